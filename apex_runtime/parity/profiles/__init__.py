@@ -1,0 +1,1 @@
+"""Tolerance profiles of ``apex-rt parity``, as data."""

@@ -1,0 +1,42 @@
+"""Fixtures for every test, and the rule that a green run must mean something: few skips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_SKIPPED_SHARE = 0.10
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of large data sets beside the checkout; tests that need it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the large data sets (../shared/data) are not on this machine")
+    return folder
+
+
+def _whole_suite(config: pytest.Config) -> bool:
+    """True when neither paths, -k nor another -m narrowed the run: only then does the share of skips say anything."""
+    narrowed = config.getoption("keyword") or config.getoption("markexpr") != "not slow"
+    return config.args_source is not pytest.Config.ArgsSource.ARGS and not narrowed
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the whole suite when more than a tenth of it was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or exitstatus != pytest.ExitCode.OK or not _whole_suite(session.config):
+        return
+    skipped, passed = len(reporter.stats.get("skipped", [])), len(reporter.stats.get("passed", []))
+    if skipped > MAX_SKIPPED_SHARE * (skipped + passed):
+        reporter.write_line(f"FAILED: {skipped} of {skipped + passed} tests were skipped, more than {MAX_SKIPPED_SHARE:.0%}.")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
