@@ -41,8 +41,8 @@ def tile_pack_formula(image_B3HW: Tensor, ids_BK: Tensor, tile: int, halo: int) 
     plane_B1C11 = torch.arange(batch * channels, device=device).view(batch, 1, channels, 1, 1) * (height * runs_per_row)
     index_BKCPR = pixel_BKPR[:, :, None] + plane_B1C11
     runs = image_B3HW.reshape(-1, run).index_select(0, index_BKCPR.reshape(-1))
-    tiles = runs.reshape(*index_BKCPR.shape, run) * inside_BK1PR1.to(image_B3HW.dtype)
-    return tiles.reshape(batch, ids_BK.shape[1], channels, tile + 2 * halo, tile + 2 * halo)
+    tiles = runs.view(*index_BKCPR.shape, run).mul_(inside_BK1PR1)
+    return tiles.view(batch, ids_BK.shape[1], channels, tile + 2 * halo, tile + 2 * halo)
 
 
 @torch.library.custom_op("apex::tile_pack", mutates_args=())
