@@ -1,0 +1,66 @@
+"""Every reason why a backend cannot do something, as a stable code with a remedy: one registry for selection, build and execution.
+
+Scripts may match on the codes: a code is never renamed and never built at run time from an exception's name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from apex_runtime.errors import BackendError
+
+
+class ReasonCode(StrEnum):
+    """Why something is not available or did not work."""
+
+    ONNXRUNTIME_NOT_INSTALLED = "onnxruntime_not_installed"
+    ONNXRUNTIME_CUDA_NOT_INSTALLED = "onnxruntime_cuda_not_installed"
+    CUDA_UNAVAILABLE = "cuda_unavailable"
+    CUDA_DEVICE_NOT_FOUND = "cuda_device_not_found"
+    CUDA_DEVICE_INDEX_OUT_OF_RANGE = "cuda_device_index_out_of_range"
+    CUDA_QUERY_FAILED = "cuda_query_failed"
+    TENSORRT_PYTHON_NOT_INSTALLED = "tensorrt_python_not_installed"
+    TENSORRT_PYTHON_IMPORT_FAILED = "tensorrt_python_import_failed"
+    TENSORRT_RTX_PYTHON_NOT_INSTALLED = "tensorrt_rtx_python_not_installed"
+    TENSORRT_RTX_PYTHON_IMPORT_FAILED = "tensorrt_rtx_python_import_failed"
+    COMPUTE_CAPABILITY_NOT_SUPPORTED = "compute_capability_not_supported"
+    EXECUTION_NOT_IN_THIS_VERSION = "execution_not_in_this_version"
+    ONNX_PARSE_FAILED = "onnx_parse_failed"
+    PLAN_BUILD_FAILED = "plan_build_failed"
+    MODEL_LOAD_FAILED = "model_load_failed"
+    EXECUTION_FAILED = "execution_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    NON_FINITE_OUTPUT = "non_finite_output"
+
+
+REMEDIES: dict[ReasonCode, str] = {
+    ReasonCode.ONNXRUNTIME_NOT_INSTALLED: "Install it: pip install onnxruntime",
+    ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED: (
+        'Replace the CPU build by the CUDA build: pip uninstall onnxruntime, then pip install "apex-x[gpu]".'
+    ),
+    ReasonCode.CUDA_UNAVAILABLE: "Install an NVIDIA driver, or use --device cpu.",
+    ReasonCode.CUDA_DEVICE_NOT_FOUND: "Make a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES), or use --device cpu.",
+    ReasonCode.CUDA_DEVICE_INDEX_OUT_OF_RANGE: "Name a GPU that exists (nvidia-smi lists them), for example --device cuda:0.",
+    ReasonCode.CUDA_QUERY_FAILED: "Check the driver with nvidia-smi; until it works use --device cpu.",
+    ReasonCode.TENSORRT_PYTHON_NOT_INSTALLED: "Install TensorRT 10.12 or newer: pip install tensorrt",
+    ReasonCode.TENSORRT_PYTHON_IMPORT_FAILED: "Reinstall TensorRT so that its Python package and libraries fit: pip install --force-reinstall tensorrt",
+    ReasonCode.TENSORRT_RTX_PYTHON_NOT_INSTALLED: 'Install TensorRT for RTX: pip install "apex-x[rtx]"',
+    ReasonCode.TENSORRT_RTX_PYTHON_IMPORT_FAILED: (
+        'Reinstall TensorRT for RTX so that its two wheels fit: pip install --force-reinstall "apex-x[rtx]"'
+    ),
+    ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED: "Choose among the compute capabilities that the message lists.",
+    ReasonCode.EXECUTION_NOT_IN_THIS_VERSION: (
+        "Run the model.onnx inside the bundle on the CPU: --engine BUNDLE/model.onnx, or let it fall back: --policy permissive."
+    ),
+    ReasonCode.ONNX_PARSE_FAILED: "The message names the node; export the model again, or build with --backend ort-cpu.",
+    ReasonCode.PLAN_BUILD_FAILED: "Build again with --verbose to see the builder's log, or build with --backend ort-cpu.",
+    ReasonCode.MODEL_LOAD_FAILED: "Export the model again with this version of apex-train.",
+    ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",
+    ReasonCode.OUT_OF_MEMORY: "Use a smaller --batch, a smaller --budget, or a model exported at a smaller size.",
+    ReasonCode.NON_FINITE_OUTPUT: "The model is damaged or was trained to NaN: run apex-rt parity on it, then export it again.",
+}
+
+
+def backend_error(code: ReasonCode, message: str, *, remedy: str = "") -> BackendError:
+    """A BackendError that carries the stable code; the remedy is the registry's unless a better one is known."""
+    return BackendError(f"{message} [{code.value}]", remedy or REMEDIES[code], code=code.value)

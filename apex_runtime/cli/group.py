@@ -1,0 +1,62 @@
+"""A click group that imports a command only when it is called, and prints every ApexError the same way.
+
+Shared by ``apex-rt`` and ``apex-train``: ``LazyGroup(commands={"infer": ("package.module:command", "one line of help")})``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from apex_runtime.errors import ApexError
+
+
+class ShownError(click.ClickException):
+    """An ApexError on its way to the terminal: message, remedy, exit code."""
+
+    def __init__(self, error: ApexError) -> None:
+        super().__init__(error.message)
+        self.remedy = error.remedy
+        self.exit_code = error.exit_code
+
+    def show(self, file: Any = None) -> None:
+        """Two lines on standard error, so that ``--json`` output stays clean."""
+        stream = file or sys.stderr
+        click.echo(f"error: {self.message}", file=stream)
+        if self.remedy:
+            click.echo(f"remedy: {self.remedy}", file=stream)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named with their help line and imported on first use."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, without importing any command."""
+        return sorted({*super().list_commands(ctx), *self.lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command object; this is where its module is imported."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command table of ``--help``, from the stored help lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.lazy[name][1]) for name in sorted(self.lazy)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an ApexError becomes message, remedy and exit code 1 or 2."""
+        try:
+            return super().invoke(ctx)
+        except ApexError as error:
+            raise ShownError(error) from error

@@ -1,0 +1,47 @@
+"""``apex-rt``: the command line of the runtime. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import click
+
+from apex_runtime.cli.group import LazyGroup
+
+COMMANDS = {
+    "build-engine": ("apex_runtime.cli.build_engine:build_engine", "Build an engine bundle from an exported model."),
+    "doctor": ("apex_runtime.cli.doctor:doctor", "Say which backends this machine can build and run, and what is missing."),
+    "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of an engine on a labelled data set, per budget."),
+    "infer": ("apex_runtime.cli.infer:infer", "Detect and segment the objects in images."),
+    "parity": ("apex_runtime.cli.parity:parity", "Compare two forms of one model: is the fast one still the same?"),
+}
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"apex-rt {version('apex-x')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 the answer is no, or some inputs failed; 2 wrong usage.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version.")
+def main() -> None:
+    """Detection and instance segmentation of large images under a compute budget.
+
+    \b
+    Examples:
+      apex-rt infer images/ --output out/
+      apex-rt infer images/ --engine bundle/ --budget 0.25 --output out/
+      apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
+      apex-rt parity best.pt --against bundle/
+    """
+
+
+if __name__ == "__main__":
+    main()
