@@ -74,8 +74,9 @@ class CocoDataset:
         record = self.records[index]
         image = decode_image(record.path)
         if image.shape[:2] != (record.height, record.width):
+            found, annotated = f"{image.shape[1]}x{image.shape[0]}", f"{record.width}x{record.height}"
             raise DataError(
-                f"{record.path}: the image is {image.shape[1]}x{image.shape[0]}, {self.annotations} says {record.width}x{record.height}.",
+                f"{record.path}: the image is {found}, {self.annotations} says {annotated}.",
                 "Annotate the image as it is shown (EXIF orientation applied), or correct width and height.",
                 path=record.path,
             )

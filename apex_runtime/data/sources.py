@@ -1,0 +1,64 @@
+"""What a user points at (a file, a folder, a pattern) as a list of images in a stable order."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+from apex_runtime.data.image import EXTENSIONS
+from apex_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One image file: where it is, and its name relative to what the user pointed at, with forward slashes."""
+
+    path: Path
+    relative: str
+
+
+def resolve_sources(source: str) -> list[SourceItem]:
+    """The images of a file, of a folder with all below it, or of a glob pattern (``**`` allowed), sorted by relative path.
+
+    A folder gives the files with the extensions of ``EXTENSIONS``, hidden ones left out; a file or a pattern is taken as it is.
+    Raises UsageError, naming what was looked for, when there is nothing.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [SourceItem(path, path.name)]
+    if path.is_dir():
+        return _of_folder(path)
+    if glob.has_magic(source):
+        return _of_pattern(source)
+    raise UsageError(
+        f"{source}: no such file or folder.",
+        "Give an image, a folder of images, or a quoted pattern like 'scans/*.png'.",
+        path=source,
+    )
+
+
+def _of_folder(folder: Path) -> list[SourceItem]:
+    found = [file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()]
+    items = [SourceItem(file, file.relative_to(folder).as_posix()) for file in found]
+    visible = [item for item in items if not any(part.startswith(".") for part in Path(item.relative).parts)]
+    if not visible:
+        kinds = " ".join(EXTENSIONS)
+        raise UsageError(f"{folder}: no images in this folder or below it.", f"Looked for {kinds}.", path=folder)
+    return sorted(visible, key=lambda item: item.relative)
+
+
+def _of_pattern(pattern: str) -> list[SourceItem]:
+    files = [Path(name) for name in glob.glob(pattern, recursive=True)]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise UsageError(f"{pattern}: no file matches this pattern.", "Quote the pattern and check it with ls.", path=pattern)
+    base = _fixed_part(pattern)
+    return sorted((SourceItem(file, file.relative_to(base).as_posix()) for file in files), key=lambda item: item.relative)
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders of a pattern before the first one with a wildcard: what the relative names are relative to."""
+    parts = Path(pattern).parts[:-1]
+    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return Path(*parts[:fixed])
