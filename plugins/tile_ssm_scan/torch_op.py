@@ -46,7 +46,7 @@ def _decay_matrix(log_decay_BHK: Tensor, reverse: bool) -> Tensor:
         total_BHK = log_decay_BHK.cumsum(-1)
         earlier_KK = tokens[:, None] >= tokens[None, :]
     difference_BHKK = total_BHK[..., :, None] - total_BHK[..., None, :]
-    # Masked before the exponential: above the diagonal the difference is positive and would overflow, and inf * 0 has no gradient.
+    # Masked before the exponential: where it is 0 the difference is positive and could overflow, and inf * 0 has no gradient.
     return torch.exp(difference_BHKK.masked_fill(~earlier_KK, 0.0)) * earlier_KK
 
 

@@ -25,9 +25,7 @@ def tile_unpack_fusion(
     return tile_unpack_fusion_formula(base_BChw, tiles_BKCnn, ids_BK, alpha_BK1nn, tile)
 
 
-def tile_unpack_fusion_formula(
-    base_BChw: Tensor, tiles_BKCnn: Tensor, ids_BK: Tensor, alpha_BK1nn: Tensor, tile: int
-) -> Tensor:
+def tile_unpack_fusion_formula(base_BChw: Tensor, tiles_BKCnn: Tensor, ids_BK: Tensor, alpha_BK1nn: Tensor, tile: int) -> Tensor:
     """Whole tiles as rows: one gather, one blend, one copy back (few long rows make the backward pass cheap on a CPU)."""
     batch, channels, height, width = base_BChw.shape
     n = tile // STRIDE

@@ -1,0 +1,91 @@
+"""Every op through every face that this machine can run: NumPy reference, torch formula, torch custom op, ONNX body."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from apex_plugins.spec import DOMAIN
+from apex_train.export.ops import FOLDERS, load_ops
+
+# Gathers copy numbers and must be exact; the others compute in float32 in another order than the float64 reference.
+TOLERANCE = {"tile_pack": 0.0, "tile_ssm_scan": 3e-5, "tile_unpack_fusion": 1e-6, "decode_nms": 0.0}
+SEEDS = range(25)
+
+
+def run_face(face, folder, inputs, attributes, run_body):
+    if face.startswith("body"):
+        return run_body(folder, inputs, attributes, engine=face.split("-")[1])
+    tensors = [torch.from_numpy(v.astype(np.float32) if v.dtype.kind == "f" else v) for v in inputs.values()]
+    op = load_ops()[folder].overload if face == "torch-op" else getattr(module(folder, "torch_op"), folder)
+    result = op(*tensors, *attributes.values())
+    return [item.numpy() for item in (result if isinstance(result, tuple) else (result,))]
+
+
+def module(folder, face):
+    return importlib.import_module(f"apex_plugins.{folder}.{face}")
+
+
+def single(inputs):
+    """Inputs rounded to float32, in float64: what the other faces see, computed without their rounding."""
+    return {k: v.astype(np.float32).astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+
+
+@pytest.mark.parametrize("face", ["torch", "torch-op", "body-ort", "body-onnx"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_face_equals_the_reference(folder, face, make_case, run_body):
+    for seed in SEEDS if face != "body-onnx" else SEEDS[:4]:
+        inputs, attributes = make_case(folder, seed)
+        if folder == "decode_nms":
+            # Its comparisons (score > threshold, IoU > threshold) are part of the result, so the reference makes them in float32 too.
+            inputs = {k: v.astype(np.float32) for k, v in inputs.items()}
+            expected = module(folder, "reference").decode_nms(*inputs.values(), **attributes)
+        else:
+            expected = (getattr(module(folder, "reference"), folder)(*single(inputs).values(), **attributes),)
+        for wanted, got in zip(expected, run_face(face, folder, inputs, attributes, run_body), strict=True):
+            assert got.shape == wanted.shape, (seed, attributes)
+            assert got.dtype == (np.int64 if wanted.dtype == np.int64 else np.float32)
+            scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[folder] * scale, err_msg=f"seed {seed} {attributes}")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_descriptions_agree(folder):
+    op = load_ops()[folder]
+    assert op.function.domain == DOMAIN and op.function.name == op.spec.name
+    assert list(op.function.input) == list(op.spec.inputs) and len(op.function.output) == len(op.spec.outputs)
+    assert list(op.function.attribute) == list(op.spec.attributes)
+    assert [(o.domain, o.version) for o in op.function.opset_import] == [("", 20)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_bodies_use_allowed_ops_only(folder):
+    forbidden = {"NonZero", "If", "Loop", "Unique", "Compress", "NonMaxSuppression", "RoiAlign"}
+    used = [node.op_type for node in load_ops()[folder].function.node]
+    assert not forbidden & set(used)
+    assert used.count("Scan") == (1 if folder == "decode_nms" else 0)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_custom_op_is_well_formed(folder, make_case):
+    """torch's own check: the fake kernel gives the shapes and types of the real one, also for symbolic sizes."""
+    inputs, attributes = make_case(folder, 3)
+    tensors = [torch.from_numpy(v.astype(np.float32) if v.dtype.kind == "f" else v) for v in inputs.values()]
+    torch.library.opcheck(load_ops()[folder].overload, (*tensors, *attributes.values()), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_stated_output_shapes(folder, make_case):
+    inputs, attributes = make_case(folder, 7)
+    reference = module(folder, "reference")
+    shapes = {name: value.shape for name, value in inputs.items()}
+    result = getattr(reference, folder)(*inputs.values(), **attributes)
+    stated = {
+        "tile_pack": lambda: reference.output_shape(shapes["image"], shapes["ids"], **attributes),
+        "tile_ssm_scan": lambda: reference.output_shape(shapes["x"]),
+        "tile_unpack_fusion": lambda: reference.output_shape(shapes["base"]),
+        "decode_nms": lambda: reference.output_shape(shapes["scores"], attributes["max_detections"]),
+    }[folder]()
+    assert stated == (tuple(item.shape for item in result) if isinstance(result, tuple) else result.shape)
