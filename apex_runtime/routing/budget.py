@@ -1,0 +1,101 @@
+"""The budget: how many tiles of an image get a close look, said in tiles, as a share, or in GFLOPs.
+
+Grammar: ``16`` tiles, ``0.25`` or ``25%`` share of the content tiles, ``2.5gflops`` per image, ``8ms`` per image. So ``1`` is one
+tile and ``1.0`` is all; Python int and float likewise.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import ModelInfo
+
+EXAMPLES = "Examples: 16 (tiles), 0.25 or 25% (share of the image's tiles), 1.0 (all tiles), 2.5gflops."
+MAX_COUNT = 1_000_000  # no grid is this large: a larger number is a slip of the keyboard, not a wish for all tiles
+
+_FORM = re.compile(
+    r"(?P<number>[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>%|ms|gflops)?", re.IGNORECASE | re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget per image: ``asked`` as the user wrote it, and what it means."""
+
+    asked: str
+    kind: Literal["tiles", "share", "gflops"]
+    value: float
+
+    def tiles_for(self, n_content: int, n_total: int, info: ModelInfo) -> int:
+        """K, 1 <= K <= n_content: tiles for an image with ``n_content`` content tiles out of ``n_total``.
+
+        A share is floor(share * n_content), at least 1; more than the image has is all it has. Raises UsageError when the GFLOPs
+        do not reach for one tile.
+        """
+        if not 1 <= n_content <= n_total:
+            raise ValueError(f"{n_content} content tiles of {n_total}")
+        if self.kind == "tiles":
+            wanted = int(self.value)
+        elif self.kind == "share":
+            # The tolerance repairs binary fractions: 0.29 * 100 tiles are 29 tiles, not 28.999999999999996.
+            wanted = math.floor(self.value * n_content + 1e-9)
+        else:
+            wanted = self._affordable(n_total, info)
+        return max(1, min(wanted, n_content))
+
+    def _affordable(self, n_total: int, info: ModelInfo) -> int:
+        base, per_tile = info.gflops.base, info.gflops.per_tile
+        left = self.value - base
+        if left < per_tile:
+            least = f"{base + per_tile:.3g}gflops"
+            raise UsageError(f"budget {self.asked}: one image with one tile already costs {least}.", f"Give at least {least}.")
+        return n_total if per_tile == 0 else min(n_total, math.floor(left / per_tile + 1e-9))
+
+
+def parse_budget(value: str | int | float | Budget) -> Budget:
+    """A budget from what a user wrote. Raises UsageError with examples when it cannot mean anything.
+
+    Deadlines (``8ms``) raise UsageError with code ``latency_table_missing``: they need a table of this machine's latencies.
+    """
+    if isinstance(value, Budget):
+        return value
+    asked = str(value).strip()
+    if isinstance(value, bool):
+        raise _refused(asked, "is neither a number nor text")
+    match = _FORM.fullmatch(asked)
+    if match is None:
+        raise _refused(asked, "is not a budget")
+    text, unit = match["number"], (match["unit"] or "").lower()
+    number = float(text)
+    if not math.isfinite(number) or number <= 0:
+        raise _refused(asked, "must be a number above 0")
+    if unit == "ms":
+        remedy = "The table comes with `apex-rt bench`; until then give tiles, a share or gflops. " + EXAMPLES
+        raise UsageError(
+            f"budget {asked}: no latency table for this engine on this machine.", remedy, code="latency_table_missing"
+        )
+    if unit == "gflops":
+        return Budget(asked, "gflops", number)
+    if unit == "" and re.fullmatch(r"\+?[0-9]+", text):
+        return _tiles(asked, int(text))
+    return _share(asked, number / 100 if unit == "%" else number)
+
+
+def _tiles(asked: str, count: int) -> Budget:
+    if count > MAX_COUNT:
+        raise _refused(asked, "is more tiles than any image has")
+    return Budget(asked, "tiles", count)
+
+
+def _share(asked: str, share: float) -> Budget:
+    if share > 1:
+        raise _refused(asked, "is a share above 1.0 (a number without a decimal point counts tiles)")
+    return Budget(asked, "share", share)
+
+
+def _refused(asked: str, reason: str) -> UsageError:
+    return UsageError(f"budget {asked!r} {reason}.", EXAMPLES)

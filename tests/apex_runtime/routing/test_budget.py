@@ -1,0 +1,79 @@
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import ModelInfo
+from apex_runtime.routing.budget import Budget, parse_budget
+
+INFO = cast(ModelInfo, SimpleNamespace(gflops=SimpleNamespace(base=2.0, per_tile=0.5)))
+
+
+def tiles(text: Any, n_content: int = 40, n_total: int = 64) -> int:
+    return parse_budget(text).tiles_for(n_content, n_total, INFO)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("16", 16),
+        (16, 16),
+        ("1", 1),
+        (1, 1),
+        ("1.0", 40),
+        (1.0, 40),
+        ("100%", 40),
+        ("25%", 10),
+        (0.25, 10),
+        (".25", 10),
+        ("0.001", 1),
+        (" 12.5 % ", 5),
+        ("1e-1", 4),
+        ("64", 40),
+        ("999999", 40),
+        ("2.5gflops", 1),
+        ("4.49 GFLOPS", 4),
+        ("4.5gflops", 5),
+        ("1e4gflops", 40),
+    ],
+)
+def test_grammar(text: Any, expected: int) -> None:
+    assert tiles(text) == expected
+
+
+NONSENSE_NUMBERS = [0, -1, 10**9, 1.5, float("nan"), float("inf"), True]
+NONSENSE_TEXT = """0|-1|0.0|0%|-25%|1e9|1000001|abc||nan|inf|1.5|150%|16 tiles|8 s|0ms|-1gflops|0x10|1,5|\u0663""".split("|")
+
+
+@pytest.mark.parametrize("text", [*NONSENSE_NUMBERS, *NONSENSE_TEXT])
+def test_nonsense_is_refused_with_examples(text: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_budget(text)
+    assert "Examples: 16" in str(caught.value) and caught.value.code == ""
+
+
+def test_a_deadline_needs_a_table() -> None:
+    with pytest.raises(UsageError, match="apex-rt bench") as caught:
+        parse_budget("8ms")
+    assert caught.value.code == "latency_table_missing"
+
+
+def test_too_few_gflops_say_what_is_needed() -> None:
+    with pytest.raises(UsageError, match=r"2\.5gflops"):
+        tiles("2.4gflops")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 100), st.integers(1, 3840))
+def test_percent_is_floor_of_exact_arithmetic(percent: int, n_content: int) -> None:
+    assert tiles(f"{percent}%", n_content, 3840) == max(1, percent * n_content // 100)
+    assert tiles(percent / 100, n_content, 3840) == max(1, math.floor(percent * n_content / 100 + 1e-9))
+
+
+def test_a_budget_passes_through_and_keeps_what_was_asked() -> None:
+    budget = parse_budget("25%")
+    assert parse_budget(budget) is budget and budget == Budget("25%", "share", 0.25)
