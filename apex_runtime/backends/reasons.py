@@ -1,4 +1,4 @@
-"""Every reason why a backend cannot do something, as a stable code with a remedy: one registry for selection, build and execution.
+"""Why a backend cannot do something, as stable codes with remedies: one registry for selection, build and execution.
 
 Scripts may match on the codes: a code is never renamed and never built at run time from an exception's name.
 """
@@ -31,6 +31,8 @@ class ReasonCode(StrEnum):
     EXECUTION_FAILED = "execution_failed"
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE_OUTPUT = "non_finite_output"
+    LABEL_OUT_OF_RANGE = "label_out_of_range"
+    LATENCY_TABLE_MISSING = "latency_table_missing"
 
 
 REMEDIES: dict[ReasonCode, str] = {
@@ -38,12 +40,14 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED: (
         'Replace the CPU build by the CUDA build: pip uninstall onnxruntime, then pip install "apex-x[gpu]".'
     ),
-    ReasonCode.CUDA_UNAVAILABLE: "Install an NVIDIA driver, or use --device cpu.",
-    ReasonCode.CUDA_DEVICE_NOT_FOUND: "Make a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES), or use --device cpu.",
+    ReasonCode.CUDA_UNAVAILABLE: "Install an NVIDIA driver; the CPU needs none.",
+    ReasonCode.CUDA_DEVICE_NOT_FOUND: "Make a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES).",
     ReasonCode.CUDA_DEVICE_INDEX_OUT_OF_RANGE: "Name a GPU that exists (nvidia-smi lists them), for example --device cuda:0.",
-    ReasonCode.CUDA_QUERY_FAILED: "Check the driver with nvidia-smi; until it works use --device cpu.",
+    ReasonCode.CUDA_QUERY_FAILED: "Check the driver with nvidia-smi.",
     ReasonCode.TENSORRT_PYTHON_NOT_INSTALLED: "Install TensorRT 10.12 or newer: pip install tensorrt",
-    ReasonCode.TENSORRT_PYTHON_IMPORT_FAILED: "Reinstall TensorRT so that its Python package and libraries fit: pip install --force-reinstall tensorrt",
+    ReasonCode.TENSORRT_PYTHON_IMPORT_FAILED: (
+        "Reinstall TensorRT so that its Python package and libraries fit: pip install --force-reinstall tensorrt"
+    ),
     ReasonCode.TENSORRT_RTX_PYTHON_NOT_INSTALLED: 'Install TensorRT for RTX: pip install "apex-x[rtx]"',
     ReasonCode.TENSORRT_RTX_PYTHON_IMPORT_FAILED: (
         'Reinstall TensorRT for RTX so that its two wheels fit: pip install --force-reinstall "apex-x[rtx]"'
@@ -58,6 +62,8 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",
     ReasonCode.OUT_OF_MEMORY: "Use a smaller --batch, a smaller --budget, or a model exported at a smaller size.",
     ReasonCode.NON_FINITE_OUTPUT: "The model is damaged or was trained to NaN: run apex-rt parity on it, then export it again.",
+    ReasonCode.LABEL_OUT_OF_RANGE: "The engine does not fit its metadata: build it again.",
+    ReasonCode.LATENCY_TABLE_MISSING: "Give the budget in tiles, as a share or in gflops.",
 }
 
 

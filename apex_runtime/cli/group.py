@@ -5,6 +5,7 @@ Shared by ``apex-rt`` and ``apex-train``: ``LazyGroup(commands={"infer": ("packa
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -20,7 +21,7 @@ class ShownError(click.ClickException):
     def __init__(self, error: ApexError) -> None:
         super().__init__(error.message)
         self.remedy = error.remedy
-        self.exit_code = error.exit_code
+        self.exit_code = error.exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: Any = None) -> None:
         """Two lines on standard error, so that ``--json`` output stays clean."""
@@ -55,8 +56,17 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, self.lazy[name][1]) for name in sorted(self.lazy)])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an ApexError becomes message, remedy and exit code 1 or 2."""
+        """Run the command; an ApexError becomes message, remedy and exit code 1 or 2, and so does a failing disk."""
         try:
             return super().invoke(ctx)
         except ApexError as error:
             raise ShownError(error) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output left (| head): click ends quietly
+                raise
+            raise ShownError(_from_os_error(error)) from error
+
+
+def _from_os_error(error: OSError) -> ApexError:
+    where = f"{error.filename}: " if error.filename else ""
+    return ApexError(f"{where}{error.strerror or error}.", "Check the path, its permissions and the free space on the disk.")

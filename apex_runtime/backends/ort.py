@@ -1,0 +1,105 @@
+"""The backend ``ort-cpu``: ONNX Runtime on the CPU, the default that needs nothing but this package.
+
+Legend: B images, H x W input pixels, N tiles of the grid, K tiles looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
+from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+BACKEND_NAME = "ort-cpu"
+_PROVIDER = "CPUExecutionProvider"
+
+
+class OrtSession:
+    """An exported model in ONNX Runtime. Implements ``Session``; ``run`` may be called from one thread at a time."""
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        """``threads``: of one run; None leaves it to ONNX Runtime (one per core). Raises ModelError, BackendError."""
+        check_threads(threads)
+        file = read_onnx(path)
+        self._info = file.info
+        self._session = _open(file, threads)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's passport."""
+        return self._info
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return BACKEND_NAME
+
+    def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+        """Images uint8 [B,H,W,3], K, bonus float32 [B,N] to every output by name. Raises UsageError, BackendError."""
+        check_feeds(self._info, images, tiles, tile_bonus)
+        feeds = {"images": images, "tiles": np.array([tiles], np.int64), "tile_bonus": tile_bonus}
+        try:
+            outputs = self._session.run(list(OUTPUT_NAMES), feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise _execution_error(error, len(images), tiles) from error
+        return dict(zip(OUTPUT_NAMES, outputs, strict=True))
+
+
+def check_threads(threads: int | None) -> None:
+    """Raises UsageError unless None or 1..1024."""
+    if threads is not None and not 1 <= threads <= 1024:
+        raise UsageError(f"--threads {threads}: expected 1 to 1024.", "Leave it out for one thread per core.")
+
+
+def check_feeds(info: ModelInfo, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> None:
+    """Raises UsageError when the arrays are not what the graph takes: backends report such things badly."""
+    batch = len(images) if images.ndim == 4 else 0
+    wanted = (batch, info.input.height, info.input.width, 3)
+    if batch == 0 or images.shape != wanted or images.dtype != np.uint8:
+        raise UsageError(
+            f"images: {images.dtype} {images.shape}, expected uint8 [batch, {info.input.height}, {info.input.width}, 3].",
+            "Letterbox images first, or use apex_runtime.load(...).predict, which does.",
+        )
+    if tile_bonus.shape != (batch, info.tiles.count) or tile_bonus.dtype != np.float32:
+        raise UsageError(
+            f"tile_bonus: {tile_bonus.dtype} {tile_bonus.shape}, expected float32 {(batch, info.tiles.count)}.",
+            "One row per image, one number per tile; zeros change nothing.",
+        )
+    if not 1 <= tiles <= info.tiles.count:
+        raise UsageError(f"tiles: {tiles}, this engine has 1 to {info.tiles.count}.", "Choose a number of that range.")
+
+
+def _open(file: OnnxFile, threads: int | None) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise backend_error(ReasonCode.ONNXRUNTIME_NOT_INSTALLED, f"ONNX Runtime cannot be imported ({error}).") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(file.data, options, providers=[_PROVIDER])
+    except Exception as error:
+        raise backend_error(
+            ReasonCode.MODEL_LOAD_FAILED, f"{file.path}: ONNX Runtime cannot load it ({_first_line(error)})."
+        ) from error
+
+
+def _execution_error(error: Exception, batch: int, tiles: int) -> Exception:
+    text = _first_line(error)
+    memory = any(word in str(error).lower() for word in ("bad_alloc", "failed to allocate", "out of memory"))
+    code = ReasonCode.OUT_OF_MEMORY if memory else ReasonCode.EXECUTION_FAILED
+    return backend_error(code, f"ort-cpu failed on {batch} image(s) with {tiles} tile(s): {text}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

@@ -1,0 +1,204 @@
+"""Plans of TensorRT and of TensorRT for RTX, through one adapter: their Python APIs are one module under two names.
+
+TensorRT for RTX builds on a machine without a GPU, one plan per compute capability that is asked for. TensorRT builds for the GPU
+it runs on. The batch is dynamic; the budget ``tiles`` is a shape tensor, so that one plan serves every budget from 1 to N.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from apex_runtime.backends.capabilities import import_tensorrt
+from apex_runtime.backends.onnx_contract import OnnxFile
+from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.model_info import ModelInfo
+
+DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
+
+# (compute capability, what the builder is at, steps done, steps in all)
+Progress = Callable[[int, str, int, int], None]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The optimisation profile of one input: smallest, typical and largest shape; for ``tiles`` the values themselves."""
+
+    input: str
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+    is_value: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One serialised engine for one compute capability (89 for sm_89); 0 where it is the GPU of the building machine."""
+
+    compute_capability: int
+    data: bytes
+
+    @property
+    def file_name(self) -> str:
+        """``plan.sm89``; ``plan.local`` for a plan of the building machine's own GPU."""
+        return f"plan.sm{self.compute_capability}" if self.compute_capability else "plan.local"
+
+
+def optimisation_profile(info: ModelInfo, max_batch: int) -> tuple[ShapeRange, ...]:
+    """Batch 1 to ``max_batch`` (tuned for 1), ``tiles`` 1 to N (tuned for a quarter of them)."""
+    h, w, n = info.input.height, info.input.width, info.tiles.count
+    return (
+        ShapeRange("images", (1, h, w, 3), (1, h, w, 3), (max_batch, h, w, 3)),
+        ShapeRange("tiles", (1,), (max(1, n // 4),), (n,), is_value=True),
+        ShapeRange("tile_bonus", (1, n), (1, n), (max_batch, n)),
+    )
+
+
+def load_flavour(flavour: str) -> ModuleType:
+    """The TensorRT module. Raises BackendError that says how to install it."""
+    module, answer = import_tensorrt(flavour)
+    if module is None:
+        assert answer.reason is not None
+        raise backend_error(answer.reason, f"The {flavour} builder is not available: {answer.detail}.")
+    return module
+
+
+def build_plans(
+    file: OnnxFile,
+    flavour: str,
+    capabilities: Sequence[int],
+    max_batch: int = 1,
+    progress: Progress | None = None,
+    log: Log | None = None,
+) -> list[Plan]:
+    """One plan per compute capability, in the order asked. Raises BackendError with the parser's or builder's own words."""
+    trt = load_flavour(flavour)
+    targets = _targets(trt, flavour, capabilities)
+    logger = _make_logger(trt, log)
+    return [Plan(number, _build_one(trt, file, number, target, max_batch, logger, progress)) for number, target in targets]
+
+
+def supported_capabilities(trt: ModuleType) -> tuple[int, ...]:
+    """The numbers that this build of TensorRT names as targets; empty when it only builds for the local GPU."""
+    names = getattr(trt, "ComputeCapability", None)
+    members = [] if names is None else list(names.__members__)
+    return tuple(sorted(int(name[2:]) for name in members if re.fullmatch(r"SM\d+", name)))
+
+
+def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list[tuple[int, Any]]:
+    known = supported_capabilities(trt)
+    if not known:
+        if capabilities:
+            raise backend_error(
+                ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED,
+                f"{flavour} builds for the GPU of this machine only; it cannot target {', '.join(map(str, capabilities))}.",
+                remedy="Leave --compute-capability out, or use --backend tensorrt-rtx.",
+            )
+        return [(0, None)]
+    wanted = tuple(dict.fromkeys(capabilities or DEFAULT_COMPUTE_CAPABILITIES))
+    unknown = [number for number in wanted if number not in known]
+    if unknown:
+        raise backend_error(
+            ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED,
+            f"{flavour} {trt.__version__} cannot target compute capability {', '.join(map(str, unknown))}.",
+            remedy=f"It knows {', '.join(map(str, known))}.",
+        )
+    return [(number, getattr(trt.ComputeCapability, f"SM{number}")) for number in wanted]
+
+
+def _build_one(
+    trt: ModuleType, file: OnnxFile, number: int, target: Any, max_batch: int, logger: Any, progress: Progress | None
+) -> bytes:
+    logger.errors.clear()
+    builder = trt.Builder(logger)
+    network = _parse(trt, builder, file, logger)
+    config = builder.create_builder_config()
+    _add_profile(builder, network, config, optimisation_profile(file.info, max_batch), file)
+    if target is not None:
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(target, 0):
+            raise backend_error(ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED, f"the builder refuses compute capability {number}.")
+    monitor = _make_monitor(trt, number, progress) if progress else None
+    if monitor is not None:
+        config.progress_monitor = monitor
+    memory = builder.build_serialized_network(network, config)
+    if memory is None:
+        raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: no plan for sm_{number}: {_reasons(logger)}")
+    return bytes(memory)
+
+
+def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(file.data):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        words = "; ".join(f"node {error.node_name() or error.node()}: {error.desc()}" for error in errors[:3])
+        raise backend_error(ReasonCode.ONNX_PARSE_FAILED, f"{file.path}: the parser refuses it: {words or _reasons(logger)}")
+    return network
+
+
+def _add_profile(builder: Any, network: Any, config: Any, ranges: Sequence[ShapeRange], file: OnnxFile) -> None:
+    inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
+    profile = builder.create_optimization_profile()
+    for item in ranges:
+        if item.is_value and not inputs[item.input].is_shape_tensor:
+            raise backend_error(
+                ReasonCode.PLAN_BUILD_FAILED,
+                f"{file.path}: input {item.input} decides no shape, so that a budget would do nothing.",
+            )
+        set_range = profile.set_shape_input if item.is_value else profile.set_shape
+        set_range(item.input, item.minimum, item.optimum, item.maximum)
+    if config.add_optimization_profile(profile) < 0:
+        raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: the optimisation profile is refused.")
+
+
+def _reasons(logger: Any) -> str:
+    return "; ".join(logger.errors[:3]) or "the builder gave no reason"
+
+
+def _make_logger(trt: ModuleType, log: Log | None) -> Any:
+    """A logger that keeps errors for our own messages; the class can only be derived once the module is imported."""
+    severity = trt.ILogger.Severity
+    serious = (severity.ERROR, severity.INTERNAL_ERROR)
+
+    class Collecting(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, level: Any, message: str) -> None:
+            if level in serious:
+                self.errors.append(message.strip())
+            if log is not None and level != severity.VERBOSE:
+                log(f"{level.name.lower()}: {message}")
+
+    return Collecting()
+
+
+def _make_monitor(trt: ModuleType, number: int, progress: Progress) -> Any:
+    """Follows the outermost phases; the builder's inner phases would make the bar jump."""
+
+    class Following(trt.IProgressMonitor):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self.phases[name] = steps
+                progress(number, name, 0, steps)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            if name in self.phases:
+                progress(number, name, step + 1, self.phases[name])
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            if name in self.phases:
+                progress(number, name, self.phases[name], self.phases[name])
+
+    return Following()

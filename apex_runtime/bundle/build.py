@@ -1,0 +1,229 @@
+"""Building an engine bundle: everything is made in a folder beside the target and moved into place at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apex_runtime.backends.capabilities import probe
+from apex_runtime.backends.onnx_contract import OnnxFile, TensorSpec, expected_inputs, expected_outputs, read_onnx
+from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends.tensorrt_builder import Log, Progress, ShapeRange, build_plans, optimisation_profile
+from apex_runtime.bundle.hashing import sha256_of
+from apex_runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    MODEL_NAME,
+    PRECISION_NAME,
+    Artefact,
+    Backend,
+    Build,
+    Manifest,
+    Plugin,
+    ProfileRange,
+    Role,
+    Source,
+    Tensor,
+    is_bundle,
+)
+from apex_runtime.bundle.precision import precision_report
+from apex_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+_TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
+APEX_DOMAIN = "apex"
+
+
+def build_bundle(
+    model: str | Path,
+    backend: Backend,
+    out_dir: str | Path,
+    *,
+    compute_capabilities: Sequence[int] = (),
+    max_batch: int = 8,
+    progress: Progress | None = None,
+    log: Log | None = None,
+) -> Manifest:
+    """Build a bundle for ``backend`` (ort-cpu, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
+
+    ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. An existing bundle is replaced, foreign files in its folder
+    are kept; any other folder with content is refused. Raises UsageError, ModelError, BackendError.
+    """
+    started = time.perf_counter()
+    out_dir = Path(out_dir).resolve()
+    _check_target(out_dir)
+    if backend == "ort-cpu" and compute_capabilities:
+        raise UsageError("--compute-capability has no meaning for ort-cpu.", "Leave it out, or use --backend tensorrt-rtx.")
+    file = read_onnx(model)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    staging = _sibling(out_dir, "building")
+    staging.mkdir()
+    try:
+        ranges = _write_artefacts(file, backend, staging, compute_capabilities, max_batch, progress, log)
+        command = _command(file, backend, out_dir, compute_capabilities, max_batch)
+        manifest = _describe(file, backend, staging, ranges, command, started)
+        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        _move_into_place(staging, out_dir)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _check_target(out_dir: Path) -> None:
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UsageError(f"{out_dir}: a file of this name exists.", "Name a folder with -o.", path=out_dir)
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not is_bundle(out_dir):
+        raise UsageError(
+            f"{out_dir}: the folder has files and is no engine bundle; it is left alone.",
+            "Name a new folder with -o.",
+            path=out_dir,
+        )
+
+
+def _write_artefacts(
+    file: OnnxFile,
+    backend: str,
+    staging: Path,
+    capabilities: Sequence[int],
+    max_batch: int,
+    progress: Progress | None,
+    log: Log | None,
+) -> tuple[ShapeRange, ...]:
+    """Write the model, its precision record and any plans; returns the optimisation profile of the plans."""
+    (staging / MODEL_NAME).write_bytes(file.data)
+    report = json.dumps(precision_report(file.model, "fp32"), indent=2) + "\n"
+    (staging / PRECISION_NAME).write_text(report, encoding="utf-8")
+    if backend == "ort-cpu":
+        OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
+        return ()
+    for plan in build_plans(file, backend, capabilities, max_batch, progress, log):
+        (staging / plan.file_name).write_bytes(plan.data)
+    return optimisation_profile(file.info, max_batch)
+
+
+def _describe(
+    file: OnnxFile, backend: Backend, staging: Path, ranges: tuple[ShapeRange, ...], command: str, started: float
+) -> Manifest:
+    artefacts = tuple(_artefact(path) for path in sorted(staging.iterdir()))
+    capabilities = tuple(item.compute_capability for item in artefacts if item.compute_capability)
+    model = next(item for item in artefacts if item.role == "model")
+    return Manifest(
+        backend=backend,
+        backend_version=probe(backend).version,
+        precision="fp32",
+        source=Source(file_name=file.path.name, sha256=model.sha256, checkpoint_sha256=file.info.checkpoint_sha256),
+        artefacts=artefacts,
+        compute_capabilities=tuple(sorted(capabilities)),
+        optimisation_profiles=(tuple(_range_record(item) for item in ranges),) if ranges else (),
+        inputs=tuple(_tensor_record(spec) for spec in expected_inputs(file.info)),
+        outputs=tuple(_tensor_record(spec) for spec in expected_outputs(file.info)),
+        classes=file.info.classes,
+        preprocessing=file.info.preprocessing,
+        tiles=file.info.tiles,
+        plugins=_plugins(file.model),
+        tools=_tool_versions(backend),
+        build=Build(
+            command=command,
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - started, 3),
+        ),
+    )
+
+
+def _artefact(path: Path) -> Artefact:
+    suffix = path.name.removeprefix("plan.sm")
+    capability = int(suffix) if path.name.startswith("plan.sm") else None
+    role: Role = "model" if path.name == MODEL_NAME else "precision" if path.name == PRECISION_NAME else "plan"
+    return Artefact(path=path.name, role=role, sha256=sha256_of(path), bytes=path.stat().st_size, compute_capability=capability)
+
+
+def _range_record(item: ShapeRange) -> ProfileRange:
+    return ProfileRange(
+        input=item.input,
+        kind="values" if item.is_value else "shape",
+        minimum=item.minimum,
+        optimum=item.optimum,
+        maximum=item.maximum,
+    )
+
+
+def _tensor_record(spec: TensorSpec) -> Tensor:
+    """Run-time dimensions get the name they have in the contract: the batch first, then the number of tiles."""
+    names = ("batch", "tiles")
+    return Tensor(
+        name=spec.name,
+        dtype=spec.dtype,
+        shape=tuple(names[axis] if size is None else size for axis, size in enumerate(spec.shape)),
+    )
+
+
+def _plugins(model: onnx.ModelProto) -> tuple[Plugin, ...]:
+    """The ops of our domain that the graph calls, with the version on their nodes."""
+    bodies = {function.name for function in model.functions if function.domain == APEX_DOMAIN}
+    versions: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.domain == APEX_DOMAIN:
+            attributes = {
+                attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.name == "plugin_version"
+            }
+            versions[node.op_type] = attributes.get("plugin_version", "1")
+    return tuple(
+        Plugin(name=name, namespace=APEX_DOMAIN, version=versions[name], body=name in bodies) for name in sorted(versions)
+    )
+
+
+def _tool_versions(backend: str) -> dict[str, str]:
+    tools = {}
+    for name in _TOOLS:
+        try:
+            tools[name] = version(name)
+        except PackageNotFoundError:
+            continue  # onnxruntime under another distribution name; the backend's own version is recorded beside this
+    return tools if backend == "ort-cpu" else tools | {backend: probe(backend).version}
+
+
+def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence[int], max_batch: int) -> str:
+    """The command that makes this bundle again, with names instead of this machine's folders."""
+    words = ["apex-rt build-engine", file.path.name, "--backend", backend]
+    if capabilities:
+        words += ["--compute-capability", ",".join(map(str, capabilities))]
+    if backend != "ort-cpu":
+        words += ["--max-batch", str(max_batch)]
+    return " ".join([*words, "-o", out_dir.name])
+
+
+def _move_into_place(staging: Path, out_dir: Path) -> None:
+    """Swap the new folder in; what was in the old bundle's folder beside its own files moves along."""
+    if not out_dir.exists() or not any(out_dir.iterdir()):
+        os.replace(staging, out_dir)
+        return
+    for entry in out_dir.iterdir():
+        if not _is_ours(entry.name):
+            copy = shutil.copytree if entry.is_dir() else shutil.copy2
+            copy(entry, staging / entry.name)
+    retired = _sibling(out_dir, "old")
+    os.replace(out_dir, retired)
+    try:
+        os.replace(staging, out_dir)
+    except OSError:
+        os.replace(retired, out_dir)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _is_ours(name: str) -> bool:
+    return name in (MANIFEST_NAME, MODEL_NAME, PRECISION_NAME) or name.startswith("plan.")
+
+
+def _sibling(folder: Path, purpose: str) -> Path:
+    """A name beside ``folder``, on the same disk, that nothing has yet."""
+    return folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{purpose}"
