@@ -1,0 +1,163 @@
+"""Every number of a training run, typed; unknown keys are refused. ``apex-train fit`` works without a file: these are the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from apex_runtime.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from apex_train.model.config import STRIDES, ModelConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """Which network; the classes come from the data set."""
+
+    size: Literal["nano", "small", "base"] = "nano"
+    tile: int = 64
+    halo: int = 8
+    max_detections: int = 500
+    prototypes: int = 32
+
+
+class AugmentConfig(_Section):
+    """Random geometry and light of a training sample. Scales are factors on the letterbox scale of ``TrainSection.size``."""
+
+    scale_min: float = Field(default=0.6, gt=0)
+    scale_max: float = Field(default=1.5, gt=0)
+    flip_horizontal: float = Field(default=0.5, ge=0, le=1)
+    flip_vertical: float = Field(default=0.5, ge=0, le=1)
+    transpose: float = Field(default=0.5, ge=0, le=1)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    keep_visible: float = Field(default=0.15, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> AugmentConfig:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
+        return self
+
+
+class LossConfig(_Section):
+    """Weights and shapes of the losses. A weight of 0 leaves the term in the report, as zero."""
+
+    cls: float = Field(default=0.5, ge=0)
+    cls_one: float = Field(default=1.0, ge=0)
+    box: float = Field(default=5.0, ge=0)
+    box_kind: Literal["iou", "giou", "diou", "ciou", "mpdiou"] = "ciou"
+    mask_bce: float = Field(default=2.0, ge=0)
+    mask_dice: float = Field(default=2.0, ge=0)
+    oracle: float = Field(default=0.2, ge=0)
+    peripheral: float = Field(default=0.25, ge=0)
+    top_many: int = Field(default=10, ge=1)
+    masks_per_object: int = Field(default=2, ge=1)
+
+
+class RoutingConfig(_Section):
+    """How many tiles a step looks at: all of them in the first ``all_tiles`` share of the steps, then all with probability ``keep_all``,
+    else a uniform draw from ``min_share`` to all; ``explore`` of the chosen ones are random (unselected tiles get no task gradient)."""
+
+    all_tiles: float = Field(default=0.3, ge=0, le=1)
+    keep_all: float = Field(default=0.5, ge=0, le=1)
+    min_share: float = Field(default=0.25, gt=0, le=1)
+    explore: float = Field(default=0.1, ge=0, le=1)
+
+
+class TrainSection(_Section):
+    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees."""
+
+    epochs: int = Field(default=60, ge=1)
+    batch: int = Field(default=16, ge=1)
+    size: int = 512
+    crop: int = 256
+    learning_rate: float = Field(default=2e-3, gt=0)
+    final_rate: float = Field(default=0.02, gt=0, le=1)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_steps: int = Field(default=200, ge=0)
+    clip_norm: float = Field(default=10.0, gt=0)
+    ema_decay: float = Field(default=0.999, gt=0, lt=1)
+    evaluate_every: int = Field(default=5, ge=1)
+    workers: int = Field(default=1, ge=0)
+    seed: int = 0
+    amp: Literal["off", "bf16"] = "off"
+    bad_steps: int = Field(default=20, ge=1)
+
+
+class FitConfig(_Section):
+    """A whole run. Sections of the YAML file have these names."""
+
+    model: ModelSection = ModelSection()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    routing: RoutingConfig = RoutingConfig()
+    train: TrainSection = TrainSection()
+
+    @model_validator(mode="after")
+    def _sides_fit_the_tiles(self) -> FitConfig:
+        for name, side in (("train.size", self.train.size), ("train.crop", self.train.crop)):
+            if side <= 0 or side % self.model.tile or side % STRIDES[-1]:
+                raise ValueError(f"{name} {side} is not a multiple of model.tile {self.model.tile}")
+        return self
+
+    def network(self, categories: tuple[Any, ...]) -> ModelConfig:
+        """The architecture for the classes of a data set."""
+        return ModelConfig(classes=categories, **self.model.model_dump())
+
+
+def load_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
+    """The configuration of a YAML file (or the defaults) with ``section.key`` overrides. Raises ConfigError naming file and field."""
+    raw: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: configuration file not found.", "Give the path of a YAML file, or leave it out.", path=path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a YAML file ({error}).", "Correct the file.", path=path) from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path}: expected sections {sorted(FitConfig.model_fields)}.", "Correct the file.", path=path)
+    for dotted, value in overrides.items():
+        _set(raw, dotted, value)
+    try:
+        return FitConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path), "See docs/training.md for every key.", path=path) from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``section.key=value`` of the command line, the value read as YAML."""
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected key=value.", "For example --set train.batch=8")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not YAML ({error}).", "For example --set train.batch=8") from error
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{dotted}: {section} is not a section.", "Use section.key=value.")
+    raw[key] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "configuration"
+    known = ""
+    if first["type"] == "extra_forbidden":
+        parent: Any = FitConfig
+        for part in first["loc"][:-1]:
+            parent = parent.model_fields[str(part)].annotation
+        known = f" Known keys: {', '.join(parent.model_fields)}."
+    return f"{path or 'configuration'}: {field}: {first['msg']}.{known}"

@@ -1,0 +1,149 @@
+"""From a COCO set to batches: per-sample seeds, a bounded cache of decoded images, one collate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.roi_mask import RoiMask
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from apex_train.config import FitConfig
+from apex_train.data.augment import augment
+from apex_train.data.sample import Sample
+from apex_train.model.config import MASK_STRIDE
+
+CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by one loader process
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples of one size. Objects are padded to G per image: ``labels`` is -1 there and ``masks`` 0.
+
+    images uint8 [B,H,W,3], boxes float32 [B,G,4], labels int64 [B,G], masks uint8 [B,G,H/4,W/4] (coverage 0..255 of each cell),
+    has_mask bool [B,G].
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    has_mask: Tensor
+    image_ids: list[int]
+
+    @property
+    def objects(self) -> int:
+        """Number of real objects."""
+        return int((self.labels >= 0).sum())
+
+
+class TrainingSet(Dataset[Sample]):
+    """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
+
+    def __init__(self, dataset: CocoDataset, config: FitConfig) -> None:
+        self.dataset, self.config = dataset, config
+        self._cache: dict[int, Sample] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+        epoch, index = key
+        rng = np.random.default_rng(sample_seed(self.config.train.seed, epoch, index))
+        train = self.config.train
+        return augment(self.source(index), train.size, train.crop, self.config.augment, rng)
+
+    def source(self, index: int) -> Sample:
+        """The image as it lies on the disk, crowd regions left out."""
+        if index in self._cache:
+            return self._cache[index]
+        record, found = self.dataset.records[index], self.dataset.instances(index)
+        keep = np.flatnonzero(~found.crowd)
+        masks = [found.masks[i] for i in keep]
+        image = self.dataset.read_image(index)
+        sample = Sample(image, found.boxes[keep], found.labels[keep], masks, record.image_id, image.shape[:2])
+        size = image.nbytes + sum(mask.bits.nbytes for mask in masks if mask is not None)
+        if self._cached_bytes + size <= CACHE_BYTES:
+            self._cache[index] = sample
+            self._cached_bytes += size
+        return sample
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """A seeded shuffle per epoch that hands the epoch on to the data set."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        return iter([(self.epoch, int(index)) for index in order])
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A 64-bit seed from (seed, epoch, index); worker count and order change nothing."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader[Batch], EpochSampler]:
+    """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only one."""
+    sampler = EpochSampler(len(dataset), config.train.seed)
+    workers = config.train.workers
+    loader: DataLoader[Batch] = DataLoader(
+        TrainingSet(dataset, config),  # type: ignore[arg-type]
+        batch_size=config.train.batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        drop_last=len(dataset) >= config.train.batch,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread if workers else None,
+    )
+    return loader, sampler
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples of one image size -> Batch."""
+    height, width = samples[0].image.shape[:2]
+    count = max(1, *(len(sample.labels) for sample in samples)) if len(samples) > 1 else max(1, len(samples[0].labels))
+    boxes = np.zeros((len(samples), count, 4), np.float32)
+    labels = np.full((len(samples), count), -1, np.int64)
+    masks = np.zeros((len(samples), count, height // MASK_STRIDE, width // MASK_STRIDE), np.uint8)
+    has_mask = np.zeros((len(samples), count), bool)
+    for b, sample in enumerate(samples):
+        n = len(sample.labels)
+        boxes[b, :n], labels[b, :n] = sample.boxes, sample.labels
+        for g, mask in enumerate(sample.masks):
+            if mask is not None:
+                _draw_coverage(masks[b, g], mask)
+                has_mask[b, g] = True
+    images = np.stack([sample.image for sample in samples])
+    parts = (torch.from_numpy(item) for item in (images, boxes, labels, masks, has_mask))
+    return Batch(*parts, image_ids=[sample.image_id for sample in samples])
+
+
+def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:
+    """Write how much of each 4 x 4 pixel cell the mask covers (0..255) into ``cells`` [H/4,W/4]."""
+    s = MASK_STRIDE
+    left, top = mask.x // s, mask.y // s
+    right = min(cells.shape[1], -(-(mask.x + mask.bits.shape[1]) // s))
+    bottom = min(cells.shape[0], -(-(mask.y + mask.bits.shape[0]) // s))
+    patch = RoiMask(mask.x - left * s, mask.y - top * s, mask.bits).full((bottom - top) * s, (right - left) * s)
+    area = (right - left, bottom - top)
+    cells[top:bottom, left:right] = cv2.resize(patch * np.uint8(255), area, interpolation=cv2.INTER_AREA)
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,29 @@
+"""The exponential moving average of the weights: what is evaluated, kept as the best, and exported."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class WeightAverage:
+    """Averages every floating weight and buffer; the decay ramps up so that the first steps do not linger."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move a little towards ``model``."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        source = model.state_dict()
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(source[key].to(value), share)
+            else:
+                value.copy_(source[key])

@@ -1,0 +1,137 @@
+"""The one network: trained, evaluated, exported and served from this class.
+
+Shapes: B images, N tiles of the grid, K chosen tiles, C channels, n = tile / 8 cells, A anchors of all levels, P prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from apex_plugins.decode_nms.torch_op import decode_boxes
+from apex_plugins.tile_pack.torch_op import tile_pack
+from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
+from apex_runtime.routing.hilbert import hilbert_rank
+from torch import Tensor, nn
+
+from apex_train.model.config import STRIDES, ModelConfig
+from apex_train.model.foveal import FovealStream, FusionGate, TileContext
+from apex_train.model.heads import LevelHead, Neck, PrototypeHead, anchor_grid
+from apex_train.model.peripheral import PeripheralStream
+from apex_train.model.router import Router, select_tiles, selection_key
+
+# Of the ImageNet photographs, in 0..255 units. The letterbox grey (114) is then close to 0, which is what lies outside the image.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class HeadOutputs:
+    """Raw predictions of one merged map: logits many/one [B,A,nc], ltrb [B,A,4] >= 0 in strides, coefficients [B,A,P], prototypes [B,P,H/4,W/4]."""
+
+    many: Tensor
+    one: Tensor
+    ltrb: Tensor
+    coefficients: Tensor
+    prototypes: Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Everything a forward pass yields. ``alpha`` [B,K,1,n,n] is the fusion gate before the router's straight-through factor."""
+
+    heads: HeadOutputs
+    utilities: Tensor
+    tile_ids: Tensor
+    alpha: Tensor
+    peripheral: HeadOutputs | None = None
+
+
+class ApexDetector(nn.Module):
+    """Images uint8 [B,H,W,3] RGB, K tiles, bonus [B,N] -> Outputs. H and W are multiples of ``config.tile``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.features
+        self.peripheral = PeripheralStream(config.peripheral_widths, c)
+        self.foveal = FovealStream(config.foveal_widths, config.foveal_blocks, c, config.halo)
+        self.context = TileContext(c, config.scan_heads, config.scan_state)
+        self.gate = FusionGate(c)
+        self.router = Router(c, config.tile // STRIDES[0])
+        self.neck = Neck(c)
+        self.heads = nn.ModuleList(LevelHead(c, len(config.classes), config.prototypes) for _ in STRIDES)
+        self.masks = PrototypeHead(c, config.prototypes)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_scale", 1 / torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images_BHW3: Tensor) -> Tensor:
+        """uint8 [B,H,W,3] -> float [B,3,H,W]. The cast comes first: TensorRT for RTX refuses to transpose uint8."""
+        return (images_BHW3.float().permute(0, 3, 1, 2) - self.pixel_mean) * self.pixel_scale
+
+    def look(self, image_B3HW: Tensor, base_BChw: Tensor, ids_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """The close look: (heavy tiles [B,K,C,n,n], alpha [B,K,1,n,n]). Heavy is the base plus the detail that was seen."""
+        b, k = ids_BK.shape
+        levels_BK = torch.zeros_like(ids_BK)
+        tiles = tile_pack(image_B3HW, ids_BK, levels_BK, self.config.tile, self.config.halo)
+        detail = self.context(self.foveal(tiles.flatten(0, 1)).unflatten(0, (b, k)))
+        return chosen_cells(base_BChw, ids_BK, self.config.tile // STRIDES[0]) + detail, self.gate(detail)
+
+    def read(self, merged: Tensor, p4: Tensor, p5: Tensor) -> HeadOutputs:
+        """Neck and heads on one stride-8 map."""
+        levels = self.neck(merged, p4, p5)
+        parts = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        many, one, ltrb, coefficients = (torch.cat(item, dim=1) for item in zip(*parts, strict=True))
+        return HeadOutputs(many, one, ltrb, coefficients, self.masks(levels[0]))
+
+    def forward(self, images_BHW3: Tensor, tiles: int, tile_bonus_BN: Tensor, with_peripheral: bool = False) -> Outputs:
+        """Choose ``tiles`` tiles per image, look at them, predict.
+
+        ``with_peripheral`` adds the predictions of the same heads with every tile gated off, which is what the close look is
+        measured against in training and in the K = 0 evaluation.
+        """
+        image = self.normalise(images_BHW3)
+        p3, p4, p5 = self.peripheral(image)
+        utilities = self.router(p3)
+        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
+        heavy, alpha = self.look(image, p3, ids)
+        gate = alpha
+        if self.training:
+            worth = torch.sigmoid(torch.gather(utilities, 1, ids))
+            gate = alpha * (1 + worth - worth.detach())[:, :, None, None, None]
+        merged = tile_unpack_fusion(p3, heavy, ids, torch.zeros_like(ids), gate, self.config.tile)
+        peripheral = self.read(p3, p4, p5) if with_peripheral else None
+        return Outputs(self.read(merged, p4, p5), utilities, ids, alpha, peripheral)
+
+    def _rank(self, images_BHW3: Tensor) -> Tensor:
+        rows, cols = self.config.grid(images_BHW3.shape[1], images_BHW3.shape[2])
+        return torch.from_numpy(hilbert_rank(rows, cols)).to(images_BHW3.device, torch.float32)
+
+
+def chosen_cells(map_BChw: Tensor, ids_BK: Tensor, cells: int) -> Tensor:
+    """The feature cells of the chosen tiles: [B,C,h,w] and ids [B,K] -> [B,K,C,cells,cells]."""
+    b, c, h, w = map_BChw.shape
+    k = ids_BK.shape[1]
+    rows, cols = h // cells, w // cells
+    grid = map_BChw.reshape(b, c, rows, cells, cols, cells).permute(0, 2, 4, 1, 3, 5).reshape(b, rows * cols, c, cells, cells)
+    return torch.gather(grid, 1, ids_BK[:, :, None, None, None].expand(b, k, c, cells, cells))
+
+
+def top_detections(heads: HeadOutputs, height: int, width: int, limit: int) -> dict[str, Tensor]:
+    """The deployed end of the graph: the ``limit`` best one-to-one candidates of every image, best first, no NMS.
+
+    Returns boxes [B,M,4] xyxy in input pixels, scores [B,M], labels, candidate_ids, mask_coefficients [B,M,P], mask_prototypes.
+    """
+    centres_A2, strides_A = (item.to(heads.one.device) for item in anchor_grid(height, width))
+    best, labels_BA = heads.one.float().max(dim=-1)
+    logits_BM, candidates_BM = torch.topk(best, min(limit, best.shape[1]), dim=1)
+    ltrb_BM4 = torch.gather(heads.ltrb, 1, candidates_BM[..., None].expand(-1, -1, 4))
+    coefficients = torch.gather(heads.coefficients, 1, candidates_BM[..., None].expand(-1, -1, heads.coefficients.shape[2]))
+    return {
+        "boxes": decode_boxes(ltrb_BM4, centres_A2[candidates_BM], strides_A[candidates_BM]),
+        "scores": torch.sigmoid(logits_BM),
+        "labels": torch.gather(labels_BA, 1, candidates_BM),
+        "mask_coefficients": coefficients.float(),
+        "mask_prototypes": heads.prototypes.float(),
+        "candidate_ids": candidates_BM,
+    }

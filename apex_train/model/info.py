@@ -1,0 +1,50 @@
+"""The passport of a network at one input size (DESIGN section 5): what is written into every exported file."""
+
+from __future__ import annotations
+
+import torch
+from apex_runtime.model_info import Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
+from torch.utils.flop_counter import FlopCounterMode
+
+from apex_train.model.config import MASK_STRIDE
+from apex_train.model.detector import PIXEL_MEAN, PIXEL_STD, ApexDetector
+
+
+def model_info(model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", tools: dict[str, str] | None = None) -> ModelInfo:
+    """Describe ``model`` for inputs of height x width. Raises ValueError when the sides are not multiples of the tile."""
+    config = model.config
+    rows, cols = config.grid(height, width)
+    return ModelInfo(
+        classes=config.classes,
+        input=InputInfo(height=height, width=width),
+        preprocessing=Preprocessing(mean=PIXEL_MEAN, std=PIXEL_STD),
+        tiles=TileInfo(tile=config.tile, halo=config.halo, rows=rows, cols=cols),
+        mask=MaskInfo(channels=config.prototypes, stride=MASK_STRIDE),
+        max_detections=config.max_detections,
+        gflops=count_gflops(model, height, width),
+        model=config.model_dump(mode="json"),
+        checkpoint_sha256=checkpoint_sha256,
+        tools=tools or {},
+    )
+
+
+def count_gflops(model: ApexDetector, height: int, width: int) -> Gflops:
+    """Counted on one real pass with one tile and one with two: the difference is a tile, the rest is the base."""
+    rows, cols = model.config.grid(height, width)
+    if rows * cols == 1:
+        return Gflops(base=_pass_gflops(model, height, width, 1), per_tile=0.0)
+    one, two = (_pass_gflops(model, height, width, tiles) for tiles in (1, 2))
+    return Gflops(base=2 * one - two, per_tile=two - one)
+
+
+@torch.inference_mode()
+def _pass_gflops(model: ApexDetector, height: int, width: int, tiles: int) -> float:
+    rows, cols = model.config.grid(height, width)
+    device = model.pixel_mean.device
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        image = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
+        model(image, tiles, torch.zeros(1, rows * cols, device=device))
+    model.train(was_training)
+    return counter.get_total_flops() / 1e9

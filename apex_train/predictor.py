@@ -1,0 +1,64 @@
+"""The torch form of the graph behind the runtime's Session protocol, so that torch and engines share everything after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import ModelInfo
+
+from apex_train.checkpoint import file_sha256, load_model
+from apex_train.model.detector import ApexDetector, top_detections
+from apex_train.model.info import model_info
+
+DEFAULT_SIZE = 512
+
+
+class TorchSession:
+    """A detector at one input size. ``peripheral_only`` gates every tile off: the K = 0 line of an evaluation."""
+
+    def __init__(
+        self, model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", peripheral_only: bool = False
+    ) -> None:
+        self.model = model
+        self.peripheral_only = peripheral_only
+        self._info = model_info(model, height, width, checkpoint_sha256)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The passport an export at this size would carry."""
+        return self._info
+
+    @property
+    def name(self) -> str:
+        """What executes, for tables and reports."""
+        return "torch"
+
+    def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+        """Images uint8 [B,H,W,3], K, bonus float32 [B,N] -> every output of the graph by name."""
+        self.model.eval()
+        device = self.model.pixel_mean.device
+        with torch.inference_mode():
+            pixels, bonus = (torch.from_numpy(np.ascontiguousarray(item)).to(device) for item in (images, tile_bonus))
+            outputs = self.model(pixels, tiles, bonus, with_peripheral=self.peripheral_only)
+            heads = outputs.peripheral if self.peripheral_only else outputs.heads
+            size = self._info.input
+            found = top_detections(heads, size.height, size.width, self._info.max_detections)
+            found["tile_ids"] = outputs.tile_ids
+            found["tile_levels"] = torch.zeros_like(outputs.tile_ids)
+            found["utilities"] = outputs.utilities
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+
+def open_checkpoint(path: Path, size: tuple[int, int] | None = None, threads: int | None = None) -> TorchSession:
+    """Open a ``.pt`` file as a session for inputs of ``size`` (height, width); the entry point that the runtime looks up."""
+    model = load_model(Path(path))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    height, width = size or (DEFAULT_SIZE, DEFAULT_SIZE)
+    try:
+        return TorchSession(model, height, width, file_sha256(Path(path)))
+    except ValueError as error:
+        raise UsageError(f"--size {height}x{width}: {error}.", "Use multiples of the tile, for example --size 512.") from error
