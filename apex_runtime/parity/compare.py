@@ -1,0 +1,87 @@
+"""Two arrays side by side: how far apart they are, in float64, and whether that passes. No model in here.
+
+What must never pass: a NaN or an Inf on either side (also where both sides agree), another shape or dtype, nothing to compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from apex_runtime.parity.tolerance import Tolerance
+
+
+@dataclass
+class Stats:
+    """What the comparison of one output found; several add up. ``count`` is the number of values that were compared."""
+
+    count: int = 0
+    mismatches: int = 0
+    non_finite: int = 0
+    max_abs: float = 0.0
+    sum_abs: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean |candidate - reference| over the finite pairs."""
+        finite = self.count - self.non_finite
+        return self.sum_abs / finite if finite > 0 else 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Share of values that mismatch."""
+        return self.mismatches / self.count if self.count else 0.0
+
+    def add(self, other: Stats) -> None:
+        """Take in another comparison of the same output. A problem that is already known is not repeated."""
+        self.count += other.count
+        self.mismatches += other.mismatches
+        self.non_finite += other.non_finite
+        self.max_abs = max(self.max_abs, other.max_abs)
+        self.sum_abs += other.sum_abs
+        self.problems.extend(problem for problem in other.problems if problem not in self.problems)
+
+    def reasons(self, limit: float) -> list[str]:
+        """Why this output fails when at most the share ``limit`` may mismatch; empty when it passes."""
+        found = list(self.problems)
+        if self.non_finite:
+            found.append(f"{self.non_finite} NaN or Inf values")
+        if self.count == 0:
+            found.append("nothing was compared")
+        beyond = self.mismatches - self.non_finite
+        if beyond > limit * self.count:
+            found.append(f"{beyond} of {self.count} values beyond the tolerance (max |difference| {self.max_abs:.3g})")
+        return found
+
+
+def form_problem(reference: np.ndarray, candidate: np.ndarray) -> str | None:
+    """What differs before any number is looked at: dtype or shape. None when nothing does."""
+    if reference.dtype != candidate.dtype:
+        return f"dtype {candidate.dtype}, the reference has {reference.dtype}"
+    if reference.shape != candidate.shape:
+        return f"shape {list(candidate.shape)}, the reference has {list(reference.shape)}"
+    return None
+
+
+def compare_arrays(reference: np.ndarray, candidate: np.ndarray, tolerance: Tolerance) -> Stats:
+    """Compare two arrays of any shape. Integers and booleans must be equal, whatever the tolerance says."""
+    problem = form_problem(reference, candidate)
+    if problem:
+        return Stats(problems=[problem])
+    finite = np.isfinite(reference) & np.isfinite(candidate)
+    wanted = reference[finite].astype(np.float64)
+    difference = np.abs(candidate[finite].astype(np.float64) - wanted)
+    if np.issubdtype(reference.dtype, np.floating):
+        mismatch = difference > tolerance.atol + tolerance.rtol * np.abs(wanted)
+    else:
+        mismatch = reference[finite] != candidate[finite]
+    non_finite = int(reference.size - np.count_nonzero(finite))
+    return Stats(
+        count=int(reference.size),
+        mismatches=int(np.count_nonzero(mismatch)) + non_finite,
+        non_finite=non_finite,
+        max_abs=float(difference.max(initial=0.0)),
+        sum_abs=float(difference.sum()),
+    )

@@ -1,1 +1,0 @@
-"""Tolerance profiles of ``apex-rt parity``, as data."""

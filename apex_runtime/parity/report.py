@@ -1,0 +1,162 @@
+"""What a parity run found: ``parity.json`` (schema ``schemas/parity.schema.json``) and the tables on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apex_runtime.errors import UsageError
+from apex_runtime.parity.check import Comparison, ParityResult
+from apex_runtime.parity.compare import Stats
+from apex_runtime.parity.decision import Decisions
+from apex_runtime.parity.run import BudgetResult
+from apex_runtime.parity.subjects import Subject
+from apex_runtime.parity.tolerance import Rules
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA_VERSION = 1
+TOOLS = ("apex-x", "numpy", "onnx", "onnxruntime", "torch")
+
+
+def to_dict(result: ParityResult) -> dict[str, Any]:
+    """The content of ``parity.json``."""
+    return {
+        "schema": "apex-x/parity",
+        "schema_version": SCHEMA_VERSION,
+        "verdict": _verdict(result.passed),
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tools": _tools(),
+        "profile": {
+            "name": result.profile.name,
+            "version": result.profile.version,
+            "mismatch_limit": result.profile.mismatch_limit,
+            "min_overlap": result.profile.decision.min_overlap,
+        },
+        "reference": _subject(result.reference),
+        "comparisons": [_comparison(item, Rules(result.profile, item.candidate.precision)) for item in result.comparisons],
+    }
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Write atomically. Raises UsageError when the place cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be written ({error.strerror}).", "Name another file.", path=path) from error
+
+
+def tables(comparison: Comparison, rules: Rules) -> list[Table]:
+    """One table a budget: every output, then the decisions."""
+    return [_table(comparison, budget, rules) for budget in comparison.budgets]
+
+
+def _comparison(item: Comparison, rules: Rules) -> dict[str, Any]:
+    return {
+        "candidate": _subject(item.candidate),
+        "backends": {"reference": item.reference_backend, "candidate": item.backend},
+        "verdict": _verdict(not item.reasons),
+        "reasons": item.reasons,
+        "notes": item.notes,
+        "images": [{"name": case.name, "synthetic": case.synthetic, "sha256": case.sha256} for case in item.cases],
+        "budgets": [_budget(budget, rules) for budget in item.budgets],
+    }
+
+
+def _budget(budget: BudgetResult, rules: Rules) -> dict[str, Any]:
+    return {
+        "asked": budget.asked,
+        "tiles": budget.tiles,
+        "verdict": _verdict(not budget.reasons(rules)),
+        "tensor": {name: _stats(name, stats, rules) for name, stats in budget.outputs.items()},
+        "decision": _decision(budget.decisions, rules),
+    }
+
+
+def _stats(name: str, stats: Stats, rules: Rules) -> dict[str, Any]:
+    reasons = stats.reasons(rules.mismatch_limit)
+    return {
+        "verdict": _verdict(not reasons),
+        "count": stats.count,
+        "mismatches": stats.mismatches,
+        "ratio": stats.ratio,
+        "non_finite": stats.non_finite,
+        "max_abs": stats.max_abs,
+        "mean_abs": stats.mean_abs,
+        "tolerance": rules.tolerance(name).model_dump(),
+        "reasons": reasons,
+    }
+
+
+def _decision(decisions: Decisions, rules: Rules) -> dict[str, Any]:
+    reasons = decisions.reasons(rules.min_overlap)
+    return {
+        "verdict": _verdict(not reasons),
+        "images": decisions.images,
+        "equal_sets": decisions.equal_sets,
+        "equal_orders": decisions.equal_orders,
+        "unexplained": decisions.unexplained,
+        "mean_overlap": _mean(decisions.overlaps),
+        "min_overlap": min(decisions.overlaps, default=None),
+        "mean_overlap_synthetic": _mean(decisions.synthetic_overlaps),
+        "reasons": reasons,
+    }
+
+
+def _subject(subject: Subject) -> dict[str, str]:
+    return {
+        "path": str(subject.path),
+        "kind": subject.kind,
+        "sha256": subject.sha256,
+        "hashed": subject.hashed,
+        "precision": subject.precision,
+    }
+
+
+def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
+    from rich.table import Table
+
+    spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
+    table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images)")
+    for column in ("what", "values", "mismatches", "max |d|", "mean |d|", "verdict"):
+        table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
+    for name, stats in budget.outputs.items():
+        word = _verdict(not stats.reasons(rules.mismatch_limit))
+        table.add_row(name, f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}", word)
+    decisions = budget.decisions
+    word = _verdict(not decisions.reasons(rules.min_overlap))
+    different = decisions.images - decisions.equal_sets
+    table.add_section()
+    table.add_row("same tiles chosen", f"{decisions.images}", f"{different}", "", f"overlap {_mean(decisions.overlaps)}", word)
+    return table
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 6) if values else None
+
+
+def _verdict(passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+def _tools() -> dict[str, str]:
+    found = {}
+    for name in TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

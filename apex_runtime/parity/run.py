@@ -1,0 +1,110 @@
+"""Run two sessions on the same images under several budgets and collect what differs, tensor level and decision level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+
+from apex_runtime.backends.session import Session
+from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
+from apex_runtime.parity.cases import Case
+from apex_runtime.parity.compare import Stats
+from apex_runtime.parity.decision import Decisions, totals, utility_slack
+from apex_runtime.parity.outputs import Outputs, compare_outputs, forcing_bonus
+from apex_runtime.parity.tolerance import Rules
+from apex_runtime.routing.budget import Budget
+from apex_runtime.routing.grid import padding_bonus
+
+
+@dataclass
+class BudgetResult:
+    """Both levels of one budget over all images. ``tiles``: the K of every image, in the order of the cases."""
+
+    asked: str
+    tiles: list[int] = field(default_factory=list)
+    outputs: dict[str, Stats] = field(default_factory=lambda: {name: Stats() for name in OUTPUT_NAMES})
+    decisions: Decisions = field(default_factory=Decisions)
+
+    def reasons(self, rules: Rules) -> list[str]:
+        """Why this budget fails; empty when it passes."""
+        tensor = [f"{name}: {why}" for name, stats in self.outputs.items() for why in stats.reasons(rules.mismatch_limit)]
+        return tensor + [f"decision: {why}" for why in self.decisions.reasons(rules.min_overlap)]
+
+
+def info_differences(reference: ModelInfo, candidate: ModelInfo) -> list[str]:
+    """What makes two files different models before anything runs: size, grid, classes, masks, preprocessing."""
+    fields = ("input", "tiles", "classes", "mask", "preprocessing", "max_detections")
+    return [
+        f"{name}: the candidate has {getattr(candidate, name)}, the reference {getattr(reference, name)}"
+        for name in fields
+        if getattr(candidate, name) != getattr(reference, name)
+    ]
+
+
+def compare_sessions(
+    reference: Session,
+    candidate: Session,
+    cases: Sequence[Case],
+    budgets: Sequence[Budget],
+    rules: Rules,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[BudgetResult]:
+    """Compare two sessions whose ``info`` agrees. ``progress(done, total)`` is called after every image of every budget."""
+    results = [BudgetResult(budget.asked) for budget in budgets]
+    total = len(cases) * len(budgets)
+    for done, (case, (budget, result)) in enumerate(product(cases, zip(budgets, results, strict=True)), 1):
+        _compare_case(reference, candidate, case, budget, rules, result)
+        progress(done, total)
+    return results
+
+
+def _compare_case(
+    reference: Session,
+    candidate: Session,
+    case: Case,
+    budget: Budget,
+    rules: Rules,
+    result: BudgetResult,
+) -> None:
+    info = reference.info
+    tiles = budget.tiles_for(int(case.content_N.sum()), info.tiles.count, info)
+    result.tiles.append(tiles)
+    images = case.pixels[None]
+
+    # Decision level: the bonus is the one that every deployed run gets, zero on content and -24 on padding.
+    bonus_N = padding_bonus(case.content_N)
+    free_reference = reference.run(images, tiles, bonus_N[None])
+    free_candidate = candidate.run(images, tiles, bonus_N[None])
+    _add_decision(free_reference, free_candidate, bonus_N, case, rules, result.decisions)
+
+    # Tensor level: the reference's tiles on both sides, so that a flipped tile cannot hide what the numbers do.
+    chosen_K = free_reference["tile_ids"][0]
+    forced = forcing_bonus(chosen_K, info.tiles.count)
+    forced_reference = reference.run(images, tiles, forced)
+    forced_candidate = candidate.run(images, tiles, forced)
+    found = compare_outputs(forced_reference, forced_candidate, rules)
+    if not np.array_equal(np.sort(forced_reference["tile_ids"][0]), np.sort(chosen_K)):
+        found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
+    for name, stats in found.items():
+        result.outputs[name].add(stats)
+
+
+def _add_decision(
+    reference: Outputs,
+    candidate: Outputs,
+    bonus_N: np.ndarray,
+    case: Case,
+    rules: Rules,
+    decisions: Decisions,
+) -> None:
+    if "tile_ids" not in candidate:
+        decisions.problems.append("the candidate has no output tile_ids")
+        return
+    utilities_N = reference["utilities"][0]
+    slack = utility_slack(utilities_N, rules.tolerance("utilities"))
+    decisions.add(
+        reference["tile_ids"][0], candidate["tile_ids"][0], totals(utilities_N, bonus_N), slack, real=not case.synthetic
+    )

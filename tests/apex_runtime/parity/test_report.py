@@ -1,0 +1,179 @@
+"""parity.json obeys its schema, the table says the same, and the command leaves with the right code. Sessions are stand-ins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from apex_runtime.cli.main import main
+from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.parity import check, subjects
+from apex_runtime.parity.report import write_json
+
+
+@pytest.fixture
+def schema(repo_root: Path) -> dict:
+    return json.loads((repo_root / "apex_runtime" / "schemas" / "parity.schema.json").read_text())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Files that exist; what opens them is replaced below."""
+    made = {name: tmp_path / name for name in ("a.onnx", "good.onnx", "bad.onnx", "broken.onnx", "best.pt")}
+    for path in made.values():
+        path.write_text(path.name)
+    return made
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    import cv2
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(3).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "one.png"), pixels)
+    return folder
+
+
+@pytest.fixture
+def opened(fake: type, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """Every opening as (file name, size), with a fault planted into bad.onnx."""
+    log: list[tuple[str, object]] = []
+
+    def spoil(outputs: dict) -> None:
+        outputs["scores"][0, 0] = np.nan
+
+    def open_session(path: Path, threads: int | None = None, size: tuple[int, int] | None = None):
+        log.append((Path(path).name, size))
+        if Path(path).name == "broken.onnx":
+            raise ModelError(f"{path}: damaged.", "Export it again.", code="model_load_failed")
+        return fake(spoil if Path(path).name == "bad.onnx" else None)
+
+    monkeypatch.setattr(subjects, "open_session", open_session)
+    return log
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(main, ["parity", *map(str, arguments)])
+
+
+def test_a_passing_run(files, images, opened, schema, tmp_path) -> None:
+    output = tmp_path / "new" / "report.json"
+    result = run(files["a.onnx"], "--against", files["good.onnx"], "--images", images, "--output", output)
+    assert result.exit_code == 0, result.output
+    document = json.loads(output.read_text())
+    jsonschema.validate(document, schema)
+    assert document["verdict"] == "pass"
+    assert document["reference"]["sha256"] == hashlib.sha256(b"a.onnx").hexdigest()
+    (comparison,) = document["comparisons"]
+    assert [budget["asked"] for budget in comparison["budgets"]] == ["0.25", "0.5", "1.0"]
+    assert [image["synthetic"] for image in comparison["images"]] == [False, True, True, True, True]
+    assert comparison["images"][0]["name"] == "one.png"
+    assert comparison["budgets"][0]["tensor"]["boxes"]["tolerance"] == {"atol": 0.05, "rtol": 0.0}
+    assert comparison["budgets"][0]["decision"]["mean_overlap"] == 1.0
+    assert "mask_prototypes" in result.output and "passes under profile quality" in result.output
+
+
+def test_every_candidate_is_compared_and_the_faulty_ones_are_named(files, images, opened, schema, tmp_path) -> None:
+    output = tmp_path / "report.json"
+    against = f"{files['bad.onnx']},{files['good.onnx']}"
+    result = run(
+        files["a.onnx"],
+        "--against",
+        against,
+        "--against",
+        files["broken.onnx"],
+        "--images",
+        images,
+        "-o",
+        output,
+        "--budget",
+        "2",
+    )
+    assert result.exit_code == 1
+    document = json.loads(output.read_text())
+    jsonschema.validate(document, schema)
+    assert [item["verdict"] for item in document["comparisons"]] == ["fail", "pass", "fail"]
+    assert document["comparisons"][0]["reasons"] == ["budget 2: scores: 5 NaN or Inf values"]
+    assert document["comparisons"][2]["reasons"][0].startswith("model_load_failed: ")
+    assert document["comparisons"][2]["budgets"] == []
+    assert document["comparisons"][0]["budgets"][0]["tiles"] == [2] * 5
+
+
+def test_json_on_standard_output_is_the_report(files, images, opened, tmp_path) -> None:
+    output = tmp_path / "report.json"
+    result = run(files["a.onnx"], "--against", files["good.onnx"], "--images", images, "-o", output, "--json", "--budget", "1")
+    assert json.loads(result.stdout) == json.loads(output.read_text())
+
+
+def test_a_checkpoint_takes_the_size_of_the_exported_side(files, images, opened, fake, tmp_path) -> None:
+    height, width = fake().info.input.height, fake().info.input.width
+    arguments = ("--images", images, "-o", tmp_path / "r.json", "--budget", "1")
+    assert run(files["best.pt"], "--against", files["good.onnx"], *arguments).exit_code == 0
+    assert sorted(opened, key=str) == [("best.pt", (height, width)), ("good.onnx", None)]
+    opened.clear()
+    assert run(files["good.onnx"], "--against", files["best.pt"], *arguments).exit_code == 0
+    assert sorted(opened, key=str) == [("best.pt", (height, width)), ("good.onnx", None)]
+    opened.clear()
+    assert run(files["best.pt"], "--against", files["best.pt"], "--size", "64x128", *arguments).exit_code == 0
+    assert opened == [("best.pt", (64, 128))] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["a.onnx", "--against", "absent.onnx"], "absent.onnx"),
+        (["absent.pt", "--against", "a.onnx"], "absent.pt"),
+        (["a.onnx", "--against", ","], "--against"),
+        (["a.onnx", "--against", "good.onnx", "--budget", "abc"], "abc"),
+        (["a.onnx", "--against", "good.onnx", "--profile", "lax"], "lax"),
+        (["a.onnx", "--against", "good.onnx", "--size", "512"], "--size"),
+        (["best.pt", "--against", "best.pt", "--size", "big"], "big"),
+        (["a.onnx", "--against", "good.onnx", "--images", "nowhere"], "nowhere"),
+        (["a.onnx"], "--against"),
+    ],
+)
+def test_wrong_usage(files, opened, tmp_path, monkeypatch, arguments: list[str], word: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert word in result.output
+    assert not (tmp_path / "parity.json").exists()
+
+
+def test_an_undecodable_image_is_named(files, opened, tmp_path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "zero.png").write_bytes(b"")
+    result = run(files["a.onnx"], "--against", files["good.onnx"], "--images", tmp_path / "images", "-o", tmp_path / "r.json")
+    assert result.exit_code == 1
+    assert "zero.png" in result.output.replace("\n", "")
+
+
+def test_models_of_different_form_fail_without_running(files, images, fake, monkeypatch, tmp_path) -> None:
+    other = fake().info.model_copy(update={"max_detections": 13})
+    monkeypatch.setattr(subjects, "open_session", lambda path, *_, **__: fake(info=other) if path.name == "good.onnx" else fake())
+    output = tmp_path / "r.json"
+    assert run(files["a.onnx"], "--against", files["good.onnx"], "--images", images, "-o", output).exit_code == 1
+    assert json.loads(output.read_text())["comparisons"][0]["reasons"][0].startswith("max_detections: ")
+
+
+def test_nothing_compared_is_no_pass(files) -> None:
+    subject = subjects.identify(files["a.onnx"])
+    assert not check.ParityResult(subject, check.Profile.model_construct(), []).passed
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--output"):
+        write_json({}, tmp_path / "file" / "report.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="--output"):
+        write_json({}, tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
