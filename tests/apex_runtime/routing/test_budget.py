@@ -46,10 +46,10 @@ def test_grammar(text: Any, expected: int) -> None:
 
 
 NONSENSE_NUMBERS = [0, -1, 10**9, 1.5, float("nan"), float("inf"), True]
-NONSENSE_TEXT = """0|-1|0.0|0%|-25%|1e9|1000001|abc||nan|inf|1.5|150%|16 tiles|8 s|0ms|-1gflops|0x10|1,5|\u0663""".split("|")
+NONSENSE_TEXT = "0,-1,0.0,0%,-25%,1e9,1000001,abc,,nan,inf,1.5,150%,16 tiles,8 s,0ms,-1gflops,0x10,1;5,\u0663"
 
 
-@pytest.mark.parametrize("text", [*NONSENSE_NUMBERS, *NONSENSE_TEXT])
+@pytest.mark.parametrize("text", [*NONSENSE_NUMBERS, *NONSENSE_TEXT.split(",")])
 def test_nonsense_is_refused_with_examples(text: Any) -> None:
     with pytest.raises(UsageError) as caught:
         parse_budget(text)

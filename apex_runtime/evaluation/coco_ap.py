@@ -1,0 +1,148 @@
+"""COCO average precision of results, and of a predictor on a data set.
+
+Figures are fractions; -1 where there is nothing to measure (no object of that size), as in pycocotools.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from apex_runtime.data.coco import CocoDataset
+from apex_runtime.detections import Detections
+from apex_runtime.errors import DataError
+from apex_runtime.evaluation.results import detections_to_results
+from apex_runtime.model_info import ModelInfo
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
+
+    from apex_runtime.routing.budget import Budget
+
+IOU_TYPES = ("bbox", "segm")
+_LIMITS = (100, 500, 1000, 3000)  # 100 is COCO's own
+_AREAS = {"s": 1, "m": 2, "l": 3}  # position in COCOeval's list of area ranges
+
+
+class ImagePredictor(Protocol):
+    """What is evaluated: anything that turns images into detections under a budget."""
+
+    info: ModelInfo
+
+    def predict(
+        self,
+        images: list[np.ndarray],
+        budget: Budget | int | float | str = 1.0,
+        min_score: float = 0.001,
+        max_detections: int | None = None,
+    ) -> list[Detections]:
+        """Detections of each image, uint8 [h,w,3] RGB."""
+        ...
+
+
+def evaluate_coco(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    iou_types: Sequence[str] = IOU_TYPES,
+    max_detections: int | None = None,
+    image_ids: Iterable[int] | None = None,
+) -> dict[str, float]:
+    """COCO figures per kind of overlap: mAP_x, AP50_x, AP75_x, APs_x, APm_x, APl_x with x = bbox or segm.
+
+    ``ground_truth`` is a COCO document, ``results`` COCO results; at most ``max_detections`` count per image and class
+    (``detection_limit`` when None). ``image_ids`` restricts to some images. Raises DataError when the results do not fit.
+    """
+    from apex_runtime.evaluation.coco_matching import run_coco_eval
+
+    limit = max_detections or detection_limit(ground_truth)
+    chosen = None if image_ids is None else list(image_ids)
+    figures: dict[str, float] = {}
+    for iou_type in iou_types:
+        figures |= summarise(run_coco_eval(ground_truth, results, iou_type, limit, chosen))
+    return figures
+
+
+def summarise(evaluator: COCOeval) -> dict[str, float]:
+    """The six figures of an accumulated evaluator at its largest number of detections.
+
+    pycocotools' own summary reads mAP at 100 detections whatever was asked for, so the precision table is read here.
+    """
+    precision_TRKAM = evaluator.eval["precision"]  # thresholds, recalls, classes, areas, detection limits
+    kind = evaluator.params.iouType
+
+    def mean(area: int, threshold: float | None = None) -> float:
+        table = precision_TRKAM[:, :, :, area, -1]
+        if threshold is not None:
+            table = table[np.isclose(evaluator.params.iouThrs, threshold)]
+        defined = table[table > -1]
+        return float(defined.mean()) if defined.size else -1.0
+
+    figures = {f"mAP_{kind}": mean(0), f"AP50_{kind}": mean(0, 0.5), f"AP75_{kind}": mean(0, 0.75)}
+    return figures | {f"AP{letter}_{kind}": mean(area) for letter, area in _AREAS.items()}
+
+
+def detection_limit(ground_truth: dict[str, Any]) -> int:
+    """The number of detections that count per image: COCO's 100, or the next of 500, 1000, 3000 that holds the fullest image."""
+    fullest = max(Counter(entry["image_id"] for entry in ground_truth["annotations"]).values(), default=0)
+    return next((limit for limit in _LIMITS if limit >= fullest), fullest)
+
+
+def predict_results(
+    predictor: ImagePredictor,
+    dataset: CocoDataset,
+    budget: Budget | int | float | str,
+    *,
+    min_score: float = 0.001,
+    max_detections: int | None = None,
+    batch: int = 8,
+    on_images: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """COCO results of a predictor on every image of a data set; ``on_images`` is told how many are done after each batch.
+
+    A class of the model is found in the data set by its name; those it lacks are left out. Raises DataError when it lacks all.
+    """
+    id_of = _class_ids(predictor.info, dataset)
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(dataset), batch):
+        indices = range(start, min(start + batch, len(dataset)))
+        images = [dataset.read_image(index) for index in indices]
+        found = predictor.predict(images, budget, min_score=min_score, max_detections=max_detections)
+        for index, detections in zip(indices, found, strict=True):
+            entries = detections_to_results(detections, dataset.records[index].image_id)
+            results += [e | {"category_id": id_of[e["category_id"]]} for e in entries if e["category_id"] in id_of]
+        if on_images is not None:
+            on_images(indices.stop)
+    return results
+
+
+def _class_ids(info: ModelInfo, dataset: CocoDataset) -> dict[int, int]:
+    """The data set's category id of each category id of the model that has one of the same name."""
+    names = {category.name: category.id for category in dataset.categories}
+    shared = {category.id: names[category.name] for category in info.classes if category.name in names}
+    if not shared:
+        known = ", ".join(category.name for category in info.classes[:5])
+        raise DataError(
+            f"{dataset.annotations}: none of its classes ({', '.join(list(names)[:5])}) is known to the model ({known}).",
+            "Evaluate on the kind of data the model was trained for, or rename the categories.",
+            path=dataset.annotations,
+        )
+    return shared
+
+
+def evaluate_predictor(
+    predictor: ImagePredictor,
+    dataset: CocoDataset,
+    budget: Budget | int | float | str = 1.0,
+    *,
+    iou_types: Sequence[str] = IOU_TYPES,
+    min_score: float = 0.001,
+    max_detections: int | None = None,
+    batch: int = 8,
+) -> dict[str, float]:
+    """``predict_results`` and ``evaluate_coco`` in one: the COCO figures of a predictor under a budget."""
+    limit = max_detections or detection_limit(dataset.ground_truth())
+    results = predict_results(predictor, dataset, budget, min_score=min_score, max_detections=limit, batch=batch)
+    return evaluate_coco(dataset.ground_truth(), results, iou_types, limit)

@@ -1,0 +1,31 @@
+"""Detections in the COCO result format (https://cocodataset.org/#format-results)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apex_runtime.detections import Detections
+from apex_runtime.postprocess.rle import roi_to_rle
+
+
+def detections_to_results(detections: Detections, image_id: int) -> list[dict[str, Any]]:
+    """One entry per detection: image_id, category_id, bbox [x,y,w,h] in pixels, score, segmentation as compressed RLE.
+
+    Boxes are rounded to a thousandth of a pixel; scores keep all digits of float32, so that no ties arise.
+    """
+    height, width = detections.letterbox.source_height, detections.letterbox.source_width
+    entries = []
+    rows = zip(
+        detections.boxes.tolist(), detections.scores.tolist(), detections.category_ids.tolist(), detections.masks, strict=True
+    )
+    for (x1, y1, x2, y2), score, category_id, mask in rows:
+        entries.append(
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": [round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)],
+                "score": float(f"{score:.9g}"),
+                "segmentation": roi_to_rle(mask, height, width),
+            }
+        )
+    return entries
