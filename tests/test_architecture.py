@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"apex_runtime": "apex_runtime", "apex_train": "apex_train", "apex_plugins": "plugins", "apex_engines": "engines"}
 OURS = set(ROOMS)
-IMPORT_NAME = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "protobuf": "google"}
+IMPORT_NAME = {"opencv-python-headless": "cv2", "pyyaml": "yaml"}
 COPYLEFT = {"ultralytics", "albumentationsx", "yolov5", "yolov8"}
 
 # What one face of a plugin may import beyond the standard library and its own room.
