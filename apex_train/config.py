@@ -55,7 +55,7 @@ class LossConfig(_Section):
     mask_bce: float = Field(default=2.0, ge=0)
     mask_dice: float = Field(default=2.0, ge=0)
     oracle: float = Field(default=0.2, ge=0)
-    peripheral: float = Field(default=0.25, ge=0)
+    peripheral: float = Field(default=0.5, ge=0)
     top_many: int = Field(default=10, ge=1)
     masks_per_object: int = Field(default=2, ge=1)
 
@@ -64,8 +64,8 @@ class RoutingConfig(_Section):
     """How many tiles a step looks at: all of them in the first ``all_tiles`` share of the steps, then all with probability ``keep_all``,
     else a uniform draw from ``min_share`` to all; ``explore`` of the chosen ones are random (unselected tiles get no task gradient)."""
 
-    all_tiles: float = Field(default=0.3, ge=0, le=1)
-    keep_all: float = Field(default=0.5, ge=0, le=1)
+    all_tiles: float = Field(default=0.25, ge=0, le=1)
+    keep_all: float = Field(default=0.4, ge=0, le=1)
     min_share: float = Field(default=0.25, gt=0, le=1)
     explore: float = Field(default=0.1, ge=0, le=1)
 
@@ -73,7 +73,7 @@ class RoutingConfig(_Section):
 class TrainSection(_Section):
     """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees."""
 
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=140, ge=1)
     batch: int = Field(default=16, ge=1)
     size: int = 512
     crop: int = 256

@@ -51,7 +51,7 @@ def compute_training_losses(
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
     ``tile`` is the routing tile in pixels. Terms without a weight are zero. An image without objects still teaches background.
-    The peripheral pass adds to ``cls`` and ``box`` with its own weight. Nothing is repaired: a non-finite term stays non-finite.
+    The peripheral pass (every tile gated off) adds to the same terms with its own weight. Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
     matcher = Matcher(outputs.heads, targets, config)
@@ -66,8 +66,11 @@ def compute_training_losses(
         boxes = decode_boxes(outputs.peripheral.ltrb, matcher.centres_A2, matcher.strides_A)
         off_cls_BA = class_loss(outputs.peripheral, targets, matcher, config)
         off_box_BA = shape_loss(boxes, targets, matcher.many, config)
+        off_bce, off_dice = _mask_terms(outputs.peripheral, targets, matcher.many, config)
         terms["cls"] = terms["cls"] + config.peripheral * off_cls_BA.sum() * scale
         terms["box"] = terms["box"] + config.peripheral * off_box_BA.sum() * scale * config.box
+        terms["mask_bce"] = terms["mask_bce"] + config.peripheral * off_bce * config.mask_bce
+        terms["mask_dice"] = terms["mask_dice"] + config.peripheral * off_dice * config.mask_dice
         cols = targets.images.shape[2] // tile
         off, on = off_cls_BA + config.box * off_box_BA, on_cls_BA + config.box * on_box_BA
         gains = tile_gains(off, on, matcher.centres_A2, outputs.tile_ids, tile, cols, outputs.utilities.shape[1])

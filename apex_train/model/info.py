@@ -6,7 +6,7 @@ import torch
 from apex_runtime.model_info import Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
 from torch.utils.flop_counter import FlopCounterMode
 
-from apex_train.model.config import MASK_STRIDE
+from apex_train.model.config import MASK_STRIDE, STRIDES
 from apex_train.model.detector import PIXEL_MEAN, PIXEL_STD, ApexDetector
 
 
@@ -20,7 +20,7 @@ def model_info(model: ApexDetector, height: int, width: int, checkpoint_sha256: 
         preprocessing=Preprocessing(mean=PIXEL_MEAN, std=PIXEL_STD),
         tiles=TileInfo(tile=config.tile, halo=config.halo, rows=rows, cols=cols),
         mask=MaskInfo(channels=config.prototypes, stride=MASK_STRIDE),
-        max_detections=config.max_detections,
+        max_detections=min(config.max_detections, sum((height // s) * (width // s) for s in STRIDES)),
         gflops=count_gflops(model, height, width),
         model=config.model_dump(mode="json"),
         checkpoint_sha256=checkpoint_sha256,

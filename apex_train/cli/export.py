@@ -1,0 +1,65 @@
+"""``apex-train export``: checkpoint -> one ONNX file, checked against torch before it appears."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+
+from apex_runtime.errors import UsageError
+
+DEFAULT_SIZE = "1024"
+MAX_SIDE = 16384
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'1024' -> (1024, 1024), '384x1280' -> (384, 1280): height x width. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise UsageError(f"--size {text}: not a size.", "Give one side (1024) or height x width (384x1280), in pixels.")
+    return height, width
+
+
+@click.command(
+    epilog="Examples: apex-train export runs/a/best.pt -o model.onnx | apex-train export best.pt -o drone.onnx --size 384x1280"
+)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
+@click.option("--size", default=DEFAULT_SIZE, show_default=True, help="Input size: one side, or height x width.")
+@click.option(
+    "--check-images",
+    type=click.Path(path_type=Path),
+    help="A folder or file of real images to compare torch and ONNX Runtime on, beside random ones (at most 4 are read).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def export(checkpoint: Path, output: Path, size: str, check_images: Path | None, as_json: bool) -> None:
+    """Export CHECKPOINT to one ONNX file whose budget is an input.
+
+    The file is checked (ONNX checker, shape inference, agreement of ONNX Runtime with torch at three budgets) before it appears
+    under its name; when a check fails, nothing is written.
+    """
+    height, width = parse_size(size)
+    from apex_train.checkpoint import file_sha256, load_model
+    from apex_train.export.exporter import export_onnx
+
+    model = load_model(checkpoint)
+    images = _read_images(check_images, height, width) if check_images else []
+    report = export_onnx(model, (height, width), output, file_sha256(checkpoint), images)
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+        return
+    shown = ", ".join(f"{name} {value:.1e}" for name, value in report.worst.items())
+    click.echo(f"{report.path}: {report.bytes / 1e6:.1f} MB, {height}x{width}, {report.tiles} tiles, {report.seconds:.0f} s")
+    click.echo(f"cost: {report.gflops.base:.2f} GFLOPs + {report.gflops.per_tile:.3f} per tile")
+    click.echo(f"ONNX Runtime against torch at K = {', '.join(map(str, report.budgets))}: {shown}")
+
+
+def _read_images(source: Path, height: int, width: int) -> list:
+    from apex_runtime.data.image import decode_image
+    from apex_runtime.data.sources import resolve_sources
+    from apex_runtime.postprocess.letterbox import letterbox_image
+
+    return [letterbox_image(decode_image(item.path), height, width)[0] for item in resolve_sources(str(source))[:4]]

@@ -1,0 +1,115 @@
+"""``apex-train fit``: data -> checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from apex_runtime.data.coco import CocoDataset
+
+    from apex_train.config import FitConfig
+
+
+@click.command()
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder with annotations/{train,val}.json and images/.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run: checkpoints, log, configuration.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the whole run (train.epochs).")
+@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint, also to other classes.")
+@click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
+@click.option("--stop-after-epoch", type=click.IntRange(min=1), help="Stop after this epoch; --resume goes on later.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@click.option("--json", "as_json", is_flag=True, help="Print the last line of the log as JSON on standard output.")
+def fit(
+    config: Path | None,
+    data: Path,
+    output: Path,
+    epochs: int | None,
+    init: Path | None,
+    resume: bool,
+    stop_after_epoch: int | None,
+    assignments: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Train a detector. CONFIG is an optional YAML file; without it the defaults are used.
+
+    \b
+    Examples:
+      apex-train fit --data nuclei/ --output runs/a
+      apex-train fit recipe.yaml --data nuclei/ --output runs/b --epochs 20 --set train.batch=8
+      apex-train fit --data nuclei/ --output runs/a --resume
+      apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
+    """
+    from apex_train.config import load_config, parse_assignment
+
+    overrides = dict(parse_assignment(text) for text in assignments)
+    if epochs is not None:
+        overrides["train.epochs"] = epochs
+    run = load_config(config, overrides)
+    _check_output(output, resume)
+    train, val = _open_data(data)
+    last = _train(run, train, val, output, init, resume, stop_after_epoch, threads, as_json)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(last))
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    from apex_runtime.errors import UsageError
+
+    last = output / "last.pt"
+    if resume and not last.is_file():
+        raise UsageError(f"--resume: {last} does not exist.", "Leave --resume out to start the run.", path=last)
+    if not resume and last.exists():
+        raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
+
+
+def _open_data(data: Path) -> tuple[CocoDataset, CocoDataset | None]:
+    from apex_runtime.data.coco import open_split
+    from apex_runtime.errors import DataError
+
+    train = open_split(data, "train")
+    val = open_split(data, "val") if (data / "annotations" / "val.json").is_file() else None
+    if len(train) == 0:
+        raise DataError(f"{train.annotations}: no images to train on.", "Give a data set with a filled train split.")
+    if val is not None and val.categories != train.categories:
+        raise DataError(f"{val.annotations}: its categories differ from those of {train.annotations}.", "Use the same list in both.")
+    return train, val
+
+
+def _train(
+    run: FitConfig,
+    train: CocoDataset,
+    val: CocoDataset | None,
+    output: Path,
+    init: Path | None,
+    resume: bool,
+    stop_after_epoch: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> dict[str, Any]:
+    import torch
+    from rich.console import Console
+
+    from apex_train.engine.trainer import Trainer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = Console(stderr=as_json)
+    trainer = Trainer(run, train, val, output, console)
+    if init is not None and not resume:
+        console.print(f"weights of {init}: {trainer.initialise(init)}", highlight=False)
+    if resume:
+        trainer.resume(output / "last.pt")
+        console.print(f"resumed at epoch {trainer.epoch}, step {trainer.step}", highlight=False)
+    if val is None:
+        console.print("no val split: nothing is measured, best.pt is the newest epoch", highlight=False)
+    last = trainer.fit(stop_after_epoch)
+    console.print(f"done: {output / 'best.pt'}, {output / 'last.pt'}, {output / 'log.jsonl'}", highlight=False)
+    return last

@@ -1,0 +1,117 @@
+"""Post-condition of an export that needs running it: ONNX Runtime gives what torch gives, at three budgets, batch 1 and 2.
+
+The tiles are forced by ``tile_bonus`` to be the same on both sides; detections are aligned by anchor (DESIGN section 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from apex_runtime.backends.session import Session
+from apex_runtime.model_info import ModelInfo
+from apex_runtime.parity.align import align
+from apex_runtime.parity.tolerance import Tolerance
+from apex_train.export.structure import ExportError
+
+SCORE = Tolerance(atol=1e-4, rtol=0.0)
+LIMITS = {
+    "scores": SCORE,
+    "boxes": Tolerance(atol=0.05, rtol=0.0),  # input pixels
+    "mask_coefficients": Tolerance(atol=1e-3, rtol=1e-3),
+    "mask_prototypes": Tolerance(atol=1e-3, rtol=1e-3),
+    "utilities": Tolerance(atol=1e-3, rtol=1e-3),
+}
+ALIGNED = ("scores", "boxes", "mask_coefficients", "labels")
+LABEL_SHARE = 0.005  # two classes of one anchor may be equal to the last bit, and then either may win
+FORCED = 24.0
+
+
+def check_agreement(
+    reference: Session, candidate: Session, info: ModelInfo, images: Sequence[np.ndarray] = ()
+) -> dict[str, float]:
+    """Largest absolute difference of every output over all runs. Raises ExportError where a limit is passed.
+
+    ``images``: real ones, uint8 [H,W,3] of the export size, checked in addition to two random ones.
+    """
+    rng = np.random.default_rng(0)
+    pool = [*(_random_image(rng, info) for _ in range(2)), *images]
+    worst = dict.fromkeys((*LIMITS, "labels"), 0.0)
+    for batch in (np.stack(pool[start : start + size]) for size in (1, 2) for start in range(0, len(pool) - size + 1, size)):
+        for tiles in budgets(info.tiles.count):
+            bonus = _forced(rng, len(batch), tiles, info.tiles.count)
+            wanted, got = (side.run(batch, tiles, bonus) for side in (reference, candidate))
+            where = f"at K = {tiles}, batch {len(batch)}"
+            for name, difference in _compare(wanted, got, bonus, where).items():
+                worst[name] = max(worst[name], difference)
+    return worst
+
+
+def budgets(count: int) -> tuple[int, ...]:
+    """One tile, a quarter, all: three budgets where the grid has that many."""
+    return tuple(sorted({1, max(1, count // 4), count}))
+
+
+def _random_image(rng: np.random.Generator, info: ModelInfo) -> np.ndarray:
+    """Noise with bright and dark rectangles: something for every stage to react to."""
+    height, width = info.input.height, info.input.width
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for _ in range(20):
+        y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
+        image[y : y + int(rng.integers(4, 80)), x : x + int(rng.integers(4, 80))] = rng.integers(0, 256, 3)
+    return image
+
+
+def _forced(rng: np.random.Generator, batch: int, tiles: int, count: int) -> np.ndarray:
+    """tile_bonus [B,N] that forces ``tiles`` random tiles of each image and forbids the others."""
+    bonus = np.full((batch, count), -FORCED, np.float32)
+    for row in bonus:
+        row[rng.permutation(count)[:tiles]] = FORCED
+    return bonus
+
+
+def _compare(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], bonus: np.ndarray, where: str) -> dict[str, float]:
+    for name, reference in wanted.items():
+        if got[name].shape != reference.shape or got[name].dtype != reference.dtype:
+            raise ExportError(
+                "agreement",
+                f"{name} is {got[name].dtype} {got[name].shape}, torch has {reference.dtype} {reference.shape} {where}",
+            )
+        if not np.isfinite(got[name]).all() or not np.isfinite(reference).all():
+            raise ExportError("agreement", f"{name} holds NaN or Inf {where}")
+    for name in ("tile_ids", "tile_levels"):
+        if not np.array_equal(wanted[name], got[name]):
+            raise ExportError("agreement", f"{name} differ {where}, though the tiles were forced")
+    if not (np.take_along_axis(bonus, got["tile_ids"], 1) > 0).all():
+        raise ExportError("agreement", f"tile_bonus did not force the tiles {where}")
+    result = {name: _difference(name, wanted[name], got[name], where) for name in ("mask_prototypes", "utilities")}
+    for image in range(len(bonus)):
+        for name, difference in _compare_detections(wanted, got, image, where).items():
+            result[name] = max(result.get(name, 0.0), difference)
+    return result
+
+
+def _compare_detections(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], image: int, where: str) -> dict[str, float]:
+    ids_scores = (item[name][image] for item in (wanted, got) for name in ("candidate_ids", "scores"))
+    pairs = align(*ids_scores, tolerance=SCORE)
+    if pairs.problems or pairs.missing or len(pairs.reference_rows) == 0:
+        problem = "; ".join(pairs.problems) or f"{pairs.missing} detections have no partner"
+        raise ExportError("agreement", f"{problem} {where}")
+    if (np.diff(got["scores"][image]) > 0).any():
+        raise ExportError("agreement", f"scores do not descend {where}")
+    rows = {name: (wanted[name][image][pairs.reference_rows], got[name][image][pairs.candidate_rows]) for name in ALIGNED}
+    return {name: _difference(name, *both, where) for name, both in rows.items()}
+
+
+def _difference(name: str, wanted: np.ndarray, got: np.ndarray, where: str) -> float:
+    if name == "labels":
+        share = float(np.mean(wanted != got))
+        if share > LABEL_SHARE:
+            raise ExportError("agreement", f"{share:.1%} of the labels differ {where}")
+        return share
+    difference = np.abs(wanted.astype(np.float64) - got)
+    limit = LIMITS[name].atol + LIMITS[name].rtol * np.abs(wanted)
+    if (difference > limit).any():
+        raise ExportError("agreement", f"{name} differ from torch by up to {difference.max():.3g} {where}")
+    return float(difference.max())

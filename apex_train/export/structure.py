@@ -1,0 +1,94 @@
+"""Post-conditions of an export that the file alone decides: valid, typed, named as agreed, complete, no forbidden op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+
+from apex_plugins.spec import DOMAIN
+from apex_runtime.errors import ModelError
+from apex_runtime.model_info import INPUT_NAMES, OUTPUT_NAMES
+from apex_train.export.ops import load_ops
+from apex_train.export.trace import SCOPE_KEY
+
+# They break CUDA graphs, TensorRT shape tensors or the RTX builder (DESIGN rule 4).
+FORBIDDEN_OPS = frozenset({"NonZero", "If", "Loop", "Unique", "Compress", "NonMaxSuppression", "RoiAlign"})
+REQUIRED_FUNCTIONS = ("TilePack", "TileSSMScan", "TileUnpackFusion")
+
+
+class ExportError(ModelError):
+    """An export broke one of its post-conditions; nothing was written. ``code`` names the post-condition."""
+
+    def __init__(self, condition: str, detail: str) -> None:
+        remedy = "Nothing was written. This is a fault of apex-train or of a library version, not of your data: please report it."
+        super().__init__(f"export stopped: post-condition '{condition}' failed: {detail}.", remedy, code=condition)
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Raises ExportError for the first post-condition that does not hold."""
+    _check_valid(model)
+    _check_names(model)
+    _check_functions(model)
+    _check_ops(model)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node: of the graph, of the function bodies, and of the sub-graphs of either."""
+    yield from _walk(model.graph.node)
+    for function in model.functions:
+        yield from _walk(function.node)
+
+
+def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _walk(graph.node)
+
+
+def _check_valid(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's exceptions share no base class
+        raise ExportError("checker", str(error).strip()) from error
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:
+        raise ExportError("shape_inference", str(error).strip()) from error
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    for kind, values, wanted in (("inputs", model.graph.input, INPUT_NAMES), ("outputs", model.graph.output, OUTPUT_NAMES)):
+        found = tuple(value.name for value in values if value.name not in initializers)
+        if found != wanted:
+            raise ExportError("names", f"the {kind} are {', '.join(found)}, expected {', '.join(wanted)}")
+
+
+def _check_functions(model: onnx.ModelProto) -> None:
+    present = {function.name for function in model.functions if function.domain == DOMAIN}
+    known = {op.spec.name: op.spec for op in load_ops().values()}
+    calls = [node for node in model.graph.node if node.domain == DOMAIN]
+    missing = {node.op_type for node in calls} - present
+    if missing:
+        raise ExportError("functions", f"no body for {', '.join(sorted(missing))}")
+    absent = set(REQUIRED_FUNCTIONS) - {node.op_type for node in calls}
+    if absent:
+        raise ExportError("functions", f"the graph does not call {', '.join(sorted(absent))}")
+    for node in calls:
+        given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        version = str(known[node.op_type].version).encode()
+        if given.get("plugin_namespace") != DOMAIN.encode() or given.get("plugin_version") != version:
+            raise ExportError("functions", f"{node.op_type} does not carry its plugin_namespace and plugin_version")
+
+
+def _check_ops(model: onnx.ModelProto) -> None:
+    used = {node.op_type for node in all_nodes(model)}
+    if used & FORBIDDEN_OPS:
+        raise ExportError("forbidden_ops", f"the graph holds {', '.join(sorted(used & FORBIDDEN_OPS))}")
+    if "BatchNormalization" in used:
+        raise ExportError("folded_norms", "a batch norm was not folded into its convolution")
+    if not any(prop.key == SCOPE_KEY for node in model.graph.node for prop in node.metadata_props):
+        raise ExportError("scopes", "the nodes do not say which module they come from")

@@ -1,0 +1,34 @@
+"""The detector as it is traced: everything in which the exported graph differs from a training step is written here.
+
+The graph's inputs and outputs are those of DESIGN section 5. K arrives as a tensor and becomes a run-time size; the predictions
+end in the one-to-one TopK. The network itself is called, not rewritten.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from apex_runtime.model_info import OUTPUT_NAMES
+from apex_train.model.detector import ApexDetector, top_detections
+
+
+class DeployedDetector(nn.Module):
+    """images uint8 [B,H,W,3], tiles int64 [1], tile_bonus float32 [B,N] -> the outputs in the order of ``OUTPUT_NAMES``."""
+
+    def __init__(self, detector: ApexDetector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.eval()
+
+    def forward(self, images: Tensor, tiles: Tensor, tile_bonus: Tensor) -> tuple[Tensor, ...]:
+        """K = tiles[0], 1 <= K <= N: read from the tensor, so that it stays an input of the graph."""
+        count = tiles.item()
+        torch._check(count >= 1)
+        torch._check(count <= tile_bonus.shape[1])
+        outputs = self.detector(images, count, tile_bonus)
+        found = top_detections(outputs.heads, images.shape[1], images.shape[2], self.detector.config.max_detections)
+        found["tile_ids"] = outputs.tile_ids
+        found["tile_levels"] = torch.zeros_like(outputs.tile_ids)
+        found["utilities"] = outputs.utilities
+        return tuple(found[name] for name in OUTPUT_NAMES)
