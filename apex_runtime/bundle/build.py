@@ -55,8 +55,8 @@ def build_bundle(
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
-    ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. An existing bundle is replaced, foreign files in its folder
-    are kept; any other folder with content is refused. Raises UsageError, ModelError, BackendError.
+    ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. An existing bundle is replaced, foreign files in its
+    folder are kept; any other folder with content is refused. Raises UsageError, ModelError, BackendError.
     """
     started = time.perf_counter()
     out_dir = Path(out_dir).resolve()

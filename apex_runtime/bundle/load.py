@@ -31,8 +31,8 @@ POLICIES = ("strict", "permissive")
 class Opened:
     """A session and how it came about.
 
-    ``requested`` is the backend that was asked for, ``executed`` the one that runs, ``reason`` the code of why they differ (or empty);
-    ``digest`` is the SHA-256 of the model file.
+    ``requested`` is the backend that was asked for, ``executed`` the one that runs, ``reason`` the code of why they differ
+    (or empty); ``digest`` is the SHA-256 of the model file.
     """
 
     session: Session
@@ -64,8 +64,8 @@ def open_engine(
     """Open a bundle folder, an ``.onnx`` file or a checkpoint. Files of a bundle are verified before any backend sees them.
 
     ``device``: cpu (this version executes nowhere else). ``policy``: strict fails when the bundle's backend cannot run here,
-    permissive runs the same graph on the CPU instead and says so. ``size`` (height, width) is for checkpoints only: a file has one size.
-    Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
+    permissive runs the same graph on the CPU instead and says so. ``size`` (height, width) is for checkpoints only: an exported
+    file has one size. Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:

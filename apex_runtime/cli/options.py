@@ -1,0 +1,44 @@
+"""Options that several commands share, and how they read lists: ``--budget 0.25,1.0 --budget 16`` is three budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def split_list(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Callback of a repeatable comma list: every value in order, blanks left out."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def split_integers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """Callback of a repeatable comma list of whole numbers."""
+    parts = split_list(ctx, parameter, values)
+    for part in parts:
+        if not part.isdecimal():
+            raise click.BadParameter(f"{part!r} is not a whole number", ctx=ctx, param=parameter)
+    return tuple(int(part) for part in parts)
+
+
+def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--threads``, ``--device`` and ``--policy``: how an engine is opened."""
+    for option in (
+        click.option(
+            "--policy",
+            type=click.Choice(["strict", "permissive"]),
+            default="strict",
+            show_default=True,
+            help="When the engine's backend cannot run here: fail, or run the same graph on the CPU and say so.",
+        ),
+        click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu; this version runs nowhere else."),
+        click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the engine.  [default: one per core]"),
+    ):
+        function = option(function)
+    return function
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``: the result as JSON on standard output, and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")(function)

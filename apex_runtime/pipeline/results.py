@@ -1,0 +1,207 @@
+"""The output folder of a run: a journal that grows image by image, and the files that are made of it at the end.
+
+``results.jsonl``  one line per finished image with its detections; nothing in it is lost when a run is interrupted
+``results.json``   the same in COCO form
+``failures.json``  the images that could not be used, and why
+``summary.json``   what was asked, what was done, how long it took; written at the start too, so that --resume can compare
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import Category
+
+JOURNAL = "results.jsonl"
+RESULTS = "results.json"
+FAILURES = "failures.json"
+SUMMARY = "summary.json"
+ANNOTATED = "annotated"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that was skipped."""
+
+    file_name: str
+    reason: str
+    remedy: str
+    code: str = ""
+
+
+def picture_path(file_name: str) -> str:
+    """Where the annotated picture of an image lies, relative to the output folder; never outside it."""
+    parts = ["_" if part in ("", ".", "..") else part for part in file_name.split("/")]
+    return "/".join([ANNOTATED, *parts]) + ".png"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file in one step: readers see the old one or the new one. NaN is refused: it is not JSON."""
+    with _replacing(path) as stream:
+        json.dump(value, stream, indent=2, allow_nan=False)
+        stream.write("\n")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of ``path`` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            yield stream
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def annotation_id(image_id: int, rank: int, per_image: int) -> int:
+    """1-based, and known while other images are still running: every image owns ``per_image`` ids."""
+    return (image_id - 1) * per_image + rank + 1
+
+
+class OutputFolder:
+    """The files of one run. Not safe for use from several threads: the writer thread owns it."""
+
+    def __init__(self, folder: Path, categories: tuple[Category, ...], per_image: int) -> None:
+        """``per_image``: the most detections one image can have."""
+        self.folder = folder
+        self.categories = categories
+        self.per_image = per_image
+        self.failures: list[Failure] = []
+        self._journal: TextIO | None = None
+
+    def start(self, ids: dict[str, int], settings: dict[str, Any], resume: bool) -> set[str]:
+        """Open the journal; returns the names of images that need no work because an earlier run with ``resume`` did them.
+
+        ``ids`` gives the id of every image of this run by name. Raises UsageError when the earlier run had other settings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        done = self._take_over(ids, settings) if resume else self._start_afresh()
+        write_json(self.folder / SUMMARY, {"status": "running", "settings": settings})
+        self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
+        return done
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append one finished image (the fields of ``results.json`` plus its ``annotations``); on disk before this returns."""
+        assert self._journal is not None
+        self._journal.write(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+        self._journal.flush()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Close the journal and write the three files made of it."""
+        if self._journal is not None:
+            self._journal.close()
+        self._write_coco()
+        write_json(self.folder / FAILURES, [asdict(item) for item in sorted(self.failures, key=lambda item: item.file_name)])
+        write_json(self.folder / SUMMARY, summary)
+
+    def _start_afresh(self) -> set[str]:
+        """Remove what an earlier run left in this folder: its pictures would pass for ours."""
+        for record in read_journal(self.folder / JOURNAL):
+            (self.folder / picture_path(record["file_name"])).unlink(missing_ok=True)
+        for name in (JOURNAL, RESULTS, FAILURES, SUMMARY):
+            (self.folder / name).unlink(missing_ok=True)
+        return set()
+
+    def _take_over(self, ids: dict[str, int], settings: dict[str, Any]) -> set[str]:
+        """Keep the finished images of an earlier run that are part of this one, under the ids of this one."""
+        journal = self.folder / JOURNAL
+        if not journal.exists():
+            return set()
+        self._compare_settings(settings)
+        kept = {record["file_name"]: record for record in read_journal(journal) if record["file_name"] in ids}
+        with _replacing(journal) as stream:
+            for name, record in kept.items():
+                stream.write(json.dumps(_renumbered(record, ids[name], self.per_image), separators=(",", ":")) + "\n")
+        return set(kept)
+
+    def _compare_settings(self, settings: dict[str, Any]) -> None:
+        path = self.folder / SUMMARY
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path}: cannot tell with which settings the run to resume was made.", "Start again without --resume.", path=path
+            ) from error
+        different = [name for name in settings if before.get(name) != settings[name]]
+        if different:
+            name = different[0]
+            raise UsageError(
+                f"{path}: the run to resume had {name} {before.get(name)!r}, this one has {settings[name]!r}.",
+                "Use the same settings, another --output, or leave --resume out to start again.",
+                path=path,
+            )
+
+    def _write_coco(self) -> None:
+        """Two passes over the journal, so that a long run never has to fit in memory."""
+        offsets = _line_offsets(self.folder / JOURNAL)
+        with _replacing(self.folder / RESULTS) as stream:
+            stream.write('{"images": [')
+            _write_items(stream, (_without(record, "annotations") for record in self._records(offsets)))
+            stream.write('],\n"categories": ')
+            json.dump([category.model_dump() for category in self.categories], stream)
+            stream.write(',\n"annotations": [')
+            _write_items(stream, (item for record in self._records(offsets) for item in record["annotations"]))
+            stream.write("]}\n")
+
+    def _records(self, offsets: list[int]) -> Iterator[dict[str, Any]]:
+        with (self.folder / JOURNAL).open("rb") as stream:
+            for offset in offsets:
+                stream.seek(offset)
+                yield json.loads(stream.readline())
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a journal; a last line that was cut off by a crash is left out."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            record = _parse(line)
+            if record is not None:
+                yield record
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    complete = isinstance(record, dict) and {"id", "file_name", "annotations"} <= record.keys()
+    return record if complete and line.endswith(b"\n") else None
+
+
+def _line_offsets(path: Path) -> list[int]:
+    """Where the line of each image starts, in the order of their ids."""
+    found, position = [], 0
+    with path.open("rb") as stream:
+        for line in stream:
+            found.append((json.loads(line)["id"], position))
+            position += len(line)
+    return [position for _id, position in sorted(found)]
+
+
+def _write_items(stream: TextIO, items: Iterator[dict[str, Any]]) -> None:
+    separator = "\n"
+    for item in items:
+        stream.write(separator + json.dumps(item, allow_nan=False))
+        separator = ",\n"
+
+
+def _without(record: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != key}
+
+
+def _renumbered(record: dict[str, Any], image_id: int, per_image: int) -> dict[str, Any]:
+    ids = {"image_id": image_id}
+    annotations = [
+        item | ids | {"id": annotation_id(image_id, rank, per_image)} for rank, item in enumerate(record["annotations"])
+    ]
+    return record | {"id": image_id, "annotations": annotations}
