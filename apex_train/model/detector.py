@@ -124,12 +124,13 @@ def top_detections(heads: HeadOutputs, height: int, width: int, limit: int) -> d
     """
     centres_A2, strides_A = (item.to(heads.one.device) for item in anchor_grid(height, width))
     best, labels_BA = heads.one.float().max(dim=-1)
-    logits_BM, candidates_BM = torch.topk(best, min(limit, best.shape[1]), dim=1)
+    best = torch.sigmoid(best)  # before the TopK: some sigmoid kernels are not monotone to the last bit, and scores must descend
+    scores_BM, candidates_BM = torch.topk(best, min(limit, best.shape[1]), dim=1)
     ltrb_BM4 = torch.gather(heads.ltrb, 1, candidates_BM[..., None].expand(-1, -1, 4))
     coefficients = torch.gather(heads.coefficients, 1, candidates_BM[..., None].expand(-1, -1, heads.coefficients.shape[2]))
     return {
         "boxes": decode_boxes(ltrb_BM4, centres_A2[candidates_BM], strides_A[candidates_BM]),
-        "scores": torch.sigmoid(logits_BM),
+        "scores": scores_BM,
         "labels": torch.gather(labels_BA, 1, candidates_BM),
         "mask_coefficients": coefficients.float(),
         "mask_prototypes": heads.prototypes.float(),

@@ -13,6 +13,7 @@ label and id -1, score and box 0. At most 1000 rows enter the suppression, so pr
 from __future__ import annotations
 
 import numpy as np
+
 from apex_plugins.spec import OpSpec
 
 STRIDES = (8, 16, 32)

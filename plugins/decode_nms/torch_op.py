@@ -6,8 +6,9 @@ Suffixes: B batch, A anchors, C classes, M max_detections, P candidates that ent
 from __future__ import annotations
 
 import torch
-from apex_plugins.decode_nms.reference import STRIDES
 from torch import Tensor
+
+from apex_plugins.decode_nms.reference import STRIDES
 
 
 def decode_boxes(ltrb_BA4: Tensor, centres_A2: Tensor, strides_A: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ values are refused.
 from __future__ import annotations
 
 import numpy as np
+
 from apex_plugins.spec import TILE_CELL, OpSpec
 
 SPEC = OpSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from apex_plugins.spec import OpSpec
 
 SPEC = OpSpec(

@@ -7,6 +7,7 @@ are those of TilePack: row-major ids, level 0 only in version 1.
 from __future__ import annotations
 
 import numpy as np
+
 from apex_plugins.spec import TILE_CELL, OpSpec
 from apex_plugins.tile_pack.reference import check_ids
 

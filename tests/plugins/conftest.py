@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from apex_plugins.spec import DOMAIN
 from apex_train.export.ops import load_ops
-from onnx import TensorProto, helper
 
 Case = tuple[dict[str, np.ndarray], dict[str, Any]]
 

@@ -7,12 +7,15 @@ import importlib
 import numpy as np
 import pytest
 import torch
+
 from apex_plugins.spec import DOMAIN
 from apex_train.export.ops import FOLDERS, load_ops
 
 # Gathers copy numbers and must be exact; the others compute in float32 in another order than the float64 reference.
 TOLERANCE = {"tile_pack": 0.0, "tile_ssm_scan": 3e-5, "tile_unpack_fusion": 1e-6, "decode_nms": 0.0}
 SEEDS = range(25)
+# onnx's own evaluator is slow, and its GatherElements fails beyond 64 columns: for it the smallest cases only.
+SMALL_SEEDS = {folder: SEEDS[:4] for folder in FOLDERS} | {"decode_nms": (2, 3, 5, 18, 27)}
 
 
 def run_face(face, folder, inputs, attributes, run_body):
@@ -36,10 +39,10 @@ def single(inputs):
 @pytest.mark.parametrize("face", ["torch", "torch-op", "body-ort", "body-onnx"])
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_face_equals_the_reference(folder, face, make_case, run_body):
-    for seed in SEEDS if face != "body-onnx" else SEEDS[:4]:
+    for seed in SEEDS if face != "body-onnx" else SMALL_SEEDS[folder]:
         inputs, attributes = make_case(folder, seed)
         if folder == "decode_nms":
-            # Its comparisons (score > threshold, IoU > threshold) are part of the result, so the reference makes them in float32 too.
+            # Its comparisons (score and IoU > threshold) are part of the result, so the reference makes them in float32 too.
             inputs = {k: v.astype(np.float32) for k, v in inputs.items()}
             expected = module(folder, "reference").decode_nms(*inputs.values(), **attributes)
         else:
@@ -73,7 +76,9 @@ def test_custom_op_is_well_formed(folder, make_case):
     """torch's own check: the fake kernel gives the shapes and types of the real one, also for symbolic sizes."""
     inputs, attributes = make_case(folder, 3)
     tensors = [torch.from_numpy(v.astype(np.float32) if v.dtype.kind == "f" else v) for v in inputs.values()]
-    torch.library.opcheck(load_ops()[folder].overload, (*tensors, *attributes.values()), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        load_ops()[folder].overload, (*tensors, *attributes.values()), test_utils=("test_schema", "test_faketensor")
+    )
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
