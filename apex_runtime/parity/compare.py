@@ -14,13 +14,17 @@ from apex_runtime.parity.tolerance import Tolerance
 
 @dataclass
 class Stats:
-    """What the comparison of one output found; several add up. ``count`` is the number of values that were compared."""
+    """What the comparison of one output found; several add up. ``count`` is the number of values that were compared.
+
+    ``exempt`` is for candidate_ids: how many of them were forgiven at the boundary of a list.
+    """
 
     count: int = 0
     mismatches: int = 0
     non_finite: int = 0
     max_abs: float = 0.0
     sum_abs: float = 0.0
+    exempt: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -41,6 +45,7 @@ class Stats:
         self.non_finite += other.non_finite
         self.max_abs = max(self.max_abs, other.max_abs)
         self.sum_abs += other.sum_abs
+        self.exempt += other.exempt
         self.problems.extend(problem for problem in other.problems if problem not in self.problems)
 
     def reasons(self, limit: float) -> list[str]:

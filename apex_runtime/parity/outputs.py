@@ -56,6 +56,7 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, fo
     found["candidate_ids"] = Stats(
         count=len(pairing.reference_rows) + pairing.exempt + pairing.missing,
         mismatches=pairing.missing,
+        exempt=pairing.exempt,
         problems=list(pairing.problems),
     )
     for name in ALIGNED:

@@ -96,6 +96,7 @@ def _stats(name: str, stats: Stats, rules: Rules) -> dict[str, Any]:
         "non_finite": stats.non_finite,
         "max_abs": stats.max_abs,
         "mean_abs": stats.mean_abs,
+        "exempt": stats.exempt,
         "tolerance": rules.tolerance(name).model_dump(),
         "reasons": reasons,
     }

@@ -160,7 +160,9 @@ def last_swapped(score_step: float) -> Callable[[dict], None]:
 
 
 def test_a_swap_at_the_boundary_of_the_list_passes(fake: type) -> None:
-    assert reasons(compare(fake(), fake(last_swapped(5e-5)))) == ""
+    results = compare(fake(), fake(last_swapped(5e-5)))
+    assert reasons(results) == ""
+    assert [result.outputs["candidate_ids"].exempt for result in results] == [10] * 3, "one on each side, five images"
 
 
 def test_a_swap_beyond_the_tolerance_of_the_boundary_fails(fake: type) -> None:
