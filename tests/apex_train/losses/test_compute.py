@@ -1,0 +1,123 @@
+"""The losses contract: every key, finite, differentiable without objects, independent of how the batch is cut, nothing repaired."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from apex_train.config import LossConfig, ModelSection
+from apex_train.data.loader import Batch
+from apex_train.losses.compute import KEYS, compute_training_losses
+from apex_train.losses.oracle import oracle_loss, tile_gains
+from apex_train.model.config import ModelConfig
+from apex_train.model.detector import ApexDetector, HeadOutputs, Outputs
+
+TILE = ModelSection().tile
+
+
+def targets(objects: int, images: int = 2, side: int = 128) -> Batch:
+    rng = np.random.default_rng(objects)
+    count = max(1, objects)
+    boxes = torch.zeros(images, count, 4)
+    masks = torch.zeros(images, count, side // 4, side // 4, dtype=torch.uint8)
+    for b in range(images):
+        for g in range(objects):
+            x, y = (4 * int(v) for v in rng.integers(0, side // 4 - 8, 2))
+            boxes[b, g] = torch.tensor([x, y, x + 32, y + 24])
+            masks[b, g, y // 4 : y // 4 + 6, x // 4 : x // 4 + 8] = 255
+    labels = torch.full((images, count), 0 if objects else -1)
+    pictures = torch.from_numpy(rng.integers(0, 255, (images, side, side, 3), dtype=np.uint8))
+    return Batch(pictures, boxes, labels, masks, labels >= 0, list(range(images)))
+
+
+@pytest.fixture(scope="module")
+def model() -> ApexDetector:
+    torch.manual_seed(0)
+    return ApexDetector(ModelConfig()).train()
+
+
+def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool = True) -> Outputs:
+    return model(batch.images, tiles, torch.zeros(len(batch.images), 4), with_peripheral=peripheral)
+
+
+@pytest.mark.parametrize("objects", [0, 1, 5])
+@pytest.mark.gate
+def test_every_key_is_there_finite_and_differentiable(model: ApexDetector, objects: int) -> None:
+    batch = targets(objects)
+    total, terms = compute_training_losses(forward(model, batch), batch, LossConfig(), TILE)
+    assert tuple(terms) == KEYS and all(torch.isfinite(term) for term in terms.values())
+    assert float(total) == pytest.approx(float(sum(v for k, v in terms.items() if k != "total")), rel=1e-6)
+    model.zero_grad()
+    total.backward()
+    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not missing
+    assert (float(terms["box"]) > 0) == (objects > 0)
+
+
+def test_terms_without_a_weight_are_zero(model: ApexDetector) -> None:
+    batch = targets(3)
+    config = LossConfig(cls=0, cls_one=0, box=0, mask_bce=0, mask_dice=0, oracle=0)
+    total, terms = compute_training_losses(forward(model, batch), batch, config, TILE)
+    assert float(total) == 0 and all(float(term) == 0 for term in terms.values())
+
+
+@pytest.mark.parametrize("field", sorted(set(LossConfig.model_fields) - {"box_kind"}))
+def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
+    batch, outputs = targets(4), None
+    model.eval()  # the same numbers twice
+    with torch.no_grad():
+        outputs = forward(model, batch)
+        base = LossConfig()
+        changed = base.model_copy(update={field: type(getattr(base, field))(2 * getattr(base, field) + 1)})
+        torch.manual_seed(1)
+        before = compute_training_losses(outputs, batch, base, TILE)[0]
+        torch.manual_seed(1)
+        after = compute_training_losses(outputs, batch, changed, TILE)[0]
+    model.train()
+    assert float(before) != float(after)
+
+
+def cut_image(batch: Batch, outputs: Outputs, b: int) -> tuple[Batch, Outputs]:
+    one = Batch(*(getattr(batch, f.name)[b : b + 1] for f in fields(Batch)[:5]), image_ids=[b])
+    part = lambda heads: HeadOutputs(*(getattr(heads, f.name)[b : b + 1] for f in fields(HeadOutputs)))  # noqa: E731
+    names = ("utilities", "tile_ids", "alpha")
+    return one, Outputs(part(outputs.heads), *(getattr(outputs, n)[b : b + 1] for n in names))
+
+
+def test_cutting_the_batch_changes_nothing(model: ApexDetector) -> None:
+    """The sums are divided by the objects of the effective batch, so accumulation over micro-batches adds up."""
+    batch = targets(3)
+    with torch.no_grad():
+        outputs = replace(forward(model, batch), peripheral=None)
+        config = LossConfig(mask_bce=0, mask_dice=0)
+        whole = float(compute_training_losses(outputs, batch, config, TILE)[0])
+        parts = [compute_training_losses(o, t, config, TILE, objects=batch.objects) for t, o in (cut_image(batch, outputs, b) for b in (0, 1))]
+    assert sum(float(total) for total, _ in parts) == pytest.approx(whole, rel=1e-5)
+
+
+def test_nothing_is_repaired(model: ApexDetector) -> None:
+    batch = targets(2)
+    with torch.no_grad():
+        outputs = forward(model, batch)
+    outputs.heads.one[0, 5, 0] = float("nan")
+    _, terms = compute_training_losses(outputs, batch, LossConfig(), TILE)
+    assert torch.isnan(terms["cls"]) and torch.isnan(terms["total"]) and torch.isfinite(terms["box"])
+
+
+def test_the_gain_of_a_tile_is_the_loss_that_went_away_in_it() -> None:
+    centres = torch.tensor([[10.0, 10.0], [70.0, 10.0], [10.0, 70.0], [70.0, 70.0], [80.0, 90.0]])
+    off, on = torch.tensor([[1.0, 2, 3, 4, 0.5]]), torch.tensor([[0.5, 2.5, 0, 0, 0.25]])
+    gains = tile_gains(off, on, centres, torch.tensor([[3, 0, 1]]), tile=64, cols=2, count=4)
+    assert gains.tolist() == [[4.0, 0.5, -0.5]]  # 4.25 is cut to the limit
+
+
+def test_a_constant_utility_does_not_satisfy_the_ranking() -> None:
+    torch.manual_seed(0)
+    ids, gains = torch.arange(8)[None], torch.linspace(-1, 1, 8)[None]
+    flat, right = torch.zeros(1, 8, requires_grad=True), gains.clone() * 3
+    loss = oracle_loss(flat, ids, gains)
+    loss.backward()
+    assert flat.grad.abs().sum() > 0
+    assert float(loss) > float(oracle_loss(gains, ids, gains)) and torch.isfinite(oracle_loss(right, ids, gains))
