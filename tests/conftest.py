@@ -25,6 +25,24 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def nuclei_fixture() -> Path:
+    """8 real images with their instances in COCO layout: splits train (5 images) and val (3). Committed, CC0."""
+    return ROOT / "tests" / "fixtures" / "nuclei"
+
+
+@pytest.fixture(scope="session")
+def nuclei_yolo_fixture() -> Path:
+    """The same 8 images in the layout of YOLO, masks as polygons."""
+    return ROOT / "tests" / "fixtures" / "nuclei-yolo"
+
+
+@pytest.fixture(scope="session")
+def nuclei_satellite_fixture() -> Path:
+    """The same 8 images with one mask picture each."""
+    return ROOT / "tests" / "fixtures" / "nuclei-satellite"
+
+
 def _whole_suite(config: pytest.Config) -> bool:
     """True when neither paths, -k nor another -m narrowed the run: only then does the share of skips say anything."""
     narrowed = config.getoption("keyword") or config.getoption("markexpr") != "not slow"

@@ -27,12 +27,12 @@ def resolve_sources(source: str) -> list[SourceItem]:
     path = Path(source)
     if path.is_file():
         return [SourceItem(path, path.name)]
-    if path.is_dir():
+    if source and path.is_dir():
         return _of_folder(path)
     if glob.has_magic(source):
         return _of_pattern(source)
     raise UsageError(
-        f"{source}: no such file or folder.",
+        f"{source!r}: no such file or folder.",
         "Give an image, a folder of images, or a quoted pattern like 'scans/*.png'.",
         path=source,
     )

@@ -1,0 +1,223 @@
+"""Every kind of image file a user may have, made here byte by byte or by OpenCV, and every way in which one is broken."""
+
+import base64
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apex_runtime.data.image import MAX_PIXELS, decode_bytes, decode_image
+from apex_runtime.data.image_header import read_header
+from apex_runtime.errors import ImageError
+
+# 16 x 8 pixels, left half pure red, right half half-dark cyan, as CMYK JPEG with an Adobe marker (written by Pillow 12).
+CMYK_JPEG = base64.b64decode(
+    "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwACAQEBAQECAQEBAgICAgIEAwICAgIFBAQDBAYFBgYGBQYGBgcJCAYHCQcGBggLCAkKCgoKCgYICwwLCgwJCgoK/8AA"
+    "FAgACAAQBEMRAE0RAFkRAEsRAP/EABUAAQEAAAAAAAAAAAAAAAAAAAoJ/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAA4EQwBNAFkASwAAPwC/g/4/6/gAZ/h/"
+    "g/7/2Q=="
+)
+LOSSLESS = [".png", ".bmp", ".tif"]
+
+
+def picture(height: int = 30, width: int = 40) -> np.ndarray:
+    """Smooth colours, all different at the corners, so that a flip, a turn or swapped channels would show."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, 255 - x * 200 // width], -1).astype(np.uint8)
+
+
+def encode(image: np.ndarray, extension: str, parameters: list[int] | None = None) -> bytes:
+    if image.ndim == 3:
+        order = [2, 1, 0, 3] if image.shape[2] == 4 else [2, 1, 0]
+        image = np.ascontiguousarray(image[:, :, order])
+    return cv2.imencode(extension, image, parameters or [])[1].tobytes()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, palette: bytes = b"") -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    middle = chunk(b"PLTE", palette) if palette else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("extension", LOSSLESS)
+@pytest.mark.parametrize("shape", [(30, 40), (1, 1), (1, 50), (50, 1)])
+def test_lossless_formats_come_back_exactly(extension: str, shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    decoded = decode_bytes(encode(image, extension), "x")
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, image)
+
+
+@pytest.mark.parametrize(("extension", "parameters"), [(".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]), (".webp", [])])
+def test_lossy_formats_come_back_nearly(extension: str, parameters: list[int]) -> None:
+    decoded = decode_bytes(encode(picture(), extension, parameters), "x").astype(int)
+    assert np.abs(decoded - picture()).mean() < 6
+
+
+@pytest.mark.parametrize("extension", LOSSLESS)
+def test_grey_becomes_three_equal_channels(extension: str) -> None:
+    grey = picture()[:, :, 0]
+    np.testing.assert_array_equal(decode_bytes(encode(grey, extension), "x"), np.repeat(grey[:, :, None], 3, 2))
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_alpha_is_dropped_not_composited(extension: str) -> None:
+    rgba = np.dstack([picture(), np.zeros((30, 40), np.uint8)])
+    np.testing.assert_array_equal(decode_bytes(encode(rgba, extension), "x"), picture())
+
+
+def test_palette_and_black_and_white() -> None:
+    rows = b"".join(b"\0" + bytes([0, 1, 2, 1]) for _ in range(3))
+    colours = decode_bytes(png(4, 3, 8, 3, rows, bytes([255, 0, 0, 0, 200, 0, 9, 9, 250])), "x")
+    np.testing.assert_array_equal(colours, [[[255, 0, 0], [0, 200, 0], [9, 9, 250], [0, 200, 0]]] * 3)
+    bits = decode_bytes(png(8, 2, 1, 0, b"\0\xf0\0\x0f"), "x")
+    np.testing.assert_array_equal(bits[:, :, 1], [[255] * 4 + [0] * 4, [0] * 4 + [255] * 4])
+
+
+@pytest.mark.parametrize("peak", [300, 4095, 65535])
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_16_bit_is_stretched_and_neither_black_nor_flat(extension: str, peak: int) -> None:
+    ramp = np.linspace(0, peak, 40 * 30).reshape(30, 40).astype(np.uint16)
+    decoded = decode_bytes(encode(ramp, extension), "x")
+    assert decoded.dtype == np.uint8 and decoded.shape == (30, 40, 3)
+    expected = np.clip((ramp - 0.005 * peak) / (0.99 * peak) * 255, 0, 255)
+    assert np.abs(decoded[:, :, 0] - expected).max() <= 2
+
+
+def test_one_stretch_for_all_channels_keeps_colours_apart() -> None:
+    deep = picture().astype(np.uint16) * 16
+    decoded = decode_bytes(encode(deep, ".png"), "x").astype(int)
+    assert np.abs(decoded - picture()).max() <= 4
+
+
+def test_a_hot_pixel_does_not_darken_a_16_bit_image() -> None:
+    deep = np.full((100, 100), 900, np.uint16)
+    deep[::2] = 300
+    deep[0, 0] = 65535
+    assert decode_bytes(encode(deep, ".png"), "x").mean() == pytest.approx(127.5, abs=1)
+
+
+@pytest.mark.parametrize("value", [0, 128, 65535])
+def test_a_constant_16_bit_image_keeps_its_place_in_the_range(value: int) -> None:
+    decoded = decode_bytes(encode(np.full((5, 5), value, np.uint16), ".png"), "x")
+    assert (decoded == round(value / 257)).all()
+
+
+def test_float_tiff_with_not_a_number() -> None:
+    values = np.linspace(-1, 1, 1200, dtype=np.float32).reshape(30, 40)
+    values[3, 3] = np.nan
+    decoded = decode_bytes(encode(values, ".tif"), "x")
+    assert decoded[3, 3, 0] == 0 and decoded[0, 0, 0] == 0 and decoded[-1, -1, 0] == 255
+    assert int(decoded[15, 0, 0]) == pytest.approx(127, abs=3)
+
+
+def test_cmyk_jpeg() -> None:
+    decoded = decode_bytes(CMYK_JPEG, "x").astype(int)
+    assert decoded.shape == (8, 16, 3)
+    assert np.abs(decoded[:, 0] - [255, 0, 0]).max() <= 3 and np.abs(decoded[:, 15] - [0, 127, 127]).max() <= 3
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_exif_orientation_is_applied(orientation: int, turn: int) -> None:
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
+    plain = encode(picture(), ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95])
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    expected = np.rot90(decode_bytes(plain, "x"), turn)
+    np.testing.assert_array_equal(decode_bytes(turned, "x"), expected)
+
+
+def test_extension_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "really_a_png.jpg"
+    path.write_bytes(encode(picture(), ".png"))
+    np.testing.assert_array_equal(decode_image(path), picture())
+
+
+def test_12000_x_9000_is_decoded() -> None:
+    decoded = decode_bytes(encode(np.zeros((9000, 12000), np.uint8), ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]), "x")
+    assert decoded.shape == (9000, 12000, 3)
+
+
+def test_more_than_the_limit_is_refused_before_decoding() -> None:
+    side = int(MAX_PIXELS**0.5) + 1
+    with pytest.raises(ImageError, match=f"bomb.png: too large: {side}x{side}"):
+        decode_bytes(png(side, side, 8, 2, b""), "bomb.png")
+
+
+EVERY_KIND = [
+    *((extension, picture(200, 300)) for extension in (".jpg", ".png", ".bmp", ".tif", ".webp")),
+    (".tif", picture(200, 300).astype(np.uint16)),
+]
+
+
+@pytest.mark.parametrize(("extension", "image"), EVERY_KIND)
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_an_error_not_half_a_picture(extension: str, image: np.ndarray, share: float) -> None:
+    data = encode(image, extension)
+    with pytest.raises(ImageError, match=r"cut\.img: "):
+        decode_bytes(data[: int(len(data) * share)], "cut.img")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a text\n" * 50, "not an image"),
+        (b"GIF89a" + bytes(100), "not an image"),
+        (b"\xff\xd8\xff\xd9", "damaged"),
+        (b"\xff\xd8\xff", "damaged"),
+        (b"BM", "damaged"),
+        (b"II*\0", "damaged"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (png(0, 5, 8, 2, b""), "0x5"),
+    ],
+)
+def test_what_is_no_image_says_so(data: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_image(path)
+    assert str(path) in str(caught.value) and caught.value.remedy and caught.value.path == str(path)
+
+
+def test_absent_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.png", tmp_path):
+        with pytest.raises(ImageError, match="cannot be read"):
+            decode_image(path)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from([".jpg", ".png", ".bmp", ".tif", ".webp"]), st.data())
+def test_no_damage_ends_in_anything_but_an_image_or_an_image_error(extension: str, data: st.DataObject) -> None:
+    damaged = bytearray(encode(picture(), extension))
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(0, min(len(damaged) - 1, 200)))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode_bytes(bytes(damaged), "x")
+    except ImageError:
+        return
+    assert decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("extension", "kind"), [(".jpg", "JPEG"), (".png", "PNG"), (".bmp", "BMP"), (".tif", "TIFF"), (".webp", "WebP")]
+)
+def test_header_names_kind_and_size(extension: str, kind: str) -> None:
+    header = read_header(encode(picture(33, 47), extension))
+    assert header is not None and header == (kind, 47, 33, True)
+
+
+def test_header_of_big_tiff_and_lossless_webp() -> None:
+    entries = struct.pack("<HHQQ", 256, 4, 1, 70000) + struct.pack("<HHQQ", 257, 3, 1, 12)
+    header = read_header(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + entries)
+    assert header is not None and (header.width, header.height) == (70000, 12)
+    header = read_header(encode(picture(33, 47), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]))
+    assert header is not None and (header.width, header.height) == (47, 33)

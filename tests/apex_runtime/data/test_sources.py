@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from apex_runtime.data.sources import resolve_sources
+from apex_runtime.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a/z.JPG", "a/c.tif", "a/notes.txt", "a.webp", ".hidden/x.png", ".y.png", "deep/er/d.jpeg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    return tmp_path / "in"
+
+
+def names(source: str) -> list[str]:
+    items = resolve_sources(source)
+    assert all(item.path.is_file() for item in items)
+    return [item.relative for item in items]
+
+
+def test_a_folder_gives_every_image_below_it_sorted(folder: Path) -> None:
+    assert names(str(folder)) == ["a.webp", "a/c.tif", "a/z.JPG", "b.png", "deep/er/d.jpeg"]
+
+
+def test_a_file_is_taken_whatever_its_name(folder: Path) -> None:
+    assert names(str(folder / "a" / "notes.txt")) == ["notes.txt"]
+
+
+def test_patterns(folder: Path) -> None:
+    assert names(f"{folder}/*.png") == ["b.png"]
+    assert names(f"{folder}/**/*.tif") == ["a/c.tif"]
+    assert names(f"{folder}/a/*") == ["c.tif", "notes.txt", "z.JPG"]
+    assert names(f"{folder}/*/[cz].*") == ["a/c.tif", "a/z.JPG"]
+
+
+def test_a_name_with_brackets_that_exists_is_a_name(folder: Path) -> None:
+    (folder / "scan[1].png").write_bytes(b"")
+    assert names(str(folder / "scan[1].png")) == ["scan[1].png"]
+
+
+def test_a_relative_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert names(".")[0] == "a.webp" and names("*.png") == ["b.png"] and names("a") == ["c.tif", "z.JPG"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"), [("absent", "no such file"), ("in/*.bmp", "no file matches"), ("empty", "no images"), ("", "no such")]
+)
+def test_nothing_found_names_what_was_looked_for(source: str, reason: str, folder: Path) -> None:
+    (folder.parent / "empty").mkdir()
+    (folder.parent / "empty" / "readme.txt").write_bytes(b"")
+    asked = str(folder.parent / source) if source else ""
+    with pytest.raises(UsageError, match=reason) as caught:
+        resolve_sources(asked)
+    assert asked in str(caught.value) and caught.value.remedy
