@@ -1,5 +1,6 @@
 """The committed images: small, complete, and the same objects in each of the three layouts."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def test_the_satellite_twin_has_the_same_pixels(nuclei_fixture: Path, nuclei_sat
 def test_the_script_makes_the_same_files_again(
     repo_root: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import make_fixtures
-
+    monkeypatch.syspath_prepend(repo_root / "bench")
+    make_fixtures = importlib.import_module("make_fixtures")
     monkeypatch.setattr(make_fixtures, "FIXTURES", tmp_path / "fixtures")
     monkeypatch.setattr(make_fixtures, "SAMPLES", tmp_path / "samples")
     make_fixtures.main(shared_data / "nuclei-dsb2018")
