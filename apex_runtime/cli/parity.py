@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from apex_runtime.cli.options import json_option, split_list
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from apex_runtime.parity.check import ParityResult, Progress
+    from apex_runtime.parity.check import ParityResult
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
 @click.argument("reference")
-@click.option("--against", multiple=True, required=True, metavar="PATH[,PATH]", help="Candidates: checkpoint, ONNX or bundle.")
-@click.option("--budget", multiple=True, metavar="B[,B]", help="Budgets.  [default: 0.25,0.5,1.0]")
+@click.option(
+    "--against",
+    multiple=True,
+    required=True,
+    metavar="PATH[,PATH]",
+    callback=split_list,
+    help="Candidates: checkpoint, ONNX file or bundle.",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    default=("0.25", "0.5", "1.0"),
+    show_default=True,
+    callback=split_list,
+    help="Budgets to compare at.",
+)
 @click.option("--images", metavar="PATH", help="Image, folder or pattern.  [default: the shipped samples]")
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report instead of tables.")
+@json_option
 @click.pass_context
 def parity(
     ctx: click.Context,
@@ -50,23 +63,17 @@ def parity(
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
     """
+    from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity
-    from apex_runtime.parity.report import to_dict, write_json
+    from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
     from apex_runtime.routing.budget import parse_budget
 
-    with _progress(enabled=not as_json) as progress:
-        settings = Settings(
-            budgets=tuple(parse_budget(item) for item in _items(budget) or ["0.25", "0.5", "1.0"]),
-            profile=load_profile(profile),
-            images=None if images is None else Path(images),
-            size=_size(size),
-            threads=threads,
-            progress=progress,
-        )
-        result = check_parity(Path(reference), [Path(item) for item in _items(against)], settings)
+    budgets = tuple(parse_budget(item) for item in budget)
+    settings = Settings(budgets, load_profile(profile), None if images is None else Path(images), _size(size), threads)
+    result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
     document = to_dict(result)
-    write_json(document, Path(output))
+    write_report(document, Path(output))
     if as_json:
         import json
 
@@ -74,11 +81,6 @@ def parity(
     else:
         _show(result, output)
     ctx.exit(0 if result.passed else 1)
-
-
-def _items(values: tuple[str, ...]) -> list[str]:
-    """The entries of a repeatable option whose values are comma lists."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -89,18 +91,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--size {text}: expected one number or HEIGHTxWIDTH.", "For example --size 512 or --size 384x1280.")
     return int(match[1]), int(match[2] or match[1])
-
-
-@contextmanager
-def _progress(enabled: bool) -> Iterator[Progress]:
-    """A bar on standard error while a person watches; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not (enabled and console.is_terminal)) as bar:
-        task = bar.add_task("comparing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(result: ParityResult, output: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from apex_runtime.parity.subjects import Subject, identify, open_pair
 from apex_runtime.parity.tolerance import Profile, Rules
 from apex_runtime.routing.budget import Budget
 
-Progress = Callable[[int, int], None]
+# Given the number of steps: something to enter, and to call with (steps done, steps failed) after each.
+Progress = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class Settings:
     images: Path | None = None
     size: tuple[int, int] | None = None
     threads: int | None = None
-    progress: Progress = lambda done, total: None
 
 
 @dataclass
@@ -56,8 +57,12 @@ class ParityResult:
         return bool(self.comparisons) and not any(item.reasons for item in self.comparisons)
 
 
-def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings) -> ParityResult:
-    """Compare every candidate with the reference; ``settings.progress`` counts images times budgets of one candidate.
+def _silent(_total: int) -> AbstractContextManager[Callable[[int, int], None]]:
+    return nullcontext(lambda done, failed: None)
+
+
+def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings, progress: Progress = _silent) -> ParityResult:
+    """Compare every candidate with the reference; a step of ``progress`` is one image under one budget.
 
     A candidate that cannot be opened, or that breaks while running, fails with its error as the reason; the others are still
     compared. Raises UsageError for what no candidate can mend: missing paths, no images, no budgets.
@@ -66,14 +71,14 @@ def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings
         raise UsageError("Nothing to compare.", "Name at least one candidate with --against and one --budget.")
     subject = identify(reference)
     subjects = [identify(path) for path in candidates]
-    return ParityResult(subject, settings.profile, [_compare(subject, other, settings) for other in subjects])
+    return ParityResult(subject, settings.profile, [_compare(subject, other, settings, progress) for other in subjects])
 
 
-def _compare(reference: Subject, candidate: Subject, settings: Settings) -> Comparison:
+def _compare(reference: Subject, candidate: Subject, settings: Settings, progress: Progress) -> Comparison:
     result = Comparison(candidate)
     try:
         first, second = open_pair(reference, candidate, settings.size, settings.threads)
-        _run(first, second, result, settings)
+        _run(first, second, result, settings, progress)
         if reference.kind == "checkpoint" and second.info.checkpoint_sha256 not in ("", reference.sha256):
             result.notes.append("The candidate's metadata names another checkpoint than the reference.")
     except UsageError:
@@ -83,13 +88,14 @@ def _compare(reference: Subject, candidate: Subject, settings: Settings) -> Comp
     return result
 
 
-def _run(first: Session, second: Session, result: Comparison, settings: Settings) -> None:
+def _run(first: Session, second: Session, result: Comparison, settings: Settings, progress: Progress) -> None:
     result.reference_backend, result.backend = first.name, second.name
     result.reasons += info_differences(first.info, second.info)
     if result.reasons:
         return
     result.cases = load_cases(settings.images, first.info)
     rules = Rules(settings.profile, result.candidate.precision)
-    result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, settings.progress)
+    with progress(len(result.cases) * len(settings.budgets)) as step:
+        result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, step)
     for budget in result.budgets:
         result.reasons += [f"budget {budget.asked}: {why}" for why in budget.reasons(rules)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +16,7 @@ from apex_runtime.parity.decision import Decisions
 from apex_runtime.parity.run import BudgetResult
 from apex_runtime.parity.subjects import Subject
 from apex_runtime.parity.tolerance import Rules
+from apex_runtime.pipeline.results import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,16 +44,11 @@ def to_dict(result: ParityResult) -> dict[str, Any]:
     }
 
 
-def write_json(document: dict[str, Any], path: Path) -> None:
-    """Write atomically. Raises UsageError when the place cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_report(document: dict[str, Any], path: Path) -> None:
+    """Write ``parity.json`` in one step. Raises UsageError when the place cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, document)
     except OSError as error:
         raise UsageError(f"--output {path}: cannot be written ({error.strerror}).", "Name another file.", path=path) from error
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from apex_runtime.cli.main import main
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.parity import check, subjects
-from apex_runtime.parity.report import write_json
+from apex_runtime.parity.report import write_report
 
 
 @pytest.fixture
@@ -172,8 +172,8 @@ def test_nothing_compared_is_no_pass(files) -> None:
 def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--output"):
-        write_json({}, tmp_path / "file" / "report.json")
+        write_report({}, tmp_path / "file" / "report.json")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match="--output"):
-        write_json({}, tmp_path / "folder")
+        write_report({}, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
