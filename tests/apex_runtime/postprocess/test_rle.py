@@ -30,7 +30,8 @@ def test_equals_pycocotools_on_the_full_mask(case: tuple[RoiMask, int, int]) -> 
         assert not full.any()
     else:
         np.testing.assert_array_equal(back.full(height, width), full)
-        assert back.bits.any(axis=0)[[0, -1]].all() and back.bits.any(axis=1)[[0, -1]].all(), "cut to its box"
+        edges = (back.bits[0], back.bits[-1], back.bits[:, 0], back.bits[:, -1])
+        assert all(edge.any() for edge in edges), "cut to its box"
 
 
 @settings(deadline=None, max_examples=100)
