@@ -13,12 +13,12 @@ import numpy as np
 from apex_runtime.data.image import decode_image
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.detections import Detections
+from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.model_info import ModelInfo, TileInfo
 from apex_runtime.pipeline.annotate import Picture, Shape, draw, write_png
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.pipeline.results import annotation_id, picture_path
 from apex_runtime.postprocess.letterbox import Letterbox
-from apex_runtime.postprocess.rle import roi_to_rle
 from apex_runtime.routing.budget import Budget
 
 
@@ -112,18 +112,9 @@ def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, lette
 def _annotations(found: Detections, loaded: Loaded, info: ModelInfo, first_rank: int) -> list[dict[str, Any]]:
     """COCO result records of one piece of an image's detections, whose best has the rank ``first_rank``."""
     return [
-        {
-            "id": annotation_id(loaded.image_id, rank, info.max_detections),
-            "image_id": loaded.image_id,
-            "category_id": int(category),
-            "bbox": _xywh(box_4),
-            "segmentation": roi_to_rle(mask, loaded.height, loaded.width),
-            "score": round(float(score), 6),
-            "area": mask.area,
-            "iscrowd": 0,
-        }
-        for rank, (box_4, score, category, mask) in enumerate(
-            zip(found.boxes, found.scores, found.category_ids, found.masks, strict=True), first_rank
+        {"id": annotation_id(loaded.image_id, rank, info.max_detections), **entry, "area": mask.area, "iscrowd": 0}
+        for rank, (entry, mask) in enumerate(
+            zip(detections_to_results(found, loaded.image_id), found.masks, strict=True), first_rank
         )
     ]
 
@@ -160,11 +151,6 @@ def _legend(line: dict[str, Any], prepared: Prepared, shown: int) -> str:
     objects = "1 object" if shown == 1 else f"{shown} objects"
     looked = f"looked closely at {budget['spent']} of {prepared.n_content} tiles (budget {budget['asked']})"
     return f"{looked}   {objects}   {line['milliseconds']['total']:.0f} ms"
-
-
-def _xywh(box_4: np.ndarray) -> list[float]:
-    x1, y1, x2, y2 = (float(value) for value in box_4)
-    return [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
 
 
 def _milliseconds_since(started: float) -> float:

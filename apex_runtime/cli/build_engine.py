@@ -1,0 +1,115 @@
+"""``apex-rt build-engine``: from an exported model to a bundle that a backend runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from apex_runtime.cli.options import json_option, split_integers
+from apex_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from apex_runtime.backends.tensorrt_builder import Progress
+    from apex_runtime.bundle.manifest import Backend, Manifest
+
+
+@click.command("build-engine")
+@click.argument("model", type=click.Path())
+@click.option(
+    "--backend",
+    type=click.Choice(["ort-cpu", "tensorrt", "tensorrt-rtx"]),
+    default="ort-cpu",
+    show_default=True,
+    help="What will run it.",
+)
+@click.option("--output", "-o", type=click.Path(), required=True, help="Folder of the bundle; an older bundle there is replaced.")
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Number format of the graph.")
+@click.option(
+    "--compute-capability",
+    multiple=True,
+    callback=split_integers,
+    metavar="CC[,CC]",
+    help="tensorrt-rtx: one plan for each, 89 for sm_89.  [default: 75,86,89,120]",
+)
+@click.option("--max-batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Largest batch of a plan.")
+@click.option("--verbose", is_flag=True, help="Show the builder's own log.")
+@json_option
+def build_engine(
+    model: str,
+    backend: Backend,
+    output: str,
+    precision: str,
+    compute_capability: tuple[int, ...],
+    max_batch: int,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Build an engine bundle from MODEL, an .onnx file of apex-train export.
+
+    The bundle holds the model, a manifest with hashes, and for the TensorRT backends one plan per compute capability. TensorRT for
+    RTX builds without a GPU; its two wheels are an extra: pip install "apex-x[rtx]".
+
+    \b
+    Examples:
+      apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
+      apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
+    """
+    from apex_runtime.bundle.build import build_bundle
+    from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
+
+    if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
+        raise UsageError(
+            f"{model}: a checkpoint; bundles are built from exported models.", f"apex-train export {model} -o model.onnx"
+        )
+    log = (lambda line: click.echo(line, err=True)) if verbose else None
+    with _progress() as progress:
+        manifest = build_bundle(
+            model, backend, output, compute_capabilities=compute_capability, max_batch=max_batch, progress=progress, log=log
+        )
+    if as_json:
+        click.echo(json.dumps({"bundle": output, "precision": precision, "manifest": manifest.model_dump(mode="json")}, indent=2))
+    else:
+        click.echo(_report(manifest, output))
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar per plan on a terminal, a line per plan elsewhere; on standard error."""
+    if not sys.stderr.isatty():
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[int, object] = {}
+
+        def show(capability: int, _stage: str, done: int, total: int) -> None:
+            if capability not in tasks:
+                tasks[capability] = bars.add_task(_plan_name(capability), total=total)
+            bars.update(tasks[capability], completed=done)  # type: ignore[arg-type]
+
+        yield show
+
+
+def _line(capability: int, _stage: str, done: int, total: int) -> None:
+    if done == 0:
+        click.echo(f"building {_plan_name(capability)}", err=True)
+
+
+def _plan_name(capability: int) -> str:
+    return f"the plan for sm_{capability}" if capability else "the plan for this machine's GPU"
+
+
+def _report(manifest: Manifest, output: str) -> str:
+    lines = [f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.build.seconds:.1f} s"]
+    lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
+    if manifest.backend != "ort-cpu":
+        lines.append(f"plans run on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
+    return "\n".join(lines)
