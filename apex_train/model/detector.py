@@ -110,11 +110,14 @@ class ApexDetector(nn.Module):
 
 def chosen_cells(map_BChw: Tensor, ids_BK: Tensor, cells: int) -> Tensor:
     """The feature cells of the chosen tiles: [B,C,h,w] and ids [B,K] -> [B,K,C,cells,cells]."""
-    b, c, h, w = map_BChw.shape
+    b, c, _, w = map_BChw.shape
     k = ids_BK.shape[1]
-    rows, cols = h // cells, w // cells
-    grid = map_BChw.reshape(b, c, rows, cells, cols, cells).permute(0, 2, 4, 1, 3, 5).reshape(b, rows * cols, c, cells, cells)
-    return torch.gather(grid, 1, ids_BK[:, :, None, None, None].expand(b, k, c, cells, cells))
+    cols = w // cells
+    steps = torch.arange(cells, device=ids_BK.device)
+    within = (steps[:, None] * w + steps).flatten()
+    first_BK = (ids_BK // cols) * (cells * w) + (ids_BK % cols) * cells
+    index = (first_BK[:, :, None] + within).reshape(b, 1, -1).expand(b, c, -1)  # only what was chosen: the map is not rearranged
+    return map_BChw.flatten(2).gather(2, index).view(b, c, k, cells, cells).transpose(1, 2)
 
 
 def top_detections(heads: HeadOutputs, height: int, width: int, limit: int) -> dict[str, Tensor]:

@@ -24,7 +24,8 @@ class PeripheralStream(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths)
 
     def forward(self, image_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.avg_pool2d(image_B3HW, POOL)
+        # A mean over rows, then over columns: a quarter of the time of ONNX Runtime's AveragePool, the same in torch.
+        x = image_B3HW.unflatten(2, (-1, POOL)).mean(3).unflatten(3, (-1, POOL)).mean(4)
         levels = []
         for stage in self.stages:
             x = stage(x)
