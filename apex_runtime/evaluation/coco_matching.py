@@ -114,13 +114,13 @@ def _index(dataset: dict[str, Any]) -> COCO:
 
 
 def _truth(ground_truth: dict[str, Any], iou_type: str) -> list[dict[str, Any]]:
-    """Annotations as COCOeval needs them: copies, numbered from 1 (it takes id 0 for unmatched), with area and iscrowd.
+    """Annotations as COCOeval needs them: copies, with area and iscrowd.
 
     For masks, an object that has none becomes an ignored region of its box: what is found there counts neither way.
     """
     prepared = []
-    for number, entry in enumerate(ground_truth["annotations"], start=1):
-        annotation = {"iscrowd": 0, **entry, "id": number}
+    for entry in ground_truth["annotations"]:
+        annotation = {"iscrowd": 0, **entry}
         annotation.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
         if iou_type == "segm" and isinstance(entry.get("segmentation") or [], list):
             parts = [part for part in entry.get("segmentation") or [] if len(part) >= 6]

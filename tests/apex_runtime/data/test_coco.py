@@ -49,7 +49,7 @@ DOCUMENT: dict[str, Any] = {
             "image_id": 7,
             "category_id": 5,
             "bbox": [0, 0, 14, 9],
-            "segmentation": [SQUARE, [0, 0, 3, 0, 3, 2, 0, 2], [1, 1, 2, 2]],
+            "segmentation": [[1, 1, 2, 2], SQUARE, [0, 0, 3, 0, 3, 2, 0, 2]],
         },
     ],
 }

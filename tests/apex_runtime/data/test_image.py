@@ -215,6 +215,13 @@ def test_header_names_kind_and_size(extension: str, kind: str) -> None:
     assert header is not None and header == (kind, 47, 33, True)
 
 
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
+def test_a_missing_end_is_seen_without_decoding(extension: str) -> None:
+    """Older releases of OpenCV fill the rest of a truncated JPEG or PNG with grey and say nothing."""
+    header = read_header(encode(picture(33, 47), extension)[:-20])
+    assert header is not None and not header.complete
+
+
 def test_header_of_big_tiff_and_lossless_webp() -> None:
     entries = struct.pack("<HHQQ", 256, 4, 1, 70000) + struct.pack("<HHQQ", 257, 3, 1, 12)
     header = read_header(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + entries)

@@ -118,6 +118,7 @@ def test_results_without_boxes_have_the_area_of_their_masks() -> None:
 
 
 def test_annotation_ids_from_zero_change_nothing() -> None:
+    """pycocotools takes an object with id 0 for none at all."""
     truth, results = scene(1)
     expected = evaluate_coco(truth, results)
     for number, entry in enumerate(truth["annotations"]):

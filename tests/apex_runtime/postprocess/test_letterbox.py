@@ -45,8 +45,8 @@ def test_image_is_top_left_on_grey(shape: tuple[int, int]) -> None:
 
 def test_shrinking_averages_and_equal_size_is_a_copy() -> None:
     image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-    small, _ = letterbox_image(image, 256, 256)
-    means = image.reshape(256, 2, 256, 2, 3).mean((1, 3))
+    small, _ = letterbox_image(image, 128, 128)
+    means = image.reshape(128, 4, 128, 4, 3).mean((1, 3))
     assert np.abs(small - means).max() <= 0.51
     same, _ = letterbox_image(image, 512, 512)
     np.testing.assert_array_equal(same, image)
