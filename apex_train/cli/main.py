@@ -6,7 +6,7 @@ import click
 from apex_runtime.cli.group import LazyGroup
 
 COMMANDS = {
-    "eval": ("apex_train.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
+    "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
     "export": ("apex_train.cli.export:export", "Write a checkpoint as one ONNX file with the budget as an input."),
     "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO data set."),
 }

@@ -1,0 +1,92 @@
+"""``apex-train fit`` as a person types it: it trains, goes on, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from apex_train.cli.main import main
+from apex_train.config import FitConfig, load_config
+from click.testing import CliRunner, Result
+
+FAST = [f"--set={item}" for item in ("train.size=128", "train.crop=64", "train.batch=4", "train.workers=0", "train.warmup_steps=1")]
+
+
+def apex_train(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.gate
+def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--stop-after-epoch", 1, *FAST)
+    assert first.exit_code == 0, first.output
+    assert "epoch 1/2" in first.output
+    again = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, *FAST)
+    assert again.exit_code == 2 and "already holds a run" in again.output
+    second = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--resume", "--json", *FAST)
+    assert second.exit_code == 0, second.output
+    last = json.loads(second.stdout)
+    assert last["epoch"] == 2 and 0 <= last["mAP_segm"] <= 1 and "mAP_segm_peripheral" in last
+    assert {path.name for path in run.iterdir()} == {"best.pt", "last.pt", "log.jsonl", "config.yaml"}
+    assert load_config(run / "config.yaml", {}).train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train:\n  bacth: 3\n", "train.bacth"),
+        ("train:\n  batch: many\n", "train.batch"),
+        ("training: {}\n", "training"),
+        ("train: {crop: 100}\n", "train.crop 100"),
+        ("- 1\n", "expected sections"),
+        ("train: {batch: [1\n", "not a YAML file"),
+        ("augment: {scale_min: 3}\n", "scale_min"),
+    ],
+)
+def test_a_wrong_config_is_named(nuclei_fixture: Path, tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    result = apex_train("fit", file, "--data", nuclei_fixture, "--output", tmp_path / "run")
+    assert result.exit_code == 2 and words in result.output and "recipe.yaml" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_key_lists_the_known_ones(nuclei_fixture: Path, tmp_path: Path) -> None:
+    result = apex_train("fit", "--data", nuclei_fixture, "--output", tmp_path / "run", "--set", "loss.boxx=1")
+    assert result.exit_code == 2 and "loss.boxx" in result.output and "mask_dice" in result.output
+
+
+def test_wrong_paths_are_named(nuclei_fixture: Path, tmp_path: Path) -> None:
+    for words, expected in (
+        (("fit", "none.yaml", "--data", nuclei_fixture), "none.yaml"),
+        (("fit", "--data", tmp_path / "nowhere"), "nowhere"),
+        (("fit", "--data", nuclei_fixture, "--resume"), "last.pt"),
+        (("fit", "--data", nuclei_fixture, "--set", "nonsense"), "key=value"),
+    ):
+        result = apex_train(*words, "--output", tmp_path / "run")
+        assert result.exit_code in (1, 2) and expected in result.output and "remedy" in result.output, result.output
+
+
+def test_absent_images_are_named(nuclei_fixture: Path, tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text((nuclei_fixture / "annotations" / "train.json").read_text())
+    result = apex_train("fit", "--data", tmp_path, "--output", tmp_path / "run")
+    assert result.exit_code == 1 and "absent" in result.output
+
+
+def test_every_command_shows_examples() -> None:
+    assert apex_train("--help").exit_code == 0
+    for name in ("fit", "export", "eval"):
+        result = apex_train(name, "--help")
+        assert result.exit_code == 0 and "Examples:" in result.output
+
+
+def test_the_shipped_defaults_are_a_valid_file(tmp_path: Path) -> None:
+    import yaml
+
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump(FitConfig().model_dump(mode="json")))
+    assert load_config(file, {}) == FitConfig()
