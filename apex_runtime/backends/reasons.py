@@ -31,7 +31,6 @@ class ReasonCode(StrEnum):
     EXECUTION_FAILED = "execution_failed"
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE_OUTPUT = "non_finite_output"
-    LABEL_OUT_OF_RANGE = "label_out_of_range"
     LATENCY_TABLE_MISSING = "latency_table_missing"
 
 
@@ -62,7 +61,6 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",
     ReasonCode.OUT_OF_MEMORY: "Use a smaller --batch, a smaller --budget, or a model exported at a smaller size.",
     ReasonCode.NON_FINITE_OUTPUT: "The model is damaged or was trained to NaN: run apex-rt parity on it, then export it again.",
-    ReasonCode.LABEL_OUT_OF_RANGE: "The engine does not fit its metadata: build it again.",
     ReasonCode.LATENCY_TABLE_MISSING: "Give the budget in tiles, as a share or in gflops.",
 }
 

@@ -136,7 +136,7 @@ def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(file.data):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        words = "; ".join(f"node {error.node_name() or error.node()}: {error.desc()}" for error in errors[:3])
+        words = "; ".join(f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}" for error in errors[:3])
         raise backend_error(ReasonCode.ONNX_PARSE_FAILED, f"{file.path}: the parser refuses it: {words or _reasons(logger)}")
     return network
 

@@ -1,0 +1,189 @@
+"""The TensorRT adapter: against a fake module for its decisions, against TensorRT for RTX itself where that is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from apex_runtime.backends import tensorrt_builder
+from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
+from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_profile
+from apex_runtime.errors import BackendError
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_onnx: Path) -> OnnxFile:
+    return read_onnx(tiny_onnx)
+
+
+class _Base:
+    """Stands for ILogger and IProgressMonitor: anything one may derive from."""
+
+
+class FakeTensorRT:
+    """Just enough of the API to follow what the adapter does with it."""
+
+    __version__ = "11.0.fake"
+
+    def __init__(
+        self, *, targets: tuple[int, ...] = (), parses: bool = True, builds: bool = True, shape_tensor: bool = True
+    ) -> None:
+        severity = SimpleNamespace(ERROR="error", INTERNAL_ERROR="internal", VERBOSE="verbose")
+        self.ILogger = type("ILogger", (_Base,), {"Severity": severity})
+        self.IProgressMonitor = type("IProgressMonitor", (_Base,), {})
+        self.parses, self.builds, self.shape_tensor = parses, builds, shape_tensor
+        self.profiles: list[dict[str, tuple]] = []
+        self.configs: list[SimpleNamespace] = []
+        if targets:
+            members = {"NONE": 0, "CURRENT": 1} | {f"SM{number}": number for number in targets}
+            self.ComputeCapability = SimpleNamespace(__members__=members, **members)
+
+    def Builder(self, logger: Any) -> SimpleNamespace:
+        inputs = [
+            SimpleNamespace(name=name, is_shape_tensor=name == "tiles" and self.shape_tensor)
+            for name in ("images", "tiles", "tile_bonus")
+        ]
+        network = SimpleNamespace(num_inputs=3, get_input=inputs.__getitem__)
+
+        def build(_network: object, config: SimpleNamespace) -> bytes | None:
+            self.configs.append(config)
+            if not self.builds:
+                logger.log("error", "no tactic for node 7")
+            return b"plan" if self.builds else None
+
+        return SimpleNamespace(
+            create_network=lambda _flags: network,
+            create_builder_config=self._config,
+            create_optimization_profile=self._profile,
+            build_serialized_network=build,
+        )
+
+    def OnnxParser(self, _network: object, _logger: object) -> SimpleNamespace:
+        error = SimpleNamespace(
+            node_name=lambda: "TilePack_3", node=lambda: 3, node_operator=lambda: "TilePack", desc=lambda: "unsupported op"
+        )
+        return SimpleNamespace(parse=lambda _data: self.parses, num_errors=1, get_error=lambda _index: error)
+
+    def _config(self) -> SimpleNamespace:
+        config = SimpleNamespace(target=None)
+
+        def set_target(target: int, _index: int) -> bool:
+            config.target = target
+            return True
+
+        config.set_compute_capability = set_target
+        config.add_optimization_profile = lambda profile: self.profiles.append(profile.shapes) or 0
+        return config
+
+    def _profile(self) -> SimpleNamespace:
+        shapes: dict[str, tuple] = {}
+
+        def note(kind: str) -> Any:
+            return lambda name, low, typical, high: shapes.update({name: (kind, low, typical, high)})
+
+        return SimpleNamespace(shapes=shapes, set_shape=note("shape"), set_shape_input=note("values"))
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def install(fake: FakeTensorRT) -> FakeTensorRT:
+        monkeypatch.setattr(tensorrt_builder, "load_flavour", lambda _flavour: fake)
+        return fake
+
+    return install
+
+
+def test_one_plan_per_capability_with_the_budget_as_values(model: OnnxFile, use: Any) -> None:
+    fake = use(FakeTensorRT(targets=(75, 86, 89, 120)))
+    plans = build_plans(model, "tensorrt-rtx", [89, 75, 89], max_batch=4)
+    assert [plan.file_name for plan in plans] == ["plan.sm89", "plan.sm75"]
+    assert [config.target for config in fake.configs] == [89, 75]
+    assert fake.profiles[0] == {
+        "images": ("shape", (1, 128, 128, 3), (1, 128, 128, 3), (4, 128, 128, 3)),
+        "tiles": ("values", (1,), (4,), (16,)),
+        "tile_bonus": ("shape", (1, 16), (1, 16), (4, 16)),
+    }
+
+
+def test_a_flavour_without_targets_builds_for_the_local_gpu(model: OnnxFile, use: Any) -> None:
+    use(FakeTensorRT())
+    assert [plan.file_name for plan in build_plans(model, "tensorrt", [])] == ["plan.local"]
+    with pytest.raises(BackendError, match="this machine only"):
+        build_plans(model, "tensorrt", [89])
+
+
+@pytest.mark.parametrize(
+    ("fake", "code", "words"),
+    [
+        (FakeTensorRT(targets=(89,), parses=False), "onnx_parse_failed", r"TilePack_3 \(TilePack\): unsupported op"),
+        (FakeTensorRT(targets=(89,), builds=False), "plan_build_failed", "no tactic for node 7"),
+        (FakeTensorRT(targets=(89,), shape_tensor=False), "plan_build_failed", "decides no shape"),
+        (FakeTensorRT(targets=(75, 86)), "compute_capability_not_supported", "89"),
+    ],
+)
+def test_failures_carry_a_code_and_the_tools_own_words(
+    model: OnnxFile, use: Any, fake: FakeTensorRT, code: str, words: str
+) -> None:
+    use(fake)
+    with pytest.raises(BackendError, match=words) as caught:
+        build_plans(model, "tensorrt-rtx", [89])
+    assert caught.value.code == code
+    assert caught.value.remedy
+
+
+def test_without_the_wheels_the_error_says_how_to_get_them(model: OnnxFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apex_runtime.backends import capabilities
+
+    monkeypatch.setitem(capabilities.TENSORRT_MODULES, "tensorrt-rtx", ("a_module_that_is_not_there",))
+    with pytest.raises(BackendError) as caught:
+        build_plans(model, "tensorrt-rtx", [89])
+    assert caught.value.code == "tensorrt_rtx_python_not_installed"
+    assert 'pip install "apex-x[rtx]"' in caught.value.remedy
+
+
+def test_the_profile_of_a_single_tile(model: OnnxFile) -> None:
+    info = model.info.model_copy(update={"tiles": model.info.tiles.model_copy(update={"rows": 1, "cols": 1})})
+    tiles = optimisation_profile(info, 1)[1]
+    assert (tiles.minimum, tiles.optimum, tiles.maximum) == ((1,), (1,), (1,))
+
+
+@needs_rtx
+def test_tensorrt_for_rtx_builds_plans_here(model: OnnxFile) -> None:
+    seen: list[tuple[int, int, int]] = []
+    plans = build_plans(
+        model, "tensorrt-rtx", [75, 89], max_batch=2, progress=lambda cc, _stage, done, total: seen.append((cc, done, total))
+    )
+    assert [plan.compute_capability for plan in plans] == [75, 89]
+    assert all(len(plan.data) > 10_000 for plan in plans)
+    assert plans[0].data != plans[1].data
+    assert {cc for cc, done, total in seen if done == total} == {75, 89}
+
+
+@needs_rtx
+def test_tensorrt_for_rtx_names_the_node_it_refuses(model: OnnxFile) -> None:
+    import onnx
+
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model.model)
+    del broken.functions[:]
+    file = OnnxFile(model.path, broken.SerializeToString(), broken, model.info)
+    with pytest.raises(BackendError) as caught:
+        build_plans(file, "tensorrt-rtx", [89])
+    assert caught.value.code == "onnx_parse_failed"
+    assert "SelectionKey" in caught.value.message
+
+
+@needs_rtx
+def test_an_unknown_target_is_refused_with_the_known_ones(model: OnnxFile) -> None:
+    with pytest.raises(BackendError) as caught:
+        build_plans(model, "tensorrt-rtx", [90])
+    assert "75" in caught.value.remedy
