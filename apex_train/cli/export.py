@@ -23,9 +23,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-@click.command(
-    epilog="Examples: apex-train export runs/a/best.pt -o model.onnx | apex-train export best.pt -o drone.onnx --size 384x1280"
-)
+@click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write.")
 @click.option("--size", default=DEFAULT_SIZE, show_default=True, help="Input size: one side, or height x width.")
@@ -40,6 +38,11 @@ def export(checkpoint: Path, output: Path, size: str, check_images: Path | None,
 
     The file is checked (ONNX checker, shape inference, agreement of ONNX Runtime with torch at three budgets) before it appears
     under its name; when a check fails, nothing is written.
+
+    \b
+    Examples:
+      apex-train export runs/a/best.pt -o model.onnx
+      apex-train export runs/a/best.pt -o drone.onnx --size 384x1280 --check-images photos/
     """
     height, width = parse_size(size)
     from apex_train.checkpoint import file_sha256, load_model

@@ -47,11 +47,15 @@ def DecodeNMS(
     # Who would suppress whom, if it were kept: same class, later in the order, IoU above the threshold.
     one_axis = op.Constant(value_ints=[1])
     two_axis = op.Constant(value_ints=[2])
-    overlap_high = op.Min(op.Unsqueeze(high, two_axis), op.Unsqueeze(high, one_axis))
-    overlap = op.Max(overlap_high - op.Max(op.Unsqueeze(low, two_axis), op.Unsqueeze(low, one_axis)), zero)
-    shared = op.ReduceProd(overlap, op.Constant(value_ints=[3]), keepdims=0)
-    area = op.ReduceProd(high - low, two_axis, keepdims=0)
-    joint = op.Unsqueeze(area, two_axis) + op.Unsqueeze(area, one_axis) - shared
+    x1, y1 = op.Split(low, num_outputs=2, axis=2)
+    x2, y2 = op.Split(high, num_outputs=2, axis=2)
+    # One coordinate at a time, [B,P,1] against [B,1,P]: far quicker than pairs of corners.
+    flip = op.Constant(value_ints=[0, 1, -1])
+    wide = op.Max(op.Min(x2, op.Reshape(x2, flip)) - op.Max(x1, op.Reshape(x1, flip)), zero)
+    tall = op.Max(op.Min(y2, op.Reshape(y2, flip)) - op.Max(y1, op.Reshape(y1, flip)), zero)
+    shared = wide * tall
+    area = (x2 - x1) * (y2 - y1)
+    joint = area + op.Reshape(area, flip) - shared
     over = shared > op.CastLike(op.Constant(value_float=iou), scores) * joint
     same = op.Equal(op.Unsqueeze(label_BP, two_axis), op.Unsqueeze(label_BP, one_axis))
     place = op.Range(op.Constant(value_int=0), op.Squeeze(op.Shape(best_BP, start=1, end=2)), op.Constant(value_int=1))
