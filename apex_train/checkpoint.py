@@ -1,6 +1,7 @@
 """Checkpoints: written atomically, read without pickle (``weights_only``), with a report of every key that does not fit.
 
-A file holds ``format_version``, ``model_config``, ``model`` (the averaged weights that are evaluated and exported) and, in ``last.pt``,
+A file holds ``format_version``, ``model_config``, ``model`` (the averaged weights that are evaluated and exported) and, in
+``last.pt``,
 ``training``: everything a resumed run needs. Raw state dicts and the usual wrappers of other code bases load too.
 """
 
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from apex_runtime.errors import ModelError
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from apex_runtime.errors import ModelError
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
 
@@ -71,7 +72,8 @@ def save_checkpoint(path: Path, model: nn.Module, config: ModelConfig, training:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file. Raises ModelError when it is absent, damaged, or holds more than tensors and plain values."""
+    """The content of a checkpoint file. Raises ModelError when it is absent, damaged, or holds more than tensors and plain
+    values."""
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: checkpoint not found.", "Give the path of a .pt file, for example runs/a/best.pt.", path=path)
@@ -85,7 +87,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read as a checkpoint ({reason}).", "Give a .pt file written by apex-train fit.", path=path
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, not a checkpoint.", "Give a file of apex-train fit.", path=path)
+        raise ModelError(
+            f"{path}: holds a {type(content).__name__}, not a checkpoint.", "Give a file of apex-train fit.", path=path
+        )
     return content
 
 
@@ -111,7 +115,8 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> KeyReport:
 
 
 def load_model(path: Path) -> ApexDetector:
-    """The network of a checkpoint, in evaluation mode. Raises ModelError when it was not written by this program or does not fit."""
+    """The network of a checkpoint, in evaluation mode. Raises ModelError when it was not written by this program or does not
+    fit."""
     content = read_checkpoint(path)
     version = content.get("format_version")
     if version != FORMAT_VERSION or "model_config" not in content:
@@ -127,7 +132,9 @@ def load_model(path: Path) -> ApexDetector:
     model = ApexDetector(config)
     report = load_weights(model, state_dict_of(content, path))
     if not report.fits:
-        raise ModelError(f"{path}: weights do not fit the model: {report}.", "The file is damaged or of another version.", path=path)
+        raise ModelError(
+            f"{path}: weights do not fit the model: {report}.", "The file is damaged or of another version.", path=path
+        )
     return model.eval()
 
 

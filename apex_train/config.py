@@ -1,4 +1,5 @@
-"""Every number of a training run, typed; unknown keys are refused. ``apex-train fit`` works without a file: these are the defaults."""
+"""Every number of a training run, typed; unknown keys are refused. ``apex-train fit`` works without a file: these are the
+defaults."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from apex_runtime.errors import ConfigError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from apex_runtime.errors import ConfigError
 from apex_train.model.config import STRIDES, ModelConfig
 
 
@@ -61,8 +62,10 @@ class LossConfig(_Section):
 
 
 class RoutingConfig(_Section):
-    """How many tiles a step looks at: all of them in the first ``all_tiles`` share of the steps, then all with probability ``keep_all``,
-    else a uniform draw from ``min_share`` to all; ``explore`` of the chosen ones are random (unselected tiles get no task gradient)."""
+    """How many tiles a step looks at: all of them in the first ``all_tiles`` share of the steps, then all with probability
+    ``keep_all``,
+    else a uniform draw from ``min_share`` to all; ``explore`` of the chosen ones are random (unselected tiles get no task
+    gradient)."""
 
     all_tiles: float = Field(default=0.25, ge=0, le=1)
     keep_all: float = Field(default=0.4, ge=0, le=1)
@@ -112,11 +115,14 @@ class FitConfig(_Section):
 
 
 def load_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
-    """The configuration of a YAML file (or the defaults) with ``section.key`` overrides. Raises ConfigError naming file and field."""
+    """The configuration of a YAML file (or the defaults) with ``section.key`` overrides. Raises ConfigError naming file and
+    field."""
     raw: Any = {}
     if path is not None:
         if not path.is_file():
-            raise ConfigError(f"{path}: configuration file not found.", "Give the path of a YAML file, or leave it out.", path=path)
+            raise ConfigError(
+                f"{path}: configuration file not found.", "Give the path of a YAML file, or leave it out.", path=path
+            )
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:

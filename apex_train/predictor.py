@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
-
 from apex_train.checkpoint import file_sha256, load_model
 from apex_train.model.detector import ApexDetector, top_detections
 from apex_train.model.info import model_info

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 @click.option(
     "--backend",
     type=click.Choice(["ort-cpu", "tensorrt", "tensorrt-rtx"]),
-    default="ort-cpu",
-    show_default=True,
-    help="What will run it.",
+    help="What will run it.  [default: ort-cpu]",
 )
 @click.option("--output", "-o", type=click.Path(), required=True, help="Folder of the bundle; an older bundle there is replaced.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Number format of the graph.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="YAML file that names the options below; flags win over it.")
+@click.option("--precision", type=click.Choice(["fp32"]), help="Number format of the graph.  [default: fp32]")
 @click.option(
     "--compute-capability",
     multiple=True,
@@ -37,16 +36,17 @@ if TYPE_CHECKING:
     metavar="CC[,CC]",
     help="tensorrt-rtx: one plan for each, 89 for sm_89.  [default: 75,86,89,120]",
 )
-@click.option("--max-batch", type=click.IntRange(1, 256), default=8, show_default=True, help="Largest batch of a plan.")
+@click.option("--max-batch", type=click.IntRange(1, 256), help="Largest batch of a plan.  [default: 8]")
 @click.option("--verbose", is_flag=True, help="Show the builder's own log.")
 @json_option
 def build_engine(
     model: str,
-    backend: Backend,
+    backend: Backend | None,
     output: str,
-    precision: str,
+    recipe: Path | None,
+    precision: str | None,
     compute_capability: tuple[int, ...],
-    max_batch: int,
+    max_batch: int | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -59,21 +59,33 @@ def build_engine(
     Examples:
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
+      apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
     from apex_runtime.bundle.build import build_bundle
     from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
+    from apex_runtime.bundle.recipe import load_recipe
 
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(
             f"{model}: a checkpoint; bundles are built from exported models.", f"apex-train export {model} -o model.onnx"
         )
+    given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
+    asked = load_recipe(recipe, {name: value for name, value in given.items() if value})
     log = (lambda line: click.echo(line, err=True)) if verbose else None
     with _progress() as progress:
         manifest = build_bundle(
-            model, backend, output, compute_capabilities=compute_capability, max_batch=max_batch, progress=progress, log=log
+            model,
+            asked.backend,
+            output,
+            compute_capabilities=asked.compute_capability,
+            max_batch=asked.max_batch,
+            progress=progress,
+            log=log,
         )
     if as_json:
-        click.echo(json.dumps({"bundle": output, "precision": precision, "manifest": manifest.model_dump(mode="json")}, indent=2))
+        click.echo(
+            json.dumps({"bundle": output, "precision": asked.precision, "manifest": manifest.model_dump(mode="json")}, indent=2)
+        )
     else:
         click.echo(_report(manifest, output))
 

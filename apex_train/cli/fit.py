@@ -9,14 +9,17 @@ import click
 
 if TYPE_CHECKING:
     from apex_runtime.data.coco import CocoDataset
-
     from apex_train.config import FitConfig
 
 
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder with annotations/{train,val}.json and images/.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the run: checkpoints, log, configuration.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder with annotations/{train,val}.json and images/."
+)
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run: checkpoints, log, configuration."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the whole run (train.epochs).")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint, also to other classes.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
@@ -79,7 +82,9 @@ def _open_data(data: Path) -> tuple[CocoDataset, CocoDataset | None]:
     if len(train) == 0:
         raise DataError(f"{train.annotations}: no images to train on.", "Give a data set with a filled train split.")
     if val is not None and val.categories != train.categories:
-        raise DataError(f"{val.annotations}: its categories differ from those of {train.annotations}.", "Use the same list in both.")
+        raise DataError(
+            f"{val.annotations}: its categories differ from those of {train.annotations}.", "Use the same list in both."
+        )
     return train, val
 
 

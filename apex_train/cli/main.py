@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from apex_runtime.cli.group import LazyGroup
 
 COMMANDS = {

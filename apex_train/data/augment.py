@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from apex_runtime.data.roi_mask import RoiMask
 
+from apex_runtime.data.roi_mask import RoiMask
 from apex_train.config import AugmentConfig
 from apex_train.data.sample import Sample
 
@@ -48,9 +48,7 @@ def augment(sample: Sample, size: int, crop: int, config: AugmentConfig, rng: np
     return relight(piece, config, rng)
 
 
-def random_window(
-    shape: tuple[int, int], size: int, crop: int, config: AugmentConfig, rng: np.random.Generator
-) -> Window:
+def random_window(shape: tuple[int, int], size: int, crop: int, config: AugmentConfig, rng: np.random.Generator) -> Window:
     """Where to look: a scale log-uniform around the letterbox scale, then a place uniform over the image."""
     height, width = shape
     jitter = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))

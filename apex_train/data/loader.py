@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from apex_runtime.data.coco import CocoDataset
-from apex_runtime.data.roi_mask import RoiMask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.roi_mask import RoiMask
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.sample import Sample
@@ -97,7 +97,8 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader[Batch], EpochSampler]:
-    """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only one."""
+    """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only
+    one."""
     sampler = EpochSampler(len(dataset), config.train.seed)
     workers = config.train.workers
     loader: DataLoader[Batch] = DataLoader(

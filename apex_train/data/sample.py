@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from apex_runtime.data.roi_mask import RoiMask
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from apex_runtime.data.coco import CocoDataset
-
 from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from apex_runtime.data.coco import CocoDataset
-from apex_runtime.errors import ApexError, UsageError
 from rich.console import Console
 from torch import Tensor
 
+from apex_runtime.data.coco import CocoDataset
+from apex_runtime.errors import ApexError, UsageError
 from apex_train.checkpoint import load_weights, read_checkpoint, save_checkpoint, state_dict_of
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch, training_loader
@@ -40,7 +40,9 @@ class Trainer:
         self.model_config = config.network(train.categories)
         self.model = ApexDetector(self.model_config).to(memory_format=torch.channels_last)
         self.average = WeightAverage(self.model, config.train.ema_decay)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, config.train.weight_decay), lr=config.train.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, config.train.weight_decay), lr=config.train.learning_rate
+        )
         self.loader, self.sampler = training_loader(train, config)
         self.metric = pick_metric(val) if val is not None else ""
         self.epoch, self.step, self.bad_steps, self.bad_in_a_row = 0, 0, 0, 0
@@ -65,7 +67,9 @@ class Trainer:
         content = read_checkpoint(checkpoint)
         state = content.get("training")
         if not isinstance(state, dict):
-            raise UsageError(f"{checkpoint}: has no training state to resume.", "Resume from last.pt; use --init for weights alone.")
+            raise UsageError(
+                f"{checkpoint}: has no training state to resume.", "Resume from last.pt; use --init for weights alone."
+            )
         if state["fingerprint"] != self.fingerprint():
             raise UsageError(
                 f"{checkpoint}: belongs to a run with other data or another configuration.",
@@ -107,14 +111,17 @@ class Trainer:
         self.epoch += 1
         line: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": round(time.perf_counter() - started, 1)}
         line |= {key: round(value / len(self.loader), 5) for key, value in sums.items()} | {"bad_steps": self.bad_steps}
-        if self.val_set is not None and (self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs):
+        if self.val_set is not None and (
+            self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs
+        ):
             line |= evaluate_weights(self.average.model, self.val_set, self.config.train.size, self.metric)
         self.history.append(line)
         self._save(line)
         progress.line(_summary(line, self.config.train.epochs, self.metric, progress.rate))
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step. A step whose loss or gradient is not finite is named, counted and left out; many in a row end the run."""
+        """One optimiser step. A step whose loss or gradient is not finite is named, counted and left out; many in a row end
+        the run."""
         train = self.config.train
         rng = np.random.default_rng([train.seed, self.step])
         rows, cols = self.model_config.grid(train.crop, train.crop)

@@ -43,10 +43,9 @@ def reachable(boxes_BG4: Tensor, centres_A2: Tensor, strides_A: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def assign(
-    score_BAC: Tensor, boxes_BA4: Tensor, truth_BG4: Tensor, labels_BG: Tensor, reach_BGA: Tensor, top: int
-) -> Assignment:
-    """Give every object its ``top`` best anchors by score^0.5 * IoU^6; an anchor wanted twice goes to the object it overlaps most.
+def assign(score_BAC: Tensor, boxes_BA4: Tensor, truth_BG4: Tensor, labels_BG: Tensor, reach_BGA: Tensor, top: int) -> Assignment:
+    """Give every object its ``top`` best anchors by score^0.5 * IoU^6; an anchor wanted twice goes to the object it overlaps
+    most.
 
     ``score_BAC`` are probabilities, ``labels_BG`` is -1 for padding. The soft target is the alignment, scaled so that the best
     anchor of an object gets that object's best IoU.

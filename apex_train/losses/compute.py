@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from apex_plugins.decode_nms.torch_op import decode_boxes
 from torch import Tensor
 
+from apex_plugins.decode_nms.torch_op import decode_boxes
 from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
 from apex_train.losses.assignment import Assignment, assign, reachable
@@ -51,7 +51,8 @@ def compute_training_losses(
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
     ``tile`` is the routing tile in pixels. Terms without a weight are zero. An image without objects still teaches background.
-    The peripheral pass (every tile gated off) adds to the same terms with its own weight. Nothing is repaired: a non-finite term stays non-finite.
+    The peripheral pass (every tile gated off) adds to the same terms with its own weight. Nothing is repaired: a non-finite
+    term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
     matcher = Matcher(outputs.heads, targets, config)

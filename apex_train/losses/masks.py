@@ -13,7 +13,8 @@ MARGIN = 1.25  # the compared region is this much larger than the box, for what 
 
 
 def choose_instances(assignment: Assignment, has_mask_BG: Tensor, per_object: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The anchors whose masks are compared: the best ``per_object`` per object on average. Returns (image, anchor, object) [X]."""
+    """The anchors whose masks are compared: the best ``per_object`` per object on average. Returns (image, anchor, object)
+    [X]."""
     object_BA = assignment.object_BA
     drawn_BA = torch.gather(has_mask_BG, 1, object_BA.clamp(min=0)) & assignment.positive_BA
     limit = int(per_object * has_mask_BG.sum(1).max().item())
@@ -32,7 +33,8 @@ def choose_instances(assignment: Assignment, has_mask_BG: Tensor, per_object: in
 def mask_losses(
     coefficients_XP: Tensor, prototypes_BPhw: Tensor, image_X: Tensor, target_Xhw: Tensor, boxes_X4: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(binary cross entropy, Dice) per instance [X]; ``target_Xhw`` is the covered share of each cell in [0,1], boxes in pixels."""
+    """(binary cross entropy, Dice) per instance [X]; ``target_Xhw`` is the covered share of each cell in [0,1], boxes in
+    pixels."""
     logits = torch.cat(
         [
             torch.einsum("xp,phw->xhw", coefficients_XP[image_X == b].float(), prototypes_BPhw[b].float())

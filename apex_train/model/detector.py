@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
 from apex_plugins.decode_nms.torch_op import decode_boxes
 from apex_plugins.tile_pack.torch_op import tile_pack
 from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
 from apex_runtime.routing.hilbert import hilbert_rank
-from torch import Tensor, nn
-
 from apex_train.model.config import STRIDES, ModelConfig
 from apex_train.model.foveal import FovealStream, FusionGate, TileContext
 from apex_train.model.heads import LevelHead, Neck, PrototypeHead, anchor_grid
@@ -27,7 +27,8 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Raw predictions of one merged map: logits many/one [B,A,nc], ltrb [B,A,4] >= 0 in strides, coefficients [B,A,P], prototypes [B,P,H/4,W/4]."""
+    """Raw predictions of one merged map: logits many/one [B,A,nc], ltrb [B,A,4] >= 0 in strides, coefficients [B,A,P],
+    prototypes [B,P,H/4,W/4]."""
 
     many: Tensor
     one: Tensor

@@ -1,15 +1,16 @@
 """The foveal stream: a close look at the chosen tiles only, and how what it saw enters the whole-image map.
 
-Shapes: B images, K chosen tiles, C feature channels, T = t + 2h pixels of a tile with its halo, n = t / 8 feature cells of a tile.
+Shapes: B images, K chosen tiles, C feature channels, T = t + 2h pixels of a tile with its halo, n = t / 8 feature cells of a
+tile.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from apex_plugins.tile_ssm_scan.torch_op import tile_ssm_scan
 from torch import Tensor, nn
 
+from apex_plugins.tile_ssm_scan.torch_op import tile_ssm_scan
 from apex_train.model.blocks import ConvNorm, ResidualBlock
 
 STRIDE = 8
@@ -63,14 +64,19 @@ class TileContext(nn.Module):
         a, d = self.log_rate[direction].float(), self.skip[direction].float()
         return tile_ssm_scan(value_BKHP.float(), F.softplus(dt), a, b, c, d, reverse=bool(direction))
 
-    def forward(self, tiles_BKCnn: Tensor) -> Tensor:
-        token_BKC = self.norm(tiles_BKCnn.mean((3, 4)))
+    def modulation(self, mean_BKC: Tensor) -> tuple[Tensor, Tensor]:
+        """Per-tile features, averaged over their cells and in Hilbert order -> (scale, shift), [B,K,C] each."""
+        token_BKC = self.norm(mean_BKC)
         value_BKHP = self.value(token_BKC).unflatten(-1, (self.heads, -1))
         forward = self._scan(token_BKC, value_BKHP, 0).flatten(2)
         backward = self._scan(token_BKC, value_BKHP, 1).flatten(2)
         share = torch.sigmoid(self.merge(token_BKC))
         scale, shift = self.film(share * forward + (1 - share) * backward).chunk(2, dim=-1)
-        return tiles_BKCnn * (1 + torch.tanh(scale))[..., None, None] + shift[..., None, None]
+        return 1 + torch.tanh(scale), shift
+
+    def forward(self, tiles_BKCnn: Tensor) -> Tensor:
+        scale, shift = self.modulation(tiles_BKCnn.mean((3, 4)))
+        return tiles_BKCnn * scale[..., None, None] + shift[..., None, None]
 
 
 class FusionGate(nn.Module):

@@ -1,6 +1,7 @@
 """Neck and heads on the merged map: classes, boxes, mask coefficients and mask prototypes.
 
-Dual assignment (YOLOv10, Wang et al. 2024): the one-to-many scores teach, the one-to-one scores are deployed and need no NMS. Boxes and
+Dual assignment (YOLOv10, Wang et al. 2024): the one-to-many scores teach, the one-to-one scores are deployed and need no NMS.
+Boxes and
 coefficients are shared by both, since both assignments ask the same cell for the same object.
 """
 
@@ -19,7 +20,8 @@ PRIOR = 0.01  # initial score, so that the many background cells do not drown th
 
 
 class Neck(nn.Module):
-    """Merged stride-8 map and peripheral strides 16, 32 -> refined pyramid of C channels, what was seen closely carried upward."""
+    """Merged stride-8 map and peripheral strides 16, 32 -> refined pyramid of C channels, what was seen closely carried
+    upward."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +37,8 @@ class Neck(nn.Module):
 
 
 class LevelHead(nn.Module):
-    """Predictions of one pyramid level [B,C,h,w] -> per-cell (many [B,a,nc], one [B,a,nc], ltrb [B,a,4], coefficients [B,a,P])."""
+    """Predictions of one pyramid level [B,C,h,w] -> per-cell (many [B,a,nc], one [B,a,nc], ltrb [B,a,4], coefficients
+    [B,a,P])."""
 
     def __init__(self, channels: int, classes: int, prototypes: int) -> None:
         super().__init__()

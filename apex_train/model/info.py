@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import torch
-from apex_runtime.model_info import Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
 from torch.utils.flop_counter import FlopCounterMode
 
+from apex_runtime.model_info import Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
 from apex_train.model.config import MASK_STRIDE, STRIDES
 from apex_train.model.detector import PIXEL_MEAN, PIXEL_STD, ApexDetector
 
 
-def model_info(model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", tools: dict[str, str] | None = None) -> ModelInfo:
+def model_info(
+    model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", tools: dict[str, str] | None = None
+) -> ModelInfo:
     """Describe ``model`` for inputs of height x width. Raises ValueError when the sides are not multiples of the tile."""
     config = model.config
     rows, cols = config.grid(height, width)

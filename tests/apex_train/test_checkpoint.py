@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from apex_runtime.errors import ModelError, UsageError
 from apex_train.checkpoint import load_model, load_weights, read_checkpoint, save_checkpoint, state_dict_of
 from apex_train.model.config import ModelConfig

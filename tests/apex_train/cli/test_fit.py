@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from apex_train.cli.main import main
-from apex_train.config import FitConfig, load_config
 from click.testing import CliRunner, Result
 
-FAST = [f"--set={item}" for item in ("train.size=128", "train.crop=64", "train.batch=4", "train.workers=0", "train.warmup_steps=1")]
+from apex_train.cli.main import main
+from apex_train.config import FitConfig, load_config
+
+FAST = [
+    f"--set={item}" for item in ("train.size=128", "train.crop=64", "train.batch=4", "train.workers=0", "train.warmup_steps=1")
+]
 
 
 def apex_train(*words: object) -> Result:

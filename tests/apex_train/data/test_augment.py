@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from apex_runtime.data.roi_mask import RoiMask
 from apex_train.config import AugmentConfig
 from apex_train.data.augment import Window, augment, cut, flip_horizontal, random_window, relight, transpose
 from apex_train.data.sample import Sample
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 PLAIN = AugmentConfig(brightness=0, contrast=0, keep_visible=0)
 

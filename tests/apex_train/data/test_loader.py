@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from apex_runtime.data.coco import open_split
 from apex_runtime.data.roi_mask import RoiMask
 from apex_train.config import load_config
@@ -40,7 +41,9 @@ def test_seeds_do_not_collide() -> None:
 
 def test_collate_pads_and_measures_coverage() -> None:
     bits = np.ones((6, 9), np.uint8)
-    one = Sample(np.zeros((32, 32, 3), np.uint8), np.array([[3, 2, 12, 8]], np.float32), np.array([1]), [RoiMask(3, 2, bits)], 5, (9, 9))
+    one = Sample(
+        np.zeros((32, 32, 3), np.uint8), np.array([[3, 2, 12, 8]], np.float32), np.array([1]), [RoiMask(3, 2, bits)], 5, (9, 9)
+    )
     none = Sample(np.zeros((32, 32, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), [], 6, (9, 9))
     batch = collate([none, one])
     assert batch.labels.tolist() == [[-1], [1]] and batch.objects == 1 and batch.image_ids == [6, 5]

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from torch import nn
+
 from apex_runtime.data.coco import open_split
 from apex_runtime.errors import UsageError
 from apex_train.checkpoint import load_model, read_checkpoint
@@ -16,8 +19,6 @@ from apex_train.config import RoutingConfig, load_config
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
 from apex_train.engine.trainer import Trainer, TrainingError
-from rich.console import Console
-from torch import nn
 
 SMALL = {"train.size": 128, "train.crop": 128, "train.batch": 2, "train.workers": 0, "train.epochs": 2, "train.warmup_steps": 1}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from apex_train.losses.assignment import REACH, assign, reachable
 from apex_train.losses.boxes import pairwise_iou
 from apex_train.model.heads import anchor_grid
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CENTRES, STRIDES = anchor_grid(64, 96)
 
@@ -40,7 +41,7 @@ def test_equal_to_a_loop(seed: int, top: int) -> None:
             for a in np.argsort(-metric[g], kind="stable")[:top]:
                 if metric[g, a] > 0:
                     wanted.setdefault(int(a), []).append(int(g))
-        owner = {a: max(gs, key=lambda g: (iou[g, a], -g)) for a, gs in wanted.items()}  # noqa: B023
+        owner = {a: max(gs, key=lambda g: (iou[g, a], -g)) for a, gs in wanted.items()}
         assert {a: int(o) for a, o in enumerate(found.object_BA[b]) if o >= 0} == owner
         for a, g in owner.items():
             mine = [other for other, o in owner.items() if o == g]

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from apex_train.losses.boxes import box_loss, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from apex_train.losses.boxes import box_loss, pairwise_iou
 
 KINDS = ("iou", "giou", "diou", "ciou", "mpdiou")
 

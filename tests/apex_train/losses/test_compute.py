@@ -1,4 +1,5 @@
-"""The losses contract: every key, finite, differentiable without objects, independent of how the batch is cut, nothing repaired."""
+"""The losses contract: every key, finite, differentiable without objects, independent of how the batch is cut, nothing
+repaired."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+
 from apex_train.config import LossConfig, ModelSection
 from apex_train.data.loader import Batch
 from apex_train.losses.compute import KEYS, compute_training_losses
@@ -93,7 +95,10 @@ def test_cutting_the_batch_changes_nothing(model: ApexDetector) -> None:
         outputs = replace(forward(model, batch), peripheral=None)
         config = LossConfig(mask_bce=0, mask_dice=0)
         whole = float(compute_training_losses(outputs, batch, config, TILE)[0])
-        parts = [compute_training_losses(o, t, config, TILE, objects=batch.objects) for t, o in (cut_image(batch, outputs, b) for b in (0, 1))]
+        parts = [
+            compute_training_losses(o, t, config, TILE, objects=batch.objects)
+            for t, o in (cut_image(batch, outputs, b) for b in (0, 1))
+        ]
     assert sum(float(total) for total, _ in parts) == pytest.approx(whole, rel=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
 from apex_train.losses.assignment import Assignment
 from apex_train.losses.masks import MARGIN, choose_instances, mask_losses
 
@@ -44,7 +45,8 @@ def test_equal_to_a_loop() -> None:
             (y, x)
             for y in range(12)
             for x in range(12)
-            if abs(x + 0.5 - (x1 + x2) / 2) < (x2 - x1) / 2 * MARGIN + 1 and abs(y + 0.5 - (y1 + y2) / 2) < (y2 - y1) / 2 * MARGIN + 1
+            if abs(x + 0.5 - (x1 + x2) / 2) < (x2 - x1) / 2 * MARGIN + 1
+            and abs(y + 0.5 - (y1 + y2) / 2) < (y2 - y1) / 2 * MARGIN + 1
         ]
         l, t = (torch.stack([m[y, x] for y, x in cells]) for m in (logits, target[i]))  # noqa: E741
         p = l.sigmoid()
@@ -61,5 +63,7 @@ def test_the_best_anchors_of_objects_with_masks_are_compared() -> None:
 
 
 def test_without_masks_nothing_is_compared() -> None:
-    image, anchor, item = choose_instances(Assignment(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4)), torch.zeros(1, 1, dtype=torch.bool), 2)
+    image, anchor, item = choose_instances(
+        Assignment(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4)), torch.zeros(1, 1, dtype=torch.bool), 2
+    )
     assert len(image) == len(anchor) == len(item) == 0

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from apex_runtime.routing.hilbert import hilbert_rank
 from apex_runtime.routing.selection import select_tiles as select_numpy
 from apex_runtime.routing.selection import selection_keys
@@ -14,9 +18,6 @@ from apex_train.model.detector import ApexDetector, chosen_cells, top_detections
 from apex_train.model.heads import anchor_grid
 from apex_train.model.info import count_gflops, model_info
 from apex_train.model.router import select_tiles, selection_key
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
 
 RADIUS = 56  # receptive radius of the nano foveal stream, 55 pixels, as a multiple of 8
 

@@ -1,0 +1,52 @@
+"""A build recipe: what ``build-engine`` is asked for, as a small YAML file. Flags on the command line win over the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apex_runtime.bundle.manifest import Backend
+from apex_runtime.errors import ConfigError
+
+MAX_BYTES = 1 << 20
+
+
+class BuildRecipe(BaseModel):
+    """Backend, number format, compute capabilities (TensorRT flavours only) and the largest batch of a plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Backend = "ort-cpu"
+    precision: Literal["fp32"] = "fp32"
+    compute_capability: tuple[int, ...] = ()
+    max_batch: int = Field(default=8, ge=1, le=256)
+
+    def to_yaml(self) -> str:
+        """The file that reads back as this recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: Path | None, flags: dict[str, Any]) -> BuildRecipe:
+    """The recipe of a file (or the defaults), with every flag that was given in place of its value. Raises ConfigError."""
+    raw: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"--recipe {path}: file not found.", "Give the path of a YAML file.", path=path)
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"--recipe {path}: larger than 1 MB.", "This is not a recipe.", path=path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--recipe {path}: not a YAML file ({error}).", "Correct the file.", path=path) from error
+    keys = ", ".join(BuildRecipe.model_fields)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"--recipe {path}: expected keys among {keys}.", "Correct the file.", path=path)
+    try:
+        return BuildRecipe.model_validate(raw | flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"--recipe {path}: {field}: {first['msg']}.", f"Known keys: {keys}.", path=path) from error

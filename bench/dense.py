@@ -1,0 +1,51 @@
+"""The same weights without routing: the foveal stream on the whole image at once. The yardstick for what tiling itself costs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apex_runtime.routing.hilbert import hilbert_rank
+from apex_train.model.config import STRIDES
+from apex_train.model.detector import ApexDetector, Outputs
+from apex_train.model.router import select_tiles, selection_key
+
+
+class DenseDetector(ApexDetector):
+    """Takes the weights and the inputs of an ApexDetector and looks closely at every pixel, whatever ``tiles`` says.
+
+    The router still runs, so that inputs and outputs of the graph stay the same; it decides nothing.
+    """
+
+    def forward(self, images_BHW3: Tensor, tiles: int, tile_bonus_BN: Tensor, with_peripheral: bool = False) -> Outputs:
+        image = self.normalise(images_BHW3)
+        p3, p4, p5 = self.peripheral(image)
+        utilities = self.router(p3)
+        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
+        halo = self.config.halo
+        detail = self.foveal(F.pad(image, (halo, halo, halo, halo)))
+        scale, shift = self._modulation(detail)
+        detail = detail * scale + shift
+        alpha = torch.sigmoid(self.gate.score(detail))
+        merged = p3 + alpha * detail
+        peripheral = self.read(p3, p4, p5) if with_peripheral else None
+        return Outputs(self.read(merged, p4, p5), utilities, ids, alpha, peripheral)
+
+    def _modulation(self, detail_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift [B,C,h,w]: one pair per tile, from tokens in Hilbert order."""
+        cells = self.config.tile // STRIDES[0]
+        mean = F.avg_pool2d(detail_BChw, cells)
+        rank = torch.from_numpy(hilbert_rank(*mean.shape[2:]))
+        pair = self.context.modulation(mean.flatten(2).transpose(1, 2)[:, torch.argsort(rank)])
+        scale, shift = (
+            F.interpolate(item[:, rank].transpose(1, 2).unflatten(2, mean.shape[2:]), scale_factor=float(cells)) for item in pair
+        )
+        return scale, shift
+
+
+def densify(model: ApexDetector) -> DenseDetector:
+    """The dense twin of a routed model, with copies of its weights."""
+    dense = DenseDetector(model.config)
+    dense.load_state_dict(model.state_dict())
+    return dense.eval()

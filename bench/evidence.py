@@ -1,0 +1,47 @@
+"""What stands beside every figure: the command, the commit, the machine, the versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = ("numpy", "onnxruntime", "onnx", "torch", "opencv-python-headless", "pycocotools")
+
+
+def circumstances() -> dict[str, Any]:
+    """Command line, commit and dirtiness of the checkout, processor, versions, time."""
+    return {
+        "command": "python " + " ".join(sys.argv),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"processor": _processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def write_evidence(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` with its circumstances as readable JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"circumstances": circumstances()} | content, indent=2) + "\n", encoding="utf-8")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,115 @@
+"""From a finished run to a shipped engine: weights without optimiser, one ONNX file, a bundle, figures on the test split, a card.
+
+    python bench/ship_engine.py RUN --data DIR --name nuclei-nano --size 512 --split test
+
+Every figure of the card is computed here and also written to bench/evidence/NAME.json.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+from engine_card import PERIPHERAL, card
+from evidence import ROOT, circumstances, write_evidence
+
+from apex_runtime.backends.ort import OrtSession
+from apex_runtime.bundle.build import build_bundle
+from apex_runtime.bundle.recipe import BuildRecipe
+from apex_runtime.data.coco import CocoDataset, open_split
+from apex_runtime.evaluation.bootstrap import Matches, bootstrap_interval, matches_of, paired_bootstrap
+from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, predict_results
+from apex_runtime.evaluation.coco_matching import run_coco_eval
+from apex_runtime.pipeline.predictor import Predictor
+from apex_train.checkpoint import file_sha256, load_model, save_checkpoint
+from apex_train.export.exporter import export_onnx
+from apex_train.predictor import TorchSession
+
+BUDGETS = (1.0, 0.5, 0.25)
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--name", required=True)
+@click.option("--size", default=512, show_default=True)
+@click.option("--split", default="test", show_default=True)
+@click.option("--trained-at", required=True, help="Commit of the training run.")
+@click.option("--command", "commands", multiple=True, required=True, help="Command of the training run; repeatable, in order.")
+def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: str, commands: tuple[str, ...]) -> None:
+    """Write engines/NAME and its evidence."""
+    folder = ROOT / "engines" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load_model(run / "best.pt")
+    checkpoint = folder / "checkpoint.pt"
+    save_checkpoint(checkpoint, model, model.config)
+    draft = run / "model.onnx"
+    report = export_onnx(model, (size, size), draft, file_sha256(checkpoint))
+    recipe = BuildRecipe(backend="ort-cpu")
+    build_bundle(draft, recipe.backend, folder)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    dataset = open_split(data, split)
+    predictors = {str(budget): (Predictor(OrtSession(folder / "model.onnx")), budget) for budget in BUDGETS}
+    predictors[PERIPHERAL] = (Predictor(TorchSession(model, size, size, peripheral_only=True)), 1.0)
+    rows, gaps = evaluate(predictors, dataset)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    evidence = {
+        "engine": {
+            "name": name,
+            "size": size,
+            "checkpoint_sha256": file_sha256(checkpoint),
+            "onnx_against_torch": report.worst,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "gflops": report.gflops.model_dump(),
+        },
+        "training": {
+            "commit": trained_at,
+            "commands": list(commands),
+            "epochs": len(log),
+            "seconds": round(sum(line["seconds"] for line in log)),
+            "validation": [line for line in log if "mAP_segm" in line],
+        },
+        "data": {"split": split, "images": len(dataset), "annotations_sha256": file_sha256(dataset.annotations)},
+        "contract": {"max_detections": detection_limit(dataset.ground_truth()), "min_score": 0.001, "evaluator": "pycocotools"},
+        "rows": rows,
+        "gaps": gaps,
+    }
+    write_evidence(ROOT / "bench" / "evidence" / f"{name}.json", evidence)
+    shutil.copyfile(run / "config.yaml", folder / "train.yaml")
+    (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"]), encoding="utf-8")
+    for label, row in rows.items():
+        figures = "  ".join(f"{key} {row[key]:.3f}" for key in ("mAP_segm", "AP50_segm", "mAP_bbox"))
+        click.echo(f"{label:<10}{figures}  interval {row['interval_segm']}")
+    click.echo(json.dumps(gaps, indent=2))
+
+
+def evaluate(predictors: dict[str, tuple[Predictor, float]], dataset: CocoDataset) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures per line with 95 % intervals over images, and the paired differences of all tiles to each other line."""
+    truth = dataset.ground_truth()
+    limit = detection_limit(truth)
+    rows: dict[str, Any] = {}
+    matches: dict[str, Matches] = {}
+    for label, (predictor, budget) in predictors.items():
+        found = predict_results(predictor, dataset, budget, max_detections=limit)
+        rows[label] = evaluate_coco(truth, found, max_detections=limit)
+        matches[label] = matches_of(run_coco_eval(truth, found, "segm", limit))
+        interval = bootstrap_interval(matches[label])
+        rows[label]["interval_segm"] = [round(interval.low, 4), round(interval.high, 4)]
+    full = str(BUDGETS[0])
+    gaps = {}
+    for label in rows:
+        if label != full:
+            pair = paired_bootstrap(matches[label], matches[full])
+            gaps[f"all tiles - {label}"] = {
+                "mAP_segm": pair.value,
+                "interval": [pair.low, pair.high],
+                "share_kept": rows[label]["mAP_segm"] / rows[full]["mAP_segm"],
+            }
+    return rows, gaps
+
+
+if __name__ == "__main__":
+    main()
