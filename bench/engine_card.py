@@ -58,7 +58,7 @@ such scans first.
 
 
 def _row(label: str, row: dict[str, Any]) -> str:
-    name = label if label == PERIPHERAL else "all tiles" if label == "1.0" else f"{float(label):.0%} of the tiles"
+    name = label if label == PERIPHERAL else "all tiles" if label == "1.0" else f"{100 * float(label):g} % of the tiles"
     low, high = (f"{100 * bound:.1f}" for bound in row["interval_segm"])
     others = " | ".join(f"{100 * row[key]:.1f}" for key in ("AP50_segm", "AP75_segm", "mAP_bbox", "AP50_bbox"))
     return f"| {name} | {100 * row['mAP_segm']:.1f} ({low} to {high}) | {others} |"

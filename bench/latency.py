@@ -28,7 +28,8 @@ from apex_train.export.trace import trace_detector
 from apex_train.model.info import model_info
 from apex_train.predictor import TorchSession
 
-Subject = Callable[[], None]
+Subject = Callable[[], object]
+SHARES = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
 
 
 @click.command()
@@ -101,7 +102,7 @@ def _subjects(
     count = info.tiles.count
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     bonus = np.zeros((1, count), np.float32)
-    budgets = sorted({1, max(1, count // 16), max(1, count // 4), max(1, count // 2), count})
+    budgets = sorted({max(1, round(share * count)) for share in SHARES} | {1})
     subjects: dict[str, Subject] = {f"K={k}": (lambda k=k: session.run(image, k, bonus)) for k in budgets}
     subjects["dense"] = lambda: dense_session.run(image, count, bonus)
     for path in yardsticks:

@@ -28,7 +28,7 @@ from apex_train.checkpoint import file_sha256, load_model, save_checkpoint
 from apex_train.export.exporter import export_onnx
 from apex_train.predictor import TorchSession
 
-BUDGETS = (1.0, 0.5, 0.25)
+BUDGETS = (1.0, 0.75, 0.5, 0.25, 0.125)
 
 
 @click.command()
