@@ -1,0 +1,81 @@
+"""``apex-rt build-engine`` and ``apex-rt doctor`` from the outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from apex_runtime.backends import capabilities
+from apex_runtime.backends.capabilities import BACKENDS
+
+
+def test_build_for_the_cpu_prints_what_it_made(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
+    ran = apex_rt("build-engine", tiny_onnx, "--backend", "ort-cpu", "-o", tmp_path / "bundle")
+    assert ran.code == 0 and "model.onnx" in ran.out and "precision.json" in ran.out
+    ran = apex_rt("build-engine", tiny_onnx, "-o", tmp_path / "bundle", "--json")
+    assert json.loads(ran.out)["manifest"]["backend"] == "ort-cpu"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
+)
+def test_build_for_rtx_on_a_machine_without_a_gpu(apex_rt, validate, tiny_onnx: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    ran = apex_rt(
+        "build-engine",
+        tiny_onnx,
+        "--backend",
+        "tensorrt-rtx",
+        "--compute-capability",
+        "75,86",
+        "--compute-capability",
+        "89",
+        "-o",
+        bundle,
+    )
+    assert ran.code == 0, ran.err
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    validate("manifest", manifest)
+    assert manifest["compute_capabilities"] == [75, 86, 89]
+    assert {path.name for path in bundle.iterdir()} == {
+        "manifest.json",
+        "model.onnx",
+        "precision.json",
+        "plan.sm75",
+        "plan.sm86",
+        "plan.sm89",
+    }
+    assert "sm_86" in ran.err
+
+
+def test_build_for_rtx_without_the_wheels(apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(capabilities.TENSORRT_MODULES, "tensorrt-rtx", ("a_module_that_is_not_there",))
+    ran = apex_rt("build-engine", tiny_onnx, "--backend", "tensorrt-rtx", "-o", tmp_path / "bundle")
+    assert ran.code == 1
+    assert "tensorrt_rtx_python_not_installed" in ran.err and 'pip install "apex-x[rtx]"' in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor(apex_rt) -> None:
+    ran = apex_rt("doctor")
+    assert ran.code == 0
+    for backend in BACKENDS:
+        assert backend in ran.out
+    rows = json.loads(apex_rt("doctor", "--json").out)["backends"]
+    assert [row["backend"] for row in rows] == list(BACKENDS)
+    assert rows[0]["run"]["available"] is True
+    for answer in (row[verb] for row in rows for verb in ("build", "run")):
+        assert answer["available"] == (answer["reason"] is None) == (answer["remedy"] == "")
+
+
+def test_doctor_says_no_when_nothing_runs(apex_rt, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apex_runtime.backends.reasons import ReasonCode
+
+    answer = capabilities.Answer(ReasonCode.ONNXRUNTIME_NOT_INSTALLED, "gone")
+    monkeypatch.setattr(capabilities, "_probe_onnxruntime", lambda: ("", answer))
+    ran = apex_rt("doctor")
+    assert ran.code == 1 and "onnxruntime_not_installed" in ran.out and "pip install onnxruntime" in ran.out

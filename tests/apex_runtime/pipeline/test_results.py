@@ -1,0 +1,150 @@
+"""The output folder: a journal that survives, ids that are right after a resume, files in one step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apex_runtime.errors import UsageError
+from apex_runtime.model_info import Category
+from apex_runtime.pipeline.results import (
+    Failure,
+    OutputFolder,
+    annotation_id,
+    picture_path,
+    read_journal,
+    write_json,
+)
+
+SETTINGS = {"budget": "0.25", "min_score": 0.001}
+CATEGORIES = (Category(id=7, name="cell"),)
+
+
+def line(image_id: int, name: str, detections: int) -> dict[str, Any]:
+    found = [
+        {"id": annotation_id(image_id, rank, 10), "image_id": image_id, "category_id": 7, "score": 0.5}
+        for rank in range(detections)
+    ]
+    return {"id": image_id, "file_name": name, "width": 4, "height": 3, "annotations": found}
+
+
+def folder(path: Path) -> OutputFolder:
+    return OutputFolder(path, CATEGORIES, 10)
+
+
+def interrupted_run(path: Path, names: list[str]) -> None:
+    """A run over ``names`` that was killed after its journal was written."""
+    out = folder(path)
+    out.start({name: number for number, name in enumerate(names, 1)}, SETTINGS, resume=False)
+    for number, name in enumerate(names, 1):
+        out.add(line(number, name, number))
+
+
+def test_the_coco_file_is_in_the_order_of_ids_whatever_the_order_of_work(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    out.start({"a": 1, "b": 2, "c": 3}, SETTINGS, resume=False)
+    for number, name in ((3, "c"), (1, "a"), (2, "b")):
+        out.add(line(number, name, 2))
+    out.failures.append(Failure("z", "broken", "mend it"))
+    out.failures.append(Failure("y", "broken", "mend it"))
+    out.finish({"status": "done"})
+    value = json.loads((tmp_path / "results.json").read_text())
+    assert [image["file_name"] for image in value["images"]] == ["a", "b", "c"]
+    assert "annotations" not in value["images"][0]
+    assert [item["image_id"] for item in value["annotations"]] == [1, 1, 2, 2, 3, 3]
+    assert len({item["id"] for item in value["annotations"]}) == 6
+    assert value["categories"] == [{"id": 7, "name": "cell"}]
+    assert [item["file_name"] for item in json.loads((tmp_path / "failures.json").read_text())] == ["y", "z"]
+
+
+def test_an_empty_run_still_writes_every_file(tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    out.start({"a": 1}, SETTINGS, resume=False)
+    out.finish({"status": "done"})
+    assert json.loads((tmp_path / "results.json").read_text())["images"] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["failures.json", "results.json", "results.jsonl", "summary.json"]
+
+
+def test_every_line_is_on_disk_when_add_returns(tmp_path: Path) -> None:
+    interrupted_run(tmp_path, ["a", "b"])
+    assert [record["file_name"] for record in read_journal(tmp_path / "results.jsonl")] == ["a", "b"]
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"id": 3, "file_na', b"\x00\x00\x00", b"\n", b'{"id": 3}\n', b"[]\n", b'{"id":3,"file_name":"c","annotations":[]}']
+)
+def test_resume_keeps_whole_lines_only(tmp_path: Path, tail: bytes) -> None:
+    interrupted_run(tmp_path, ["a", "b"])
+    with (tmp_path / "results.jsonl").open("ab") as stream:
+        stream.write(tail)
+    out = folder(tmp_path)
+    assert out.start({"a": 1, "b": 2, "c": 3}, SETTINGS, resume=True) == {"a", "b"}
+    out.add(line(3, "c", 1))
+    out.finish({})
+    assert [image["file_name"] for image in json.loads((tmp_path / "results.json").read_text())["images"]] == ["a", "b", "c"]
+
+
+def test_resume_renumbers_when_images_came_or_went(tmp_path: Path) -> None:
+    interrupted_run(tmp_path, ["b", "c", "gone"])
+    out = folder(tmp_path)
+    assert out.start({"a": 1, "b": 2, "c": 3}, SETTINGS, resume=True) == {"b", "c"}
+    out.add(line(1, "a", 3))
+    out.finish({})
+    value = json.loads((tmp_path / "results.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in value["images"]] == [(1, "a"), (2, "b"), (3, "c")]
+    counts = {number: sum(item["image_id"] == number for item in value["annotations"]) for number in (1, 2, 3)}
+    assert counts == {1: 3, 2: 1, 3: 2}
+    assert len({item["id"] for item in value["annotations"]}) == 6
+
+
+def test_resume_with_other_settings_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    interrupted_run(tmp_path, ["a"])
+    before = (tmp_path / "results.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=r"budget '0\.25', this one has '1\.0'"):
+        folder(tmp_path).start({"a": 1}, SETTINGS | {"budget": "1.0"}, resume=True)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot tell"):
+        folder(tmp_path).start({"a": 1}, SETTINGS, resume=True)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_resume_of_nothing_is_a_start(tmp_path: Path) -> None:
+    assert folder(tmp_path / "new").start({"a": 1}, SETTINGS, resume=True) == set()
+
+
+def test_a_new_run_removes_the_older_ones_pictures_and_nothing_else(tmp_path: Path) -> None:
+    interrupted_run(tmp_path, ["a", "sub/b"])
+    for name in ("a", "sub/b", "mine"):
+        path = tmp_path / picture_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+    (tmp_path / "notes.txt").write_text("mine")
+    folder(tmp_path).start({"c": 1}, SETTINGS, resume=False)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"annotated/mine.png", "notes.txt", "results.jsonl", "summary.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a.png", "annotated/a.png.png"),
+        ("x/a.tif", "annotated/x/a.tif.png"),
+        ("../../etc/a.png", "annotated/_/_/etc/a.png.png"),
+        ("/a", "annotated/_/a.png"),
+    ],
+)
+def test_pictures_stay_in_the_output_folder(name: str, wanted: str) -> None:
+    assert picture_path(name) == wanted
+
+
+def test_json_is_written_in_one_step_and_never_with_nan(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"x": float("nan")})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
