@@ -1,5 +1,4 @@
-"""Every number of a training run, typed; unknown keys are refused. ``apex-train fit`` works without a file: these are the
-defaults."""
+"""Every number of a training run, typed; unknown keys are refused. ``apex-train fit`` needs no file: these are the defaults."""
 
 from __future__ import annotations
 
@@ -56,27 +55,29 @@ class LossConfig(_Section):
     mask_bce: float = Field(default=2.0, ge=0)
     mask_dice: float = Field(default=2.0, ge=0)
     oracle: float = Field(default=0.2, ge=0)
-    peripheral: float = Field(default=0.5, ge=0)
+    peripheral: float = Field(default=1.0, ge=0)
     top_many: int = Field(default=10, ge=1)
     masks_per_object: int = Field(default=2, ge=1)
 
 
 class RoutingConfig(_Section):
-    """How many tiles a step looks at: all of them in the first ``all_tiles`` share of the steps, then all with probability
-    ``keep_all``,
-    else a uniform draw from ``min_share`` to all; ``explore`` of the chosen ones are random (unselected tiles get no task
-    gradient)."""
+    """How many tiles a step looks at.
 
-    all_tiles: float = Field(default=0.25, ge=0, le=1)
-    keep_all: float = Field(default=0.4, ge=0, le=1)
-    min_share: float = Field(default=0.25, gt=0, le=1)
+    All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before anybody can do without it;
+    then all with probability ``keep_all``, else a uniform draw from ``min_share`` to all. A share ``explore`` of the chosen ones are
+    random, for tiles that are not chosen get no gradient from the task.
+    """
+
+    all_tiles: float = Field(default=0.4, ge=0, le=1)
+    keep_all: float = Field(default=0.3, ge=0, le=1)
+    min_share: float = Field(default=0.125, gt=0, le=1)
     explore: float = Field(default=0.1, ge=0, le=1)
 
 
 class TrainSection(_Section):
     """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees."""
 
-    epochs: int = Field(default=140, ge=1)
+    epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
     size: int = 512
     crop: int = 256
@@ -115,8 +116,7 @@ class FitConfig(_Section):
 
 
 def load_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
-    """The configuration of a YAML file (or the defaults) with ``section.key`` overrides. Raises ConfigError naming file and
-    field."""
+    """The configuration of a YAML file (or the defaults) with ``section.key`` overrides. Raises ConfigError."""
     raw: Any = {}
     if path is not None:
         if not path.is_file():

@@ -1,8 +1,7 @@
 """What a close look is worth: the router learns, per tile, how much of the loss went away by looking.
 
-Both losses come from real forward passes of the same heads on the same image, once with every tile gated off and once with the
-chosen
-tiles on; the loss of a tile is the sum over the anchors whose centre lies in it.
+Both losses come from real forward passes of the same heads on the same image, once with every tile gated off and once with
+the chosen tiles on; the loss of a tile is the sum over the anchors whose centre lies in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The convolution blocks that every stream is made of.
 
-ReLU rather than SiLU on purpose: ONNX Runtime's CPU kernels fuse it into the convolution, a SiLU costs two extra passes over
-memory.
+ReLU rather than SiLU on purpose: ONNX Runtime's CPU kernels fuse it into the convolution, a SiLU costs two more passes.
 Batch norm is the only norm, so export folds every one into its convolution (DESIGN rule 7).
 """
 
@@ -37,8 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class DepthwiseBlock(nn.Module):
-    """5x5 depthwise then 1x1 convolution, [B,C,h,w] -> [B,C,h,w]: a wide look for few multiplications, used on whole-image
-    maps."""
+    """5x5 depthwise then 1x1 convolution, [B,C,h,w] -> [B,C,h,w]: a wide look for little, used on whole-image maps."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

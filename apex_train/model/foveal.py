@@ -1,7 +1,6 @@
 """The foveal stream: a close look at the chosen tiles only, and how what it saw enters the whole-image map.
 
-Shapes: B images, K chosen tiles, C feature channels, T = t + 2h pixels of a tile with its halo, n = t / 8 feature cells of a
-tile.
+Shapes: B images, K chosen tiles, C feature channels, T = t + 2h pixels of a tile with its halo, n = t / 8 cells of a tile.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ PRIOR = 0.01  # initial score, so that the many background cells do not drown th
 
 
 class Neck(nn.Module):
-    """Merged stride-8 map and peripheral strides 16, 32 -> refined pyramid of C channels, what was seen closely carried
-    upward."""
+    """Merged stride-8 map and peripheral strides 16, 32 -> refined pyramid of C channels; what was seen closely goes up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
