@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import engine_options, json_option, split_list
+from apex_runtime.cli.options import engine_options, json_option, parse_size, split_list
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def evaluate(
     if not budgets:
         raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
     dataset = open_split(Path(data), split)
-    opened = open_engine(engine, threads, device, policy, _size(size))
+    opened = open_engine(engine, threads, device, policy, parse_size(size) if size else None)
     options = SweepOptions(min_score, max_detections, batch, _RESAMPLES if bootstrap else 0)
     position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}
     with counter(len(dataset) * len(budgets), "eval") as progress:
@@ -82,16 +82,6 @@ def evaluate(
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(output), report)
     click.echo(json.dumps(report, indent=2) if as_json else _table(report))
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """``512`` or ``384x1280`` as (height, width)."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--size {text}: expected one number or HEIGHTxWIDTH.", "For example --size 512 or --size 384x1280.")
-    return int(parts[0]), int(parts[-1])
 
 
 def _contract(options: Any, dataset: CocoDataset, threads: int | None) -> dict[str, Any]:

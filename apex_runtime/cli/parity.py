@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import json_option, split_list
-from apex_runtime.errors import UsageError
+from apex_runtime.cli.options import json_option, parse_size, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.parity.check import ParityResult
@@ -70,7 +68,13 @@ def parity(
     from apex_runtime.routing.budget import parse_budget
 
     budgets = tuple(parse_budget(item) for item in budget)
-    settings = Settings(budgets, load_profile(profile), None if images is None else Path(images), _size(size), threads)
+    settings = Settings(
+        budgets,
+        load_profile(profile),
+        images=Path(images) if images else None,
+        size=parse_size(size) if size else None,
+        threads=threads,
+    )
     result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
     document = to_dict(result)
     write_report(document, Path(output))
@@ -81,16 +85,6 @@ def parity(
     else:
         _show(result, output)
     ctx.exit(0 if result.passed else 1)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """``512`` or ``384x1280`` as (height, width)."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
-    if match is None:
-        raise UsageError(f"--size {text}: expected one number or HEIGHTxWIDTH.", "For example --size 512 or --size 384x1280.")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def _show(result: ParityResult, output: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from apex_runtime.cli.options import parse_size
 from apex_runtime.errors import ModelError, UsageError
-from apex_train.cli.export import export, parse_size
+from apex_train.cli.export import export
 
 
 def invoke(*arguments):
