@@ -63,7 +63,7 @@ class LossConfig(_Section):
 class RoutingConfig(_Section):
     """How many tiles a step looks at.
 
-    All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before anybody can do without it;
+    All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before the heads can do without;
     then all with probability ``keep_all``, else a uniform draw from ``min_share`` to all. A share ``explore`` of the chosen ones are
     random, for tiles that are not chosen get no gradient from the task.
     """

@@ -1,6 +1,6 @@
 """The budget curve of a shipped engine as one SVG: what a deadline costs in accuracy, with one artefact.
 
-    python bench/budget_curve.py --accuracy bench/evidence/nuclei-nano.json --latency bench/evidence/latency-512.json \\
+    python bench/budget_curve.py --accuracy ACCURACY.json --latency LATENCY.json \\
         --output docs/budget-curve.svg
 
 Nothing is measured here: accuracy comes from ``ship_engine.py``, latency from ``latency.py``, and both files are named in the picture.

@@ -54,7 +54,7 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng(sample_seed(self.config.train.seed, epoch, index))
         train = self.config.train
@@ -117,7 +117,7 @@ def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader
 def collate(samples: list[Sample]) -> Batch:
     """Samples of one image size -> Batch."""
     height, width = samples[0].image.shape[:2]
-    count = max(1, *(len(sample.labels) for sample in samples)) if len(samples) > 1 else max(1, len(samples[0].labels))
+    count = max(1, max(len(sample.labels) for sample in samples))
     boxes = np.zeros((len(samples), count, 4), np.float32)
     labels = np.full((len(samples), count), -1, np.int64)
     masks = np.zeros((len(samples), count, height // MASK_STRIDE, width // MASK_STRIDE), np.uint8)
@@ -130,8 +130,9 @@ def collate(samples: list[Sample]) -> Batch:
                 _draw_coverage(masks[b, g], mask)
                 has_mask[b, g] = True
     images = np.stack([sample.image for sample in samples])
-    parts = (torch.from_numpy(item) for item in (images, boxes, labels, masks, has_mask))
-    return Batch(*parts, image_ids=[sample.image_id for sample in samples])
+    tensor = torch.from_numpy
+    ids = [sample.image_id for sample in samples]
+    return Batch(tensor(images), tensor(boxes), tensor(labels), tensor(masks), tensor(has_mask), ids)
 
 
 def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:

@@ -38,7 +38,8 @@ class Trainer:
         self.config, self.train_set, self.val_set, self.output, self.console = config, train, val, output, console
         torch.manual_seed(config.train.seed)
         self.model_config = config.network(train.categories)
-        self.model = ApexDetector(self.model_config).to(memory_format=torch.channels_last)
+        self.model = ApexDetector(self.model_config)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
         self.average = WeightAverage(self.model, config.train.ema_decay)
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, config.train.weight_decay), lr=config.train.learning_rate

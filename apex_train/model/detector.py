@@ -51,6 +51,9 @@ class Outputs:
 class ApexDetector(nn.Module):
     """Images uint8 [B,H,W,3] RGB, K tiles, bonus [B,N] -> Outputs. H and W are multiples of ``config.tile``."""
 
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

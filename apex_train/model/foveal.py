@@ -90,6 +90,7 @@ class FusionGate(nn.Module):
         super().__init__()
         self.score = nn.Conv2d(channels, 1, 1)
         nn.init.zeros_(self.score.weight)
+        assert self.score.bias is not None
         nn.init.constant_(self.score.bias, self.OPEN)
 
     def forward(self, detail_BKCnn: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from apex_train.model.blocks import ConvNorm, DepthwiseBlock
 from apex_train.model.config import STRIDES
 
-PRIOR = 0.01  # initial score, so that the many background cells do not drown the first steps (RetinaNet, Lin et al. 2017)
+# Logit of an initial score of 0.01, so that the many background cells do not drown the first steps (RetinaNet, Lin et al. 2017).
+BACKGROUND = -math.log((1 - 0.01) / 0.01)
 
 
 class Neck(nn.Module):
@@ -48,9 +49,9 @@ class LevelHead(nn.Module):
         self.one = nn.Conv2d(channels, classes, 1)
         self.ltrb = nn.Conv2d(channels, 4, 1)
         self.coefficients = nn.Conv2d(channels, prototypes, 1)
-        for scores in (self.many, self.one):
-            nn.init.constant_(scores.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.constant_(self.ltrb.bias, 1.5)
+        for layer, start in ((self.many, BACKGROUND), (self.one, BACKGROUND), (self.ltrb, 1.5)):
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, start)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         seen = self.class_tower(x)
