@@ -63,9 +63,9 @@ class LossConfig(_Section):
 class RoutingConfig(_Section):
     """How many tiles a step looks at.
 
-    All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before the heads can do without;
-    then all with probability ``keep_all``, else a uniform draw from ``min_share`` to all. A share ``explore`` of the chosen ones are
-    random, for tiles that are not chosen get no gradient from the task.
+    All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before the heads can do
+    without it; then all with probability ``keep_all``, else a uniform draw from ``min_share`` to all. A share ``explore`` of the
+    chosen ones are random, for tiles that are not chosen get no gradient from the task.
     """
 
     all_tiles: float = Field(default=0.4, ge=0, le=1)

@@ -3,7 +3,7 @@
     python bench/budget_curve.py --accuracy ACCURACY.json --latency LATENCY.json \\
         --output docs/budget-curve.svg
 
-Nothing is measured here: accuracy comes from ``ship_engine.py``, latency from ``latency.py``, and both files are named in the picture.
+Nothing is measured here: accuracy comes from ``ship_engine.py``, latency from ``latency.py``; the picture names both files.
 """
 
 from __future__ import annotations
