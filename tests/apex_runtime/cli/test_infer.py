@@ -138,7 +138,7 @@ def test_the_same_command_again_starts_afresh(apex_rt, tiny_onnx: Path, folder: 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interruption_loses_nothing_and_resume_finishes(tiny_onnx: Path, tmp_path: Path, how: signal.Signals, apex_rt) -> None:
     """A real process, a real signal; SIGKILL stands for a power cut."""
-    for index in range(150):
+    for index in range(60):
         save(tmp_path / "in" / f"{index:03}.png", discs(128, 128, (16 + index % 90, 40, 9)))
     out = tmp_path / "out"
     command = [
@@ -155,12 +155,12 @@ def test_interruption_loses_nothing_and_resume_finishes(tiny_onnx: Path, tmp_pat
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = out / "results.jsonl"
     waited = time.monotonic() + 120
-    while not (journal.exists() and journal.stat().st_size > 2000) and time.monotonic() < waited:
+    while not (journal.exists() and journal.stat().st_size > 500) and time.monotonic() < waited:
         time.sleep(0.01)
     os.kill(process.pid, how)
     printed, errors = process.communicate(timeout=120)
     done = len(journal.read_text().splitlines())
-    assert 0 < done < 150
+    assert 0 < done < 60
     if how != signal.SIGKILL:
         assert process.returncode == 1
         assert "--resume" in printed and "finishing the batch" in errors and "Traceback" not in errors
@@ -169,7 +169,7 @@ def test_interruption_loses_nothing_and_resume_finishes(tiny_onnx: Path, tmp_pat
     assert apex_rt("infer", tmp_path / "in", "--engine", tiny_onnx, "-o", out, "--resume").code == 0
     summary = read(out / "summary.json")
     assert summary["status"] == "done" and summary["images"]["resumed"] >= done - 1
-    assert len(read(out / "results.json")["images"]) == 150
+    assert len(read(out / "results.json")["images"]) == 60
 
 
 def test_permissive_names_what_runs(apex_rt, tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
