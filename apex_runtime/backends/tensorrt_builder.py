@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from apex_runtime.backends.capabilities import import_tensorrt
+from apex_runtime.backends.matrix_products import FIRST_WITH_FP32_GEMM, NOTE, without_matrix_products
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.model_info import ModelInfo
@@ -37,10 +38,14 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class Plan:
-    """One serialised engine for one compute capability (89 for sm_89); 0 where it is the GPU of the building machine."""
+    """One serialised engine for one compute capability (89 for sm_89); 0 where it is the GPU of the building machine.
+
+    ``note`` says what was changed in the graph for this target, if anything.
+    """
 
     compute_capability: int
     data: bytes
+    note: str = ""
 
     @property
     def file_name(self) -> str:
@@ -79,7 +84,19 @@ def build_plans(
     trt = load_flavour(flavour)
     targets = _targets(trt, flavour, capabilities)
     logger = _make_logger(trt, log)
-    return [Plan(number, _build_one(trt, file, number, target, max_batch, logger, progress)) for number, target in targets]
+    plans = []
+    for number, target in targets:
+        source, note = _for_target(file, number)
+        plans.append(Plan(number, _build_one(trt, source, number, target, max_batch, logger, progress), note))
+    return plans
+
+
+def _for_target(file: OnnxFile, number: int) -> tuple[OnnxFile, str]:
+    """The file as this compute capability can take it, and what was changed."""
+    if not 0 < number < FIRST_WITH_FP32_GEMM:
+        return file, ""
+    model = without_matrix_products(file.model)
+    return replace(file, data=model.SerializeToString(), model=model), NOTE
 
 
 def supported_capabilities(trt: ModuleType) -> tuple[int, ...]:
@@ -136,7 +153,9 @@ def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(file.data):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        words = "; ".join(f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}" for error in errors[:3])
+        words = "; ".join(
+            f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}" for error in errors[:3]
+        )
         raise backend_error(ReasonCode.ONNX_PARSE_FAILED, f"{file.path}: the parser refuses it: {words or _reasons(logger)}")
     return network
 

@@ -100,14 +100,16 @@ def _write_artefacts(
 ) -> tuple[ShapeRange, ...]:
     """Write the model, its precision record and any plans; returns the optimisation profile of the plans."""
     (staging / MODEL_NAME).write_bytes(file.data)
-    report = json.dumps(precision_report(file.model, "fp32"), indent=2) + "\n"
-    (staging / PRECISION_NAME).write_text(report, encoding="utf-8")
+    plans = []
     if backend == "ort-cpu":
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
-        return ()
-    for plan in build_plans(file, backend, capabilities, max_batch, progress, log):
+    else:
+        plans = build_plans(file, backend, capabilities, max_batch, progress, log)
+    for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
-    return optimisation_profile(file.info, max_batch)
+    report = precision_report(file.model, "fp32", {plan.file_name: plan.note for plan in plans if plan.note})
+    (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return optimisation_profile(file.info, max_batch) if plans else ()
 
 
 def _describe(

@@ -15,8 +15,8 @@ _REASONS = {
 }
 
 
-def precision_report(model: onnx.ModelProto, profile: str) -> dict[str, Any]:
-    """Nodes per op and type of their first output, function bodies counted as what runs; weights per type.
+def precision_report(model: onnx.ModelProto, profile: str, plan_notes: dict[str, str]) -> dict[str, Any]:
+    """Nodes per op and type of their first output, function bodies counted as what runs; weights per type; notes on single plans.
 
     Grouped by op because every node of an fp32 build has the same story; accuracy against fp32 is identity by construction.
     """
@@ -40,5 +40,6 @@ def precision_report(model: onnx.ModelProto, profile: str) -> dict[str, Any]:
             for (op, precision), count in sorted(nodes.items())
         ],
         "weights": dict(sorted(weights.items())),
+        "plan_notes": plan_notes,
         "against_fp32": {"identical_graph": True},
     }

@@ -19,8 +19,8 @@ from apex_runtime.data.roi_mask import RoiMask
 MIN_SIDE = 640  # the longer side of a picture, at least
 MAX_SIDE = 4096  # and at most
 
-# Tiles left alone lie under a thin fog: it darkens bright images and lifts black ones, so that both sides of the line differ.
-_FOG = np.array((70, 78, 98), np.float32)
+# Tiles left alone lie under a thin fog: bright images get darker, black ones lighter, grey ones bluish.
+_FOG = np.array((44, 70, 128), np.float32)
 _FOG_DENSITY = 0.33
 _TILE_LINE = (255, 214, 102)
 _MASK_OPACITY = 0.42

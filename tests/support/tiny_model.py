@@ -24,13 +24,13 @@ tiny (uint8[batch,{h},{w},3] images, int64[1] tiles, float[batch,{n}] tile_bonus
       float[batch,2,{hp},{wp}] mask_prototypes, int64[batch,{m}] candidate_ids, int64[batch,k] tile_ids,
       int64[batch,k] tile_levels, float[batch,{n}] utilities)
 <float scale = {{0.00392156862}}, int64[2] axes12 = {{1, 2}}, int64[1] axis2 = {{2}},
- int64[1] axis3 = {{3}}, int64[6] split = {{0, {rows}, {t}, {cols}, {t}, 1}}, int64[3] flat = {{0, {n}, {area}}},
+ int64[6] split = {{0, {rows}, {t}, {cols}, {t}, 1}}, int64[3] flat = {{0, {n}, {area}}},
  float eps = {{0.000001}}, float two = {{2.0}}, float half = {{0.5}}, float slope = {{12.0}}, float threshold = {{0.35}},
  float tenth = {{0.1}}, int64[1] m = {{{m}}}, float rounding = {{128.0}}, float n2 = {{{n2}.0}}, int64 zero = {{0}}>
 {{
   pixels = Cast<to = 1>(images)
   unit = Mul(pixels, scale)
-  grey = ReduceMean<keepdims = 1>(unit, axis3)
+  grey = MatMul(unit, third)
   mean = ReduceMean<keepdims = 1>(grey, axes12)
   centred = Sub(grey, mean)
   positive = Relu(centred)
@@ -156,6 +156,7 @@ def _constants(info: ModelInfo) -> list[onnx.TensorProto]:
         "ids_f": np.arange(rows * cols, dtype=np.float32)[None],
         "classes": np.array(len(info.classes), np.int64),
         "coefficients": np.array([[[40.0, -2.0]]], np.float32),
+        "third": np.full((3, 1), 1 / 3, np.float32),
         "zero_f": np.array(0, np.float32),
         "one_f": np.array(1, np.float32),
     }
