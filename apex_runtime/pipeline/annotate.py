@@ -123,6 +123,12 @@ def _colour(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def _pale(index: int) -> tuple[int, int, int]:
+    """The colour half way to white: letters on a dark ground must be light whatever the hue."""
+    red, green, blue = _colour(index)
+    return (red + 255) // 2, (green + 255) // 2, (blue + 255) // 2
+
+
 def _fog_elsewhere(picture: Picture, tiles: Sequence[Sequence[float]]) -> np.ndarray:
     """Fog over what no tile covers, and draw a line where covered and not covered meet."""
     import cv2
@@ -174,9 +180,7 @@ def _label(canvas: np.ndarray, shape: Shape, taken: list[tuple[int, int, int, in
         return
     taken.append(place)
     canvas[top : place[3], left : place[2]] = canvas[top : place[3], left : place[2]] // 3
-    cv2.putText(
-        canvas, shape.text, (left + 1, top + height), cv2.FONT_HERSHEY_SIMPLEX, size, _colour(shape.colour), 1, cv2.LINE_AA
-    )
+    cv2.putText(canvas, shape.text, (left + 1, top + height), cv2.FONT_HERSHEY_SIMPLEX, size, _pale(shape.colour), 1, cv2.LINE_AA)
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

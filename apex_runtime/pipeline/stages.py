@@ -90,7 +90,12 @@ def record(looked: Looked, predictor: Predictor, options: RunOptions, folder: Pa
         drawing_ms += _milliseconds_since(drawing)
     post_ms = _milliseconds_since(started) - drawing_ms
     line = _line(looked, predictor.info.tiles, options, annotations, post_ms)
-    picture = draw(loaded.picture, shapes, [tile["bbox"] for tile in line["tiles"]], _legend(line, loaded.prepared, len(shapes)))
+    picture = draw(
+        loaded.picture,
+        shapes,
+        [tile["bbox"] for tile in line["tiles"]],
+        _legend(line, loaded.prepared, len(shapes), predictor.info),
+    )
     write_png(folder / picture_path(loaded.file_name), picture)
     return line
 
@@ -120,11 +125,12 @@ def _annotations(found: Detections, loaded: Loaded, info: ModelInfo, first_rank:
 
 
 def _shapes(found: Detections, picture: Picture, info: ModelInfo, draw_score: float, first: int) -> list[Shape]:
-    """What of these detections is drawn; colours go on from ``first``."""
+    """What of these detections is drawn; colours go on from ``first``. A class that is the only one is named in the legend."""
     shapes: list[Shape] = []
     for box_4, score, label, mask in zip(found.boxes, found.scores, found.labels, found.masks, strict=True):
         if score >= draw_score:
-            shapes.append(picture.shape(box_4, mask, f"{info.classes[label].name} {score:.2f}", first + len(shapes)))
+            text = f"{score:.2f}" if len(info.classes) == 1 else f"{info.classes[label].name} {score:.2f}"
+            shapes.append(picture.shape(box_4, mask, text, first + len(shapes)))
     return shapes
 
 
@@ -146,9 +152,10 @@ def _line(
     }
 
 
-def _legend(line: dict[str, Any], prepared: Prepared, shown: int) -> str:
+def _legend(line: dict[str, Any], prepared: Prepared, shown: int, info: ModelInfo) -> str:
     budget = line["budget"]
-    objects = "1 object" if shown == 1 else f"{shown} objects"
+    what = f" ({info.classes[0].name})" if len(info.classes) == 1 else ""
+    objects = ("1 object" if shown == 1 else f"{shown} objects") + what
     looked = f"looked closely at {budget['spent']} of {prepared.n_content} tiles (budget {budget['asked']})"
     return f"{looked}   {objects}   {line['milliseconds']['total']:.0f} ms"
 
