@@ -1,8 +1,7 @@
 """Checkpoints: written atomically, read without pickle (``weights_only``), with a report of every key that does not fit.
 
 A file holds ``format_version``, ``model_config``, ``model`` (the averaged weights that are evaluated and exported) and, in
-``last.pt``,
-``training``: everything a resumed run needs. Raw state dicts and the usual wrappers of other code bases load too.
+``last.pt``, ``training``: everything a resumed run needs. Raw state dicts and the usual wrappers of other code bases load too.
 """
 
 from __future__ import annotations
@@ -65,10 +64,17 @@ def save_checkpoint(path: Path, model: nn.Module, config: ModelConfig, training:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

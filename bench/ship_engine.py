@@ -42,11 +42,9 @@ BUDGETS = (1.0, 0.75, 0.5, 0.25, 0.125)
 def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: str, commands: tuple[str, ...]) -> None:
     """Write engines/NAME and its evidence."""
     folder = ROOT / "engines" / name
-    folder.mkdir(parents=True, exist_ok=True)
     model = load_model(run / "best.pt")
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint, draft = run / "checkpoint.pt", run / "model.onnx"
     save_checkpoint(checkpoint, model, model.config)
-    draft = run / "model.onnx"
     report = export_onnx(model, (size, size), draft, file_sha256(checkpoint))
     recipe = BuildRecipe(backend="ort-cpu")
     build_bundle(draft, recipe.backend, folder)
@@ -79,6 +77,7 @@ def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: st
     }
     write_evidence(ROOT / "bench" / "evidence" / f"{name}.json", evidence)
     shutil.copyfile(run / "config.yaml", folder / "train.yaml")
+    shutil.copyfile(checkpoint, folder / "checkpoint.pt")
     (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"]), encoding="utf-8")
     for label, row in rows.items():
         figures = "  ".join(f"{key} {row[key]:.3f}" for key in ("mAP_segm", "AP50_segm", "mAP_bbox"))
