@@ -101,6 +101,12 @@ def test_every_runtime_dependency_is_used() -> None:
         assert IMPORT_NAME.get(name, name) in used, f"{name} is a dependency that no runtime module imports"
 
 
+def test_every_dependency_of_training_is_used() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+    used = set().union(*(tops(path) for room in ("apex_train", "apex_plugins") for path in modules(room)))
+    assert {Requirement(line).name for line in extra} <= used
+
+
 def test_every_import_of_the_runtime_is_a_dependency() -> None:
     """What only tests or training bring along must not be needed by the first README command."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

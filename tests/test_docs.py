@@ -38,7 +38,7 @@ def test_the_commands_of_a_document_run(document: Path, checkout: Path) -> None:
     for language, text in found:
         assert language in ("bash", "python"), f"{document.name}: a {language or 'nameless'} block is not run; indent it instead"
         command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
-        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=240)
+        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
         assert run.returncode == 0, f"{document.name}:\n{text}\nexit code {run.returncode}\n{run.stdout}\n{run.stderr}"
 
 
