@@ -1,8 +1,7 @@
 """Matrix products written as multiply and sum, for a target that has none in fp32.
 
-TensorRT for RTX 1.7 refuses an FP32 MatMul for Turing ("FP32 GEMM is not supported"). Plans for Turing are therefore
-built from a graph in which A @ B is the sum over k of A[..., m, k, 1] * B[..., 1, k, n]: the same numbers in fp32, at the price of
-speed there.
+TensorRT for RTX 1.7 refuses an FP32 MatMul for Turing ("FP32 GEMM is not supported"). Plans for Turing are therefore built from a
+graph in which A @ B is the sum over k of A[..., m, k, 1] * B[..., 1, k, n]: the same numbers in fp32, at the price of speed.
 """
 
 from __future__ import annotations

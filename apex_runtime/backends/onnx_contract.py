@@ -83,7 +83,8 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
 def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
-        raise ModelError(f"{path}: no such file.", EXPORT_REMEDY, path=path)
+        what = "a folder, expected an .onnx file" if path.is_dir() else "not a file" if path.exists() else "no such file"
+        raise ModelError(f"{path}: {what}.", EXPORT_REMEDY, path=path)
     size = path.stat().st_size
     if size == 0:
         raise ModelError(f"{path}: the file is empty.", EXPORT_REMEDY, path=path)

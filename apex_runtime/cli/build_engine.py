@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import json_option, split_integers
+from apex_runtime.cli.options import json_option, not_empty, split_integers
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     type=click.Choice(["ort-cpu", "tensorrt", "tensorrt-rtx"]),
     help="What will run it.  [default: ort-cpu]",
 )
-@click.option("--output", "-o", type=click.Path(), required=True, help="Folder of the bundle; an older bundle there is replaced.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    required=True,
+    callback=not_empty,
+    help="Folder of the bundle; an older bundle there is replaced.",
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="YAML file that names the options below; flags win over it.")
 @click.option("--precision", type=click.Choice(["fp32"]), help="Number format of the graph.  [default: fp32]")
 @click.option(
@@ -66,9 +73,7 @@ def build_engine(
     from apex_runtime.bundle.recipe import load_recipe
 
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
-        raise UsageError(
-            f"{model}: a checkpoint; bundles are built from exported models.", f"apex-train export {model} -o model.onnx"
-        )
+        raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
     asked = load_recipe(recipe, {name: value for name, value in given.items() if value})
     log = (lambda line: click.echo(line, err=True)) if verbose else None

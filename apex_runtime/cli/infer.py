@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import engine_options, json_option, split_list
+from apex_runtime.cli.options import engine_options, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source")
-@click.option("--engine", type=click.Path(), help="Bundle folder, model.onnx or best.pt.  [default: the engine that comes along]")
-@click.option("--output", "-o", type=click.Path(file_okay=False), required=True, help="Folder for the results.")
+@click.option(
+    "--engine",
+    type=click.Path(),
+    callback=not_empty,
+    help="Bundle folder, model.onnx or best.pt.  [default: the engine that comes along]",
+)
+@click.option(
+    "--output", "-o", type=click.Path(file_okay=False), required=True, callback=not_empty, help="Folder for the results."
+)
 @click.option("--budget", default="1.0", show_default=True, help="Tiles to look at closely: 16, 0.25, 25%, 1.0 (all), 2.5gflops.")
 @click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Images per call of the graph.")
 @engine_options

@@ -36,6 +36,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Callback of a path: an empty text is a shell variable that was not set, and must not mean "here" or "the default"."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("the path is empty", ctx=ctx, param=parameter)
+    return value
+
+
 def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--threads``, ``--device`` and ``--policy``: how an engine is opened."""
     for option in (

@@ -192,6 +192,14 @@ def test_an_output_that_is_a_file(apex_rt, tiny_onnx: Path, tmp_path: Path) -> N
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("option", ["--engine", "--output"])
+def test_an_empty_path_is_a_shell_variable_that_was_not_set(apex_rt, tiny_onnx: Path, tmp_path: Path, option: str) -> None:
+    save(tmp_path / "a.png", discs(64, 64, (16, 16, 9)))
+    paths = {"--engine": tiny_onnx, "--output": tmp_path / "out"} | {option: ""}
+    ran = apex_rt("infer", tmp_path / "a.png", *(word for pair in paths.items() for word in pair))
+    assert ran.code == 2 and "empty" in ran.err
+
+
 def test_build_engine_refuses(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
@@ -201,6 +209,8 @@ def test_build_engine_refuses(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
         (1, foreign, "-o", tmp_path / "new"),
         (1, tmp_path / "absent.onnx", "-o", tmp_path / "new"),
         (2, tmp_path / "best.pt", "-o", tmp_path / "new"),
+        (1, tmp_path / "mine", "-o", tmp_path / "new"),
+        (2, tiny_onnx, "-o", ""),
         (2, tiny_onnx, "-o", tmp_path / "new", "--compute-capability", "89"),
         (2, tiny_onnx, "-o", tmp_path / "new", "--precision", "fp16"),
         (2, tiny_onnx, "-o", tmp_path / "new", "--compute-capability", "sm89", "--backend", "tensorrt-rtx"),
