@@ -38,8 +38,7 @@ a CPU.
 ## Figures on the test split
 
 pycocotools, at most {evidence["contract"]["max_detections"]} detections per image, in percent; the interval is a 95 %
-bootstrap over images.
-"No tiles" gates every tile off: what the peripheral stream alone can do.
+bootstrap over images. "No tiles" gates every tile off: what the peripheral stream alone can do.
 
 | budget | mask AP | AP50 | AP75 | box AP | box AP50 |
 |---|---|---|---|---|---|
@@ -50,8 +49,8 @@ Raw figures: `bench/evidence/{name}.json` in the repository. One seed; the inter
 ## Limits
 
 * Learned from fluorescence and stained light microscopy of one competition; other stains, magnifications and organs will differ.
-* Images are scaled to fit {engine["size"]} pixels: in a 4000-pixel scan a nucleus of 10 pixels becomes one of 1 pixel. Cut
-such scans first.
+* Images are scaled to fit {engine["size"]} pixels: in a 4000-pixel scan a nucleus of 10 pixels becomes one of 1
+  pixel. Cut such scans first.
 * At most 500 objects per image.
 * Not a medical device; nothing here was validated for diagnosis.
 """

@@ -19,7 +19,7 @@ LIBRARIES = ("numpy", "onnxruntime", "onnx", "torch", "opencv-python-headless", 
 def circumstances() -> dict[str, Any]:
     """Command line, commit and dirtiness of the checkout, processor, versions, time."""
     return {
-        "command": "python " + " ".join(sys.argv),
+        "command": " ".join(["python", *map(_without_machine, sys.argv)]),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -32,6 +32,11 @@ def write_evidence(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` with its circumstances as readable JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"circumstances": circumstances()} | content, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_machine(word: str) -> str:
+    """An argument as another machine may read it: of an absolute path only the last part."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _git(*words: str) -> str:
