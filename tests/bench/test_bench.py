@@ -36,7 +36,7 @@ def test_all_tiles_equal_the_dense_pass_when_the_halo_is_wide_enough() -> None:
 def test_every_round_runs_every_subject_in_turn() -> None:
     calls: list[str] = []
     samples = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warmup=2)
-    assert calls == ["a", "b"] * 5 and {name: len(values) for name, values in samples.items()} == {"a": 3, "b": 3}
+    assert calls == ["a", "a", "b", "b"] * 5 and {name: len(values) for name, values in samples.items()} == {"a": 3, "b": 3}
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2.0
 
 
