@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +12,9 @@ from apex_runtime.errors import ModelError
 METADATA_KEY = "apex_x"
 FORMAT_VERSION = 1
 MAX_TILES = 3840  # TopK's k is capped there by TensorRT, and the selection key needs N2 <= 4096
+
+# How predictions become detections: the best one-to-one candidates, or the one-to-many ones after NMS, then rows of padding.
+Decode = Literal["topk", "nms"]
 
 INPUT_NAMES = ("images", "tiles", "tile_bonus")
 OUTPUT_NAMES = (
@@ -95,6 +98,7 @@ class ModelInfo(_Record):
     tiles: TileInfo
     mask: MaskInfo
     max_detections: int = Field(gt=0)
+    decode: Decode = "topk"  # files written before there was a choice do not say
     gflops: Gflops
     model: dict[str, Any]
     checkpoint_sha256: str = ""

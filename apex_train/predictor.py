@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from apex_runtime.errors import UsageError
-from apex_runtime.model_info import ModelInfo
+from apex_runtime.model_info import Decode, ModelInfo
 from apex_train.checkpoint import file_sha256, load_model
-from apex_train.model.detector import ApexDetector, top_detections
+from apex_train.model.decode import decode_detections
+from apex_train.model.detector import ApexDetector
 from apex_train.model.info import model_info
 
 DEFAULT_SIZE = 512
@@ -20,11 +21,17 @@ class TorchSession:
     """A detector at one input size. ``peripheral_only`` gates every tile off: the K = 0 line of an evaluation."""
 
     def __init__(
-        self, model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", peripheral_only: bool = False
+        self,
+        model: ApexDetector,
+        height: int,
+        width: int,
+        checkpoint_sha256: str = "",
+        peripheral_only: bool = False,
+        decode: Decode = "topk",
     ) -> None:
         self.model = model
         self.peripheral_only = peripheral_only
-        self._info = model_info(model, height, width, checkpoint_sha256)
+        self._info = model_info(model, height, width, checkpoint_sha256, decode=decode)
 
     @property
     def info(self) -> ModelInfo:
@@ -44,21 +51,26 @@ class TorchSession:
             pixels, bonus = (torch.from_numpy(np.ascontiguousarray(item)).to(device) for item in (images, tile_bonus))
             outputs = self.model(pixels, tiles, bonus, with_peripheral=self.peripheral_only)
             heads = outputs.peripheral if self.peripheral_only else outputs.heads
-            size = self._info.input
-            found = top_detections(heads, size.height, size.width, self._info.max_detections)
+            info = self._info
+            found = decode_detections(heads, info.input.height, info.input.width, info.max_detections, info.decode)
             found["tile_ids"] = outputs.tile_ids
             found["tile_levels"] = torch.zeros_like(outputs.tile_ids)
             found["utilities"] = outputs.utilities
         return {name: value.cpu().numpy() for name, value in found.items()}
 
 
-def open_checkpoint(path: Path, size: tuple[int, int] | None = None, threads: int | None = None) -> TorchSession:
-    """Open a ``.pt`` file as a session for inputs of ``size`` (height, width); the entry point that the runtime looks up."""
+def open_checkpoint(
+    path: Path, size: tuple[int, int] | None = None, threads: int | None = None, decode: Decode = "topk"
+) -> TorchSession:
+    """Open a ``.pt`` file as a session for inputs of ``size`` (height, width); the entry point that the runtime looks up.
+
+    ``decode``: as the export does that it is compared with.
+    """
     model = load_model(Path(path))
     if threads is not None:
         torch.set_num_threads(threads)
     height, width = size or (DEFAULT_SIZE, DEFAULT_SIZE)
     try:
-        return TorchSession(model, height, width, file_sha256(Path(path)))
+        return TorchSession(model, height, width, file_sha256(Path(path)), decode=decode)
     except ValueError as error:
         raise UsageError(f"--size {height}x{width}: {error}.", "Use multiples of the tile, for example --size 512.") from error

@@ -21,6 +21,7 @@ from apex_runtime.bundle.manifest import (
     read_manifest,
 )
 from apex_runtime.errors import BackendError, BundleError, ModelError, UsageError
+from apex_runtime.model_info import Decode
 
 CHECKPOINT_GROUP = "apex_x.checkpoint"
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
@@ -49,9 +50,10 @@ def open_session(
     device: str = "cpu",
     policy: str = "strict",
     size: tuple[int, int] | None = None,
+    decode: Decode = "topk",
 ) -> Session:
     """The session of ``open_engine``, for who does not ask how it came about."""
-    return open_engine(path, threads, device, policy, size).session
+    return open_engine(path, threads, device, policy, size, decode).session
 
 
 def open_engine(
@@ -60,12 +62,13 @@ def open_engine(
     device: str = "cpu",
     policy: str = "strict",
     size: tuple[int, int] | None = None,
+    decode: Decode = "topk",
 ) -> Opened:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint. Files of a bundle are verified before any backend sees them.
 
     ``device``: cpu (this version executes nowhere else). ``policy``: strict fails when the bundle's backend cannot run here,
-    permissive runs the same graph on the CPU instead and says so. ``size`` (height, width) is for checkpoints only: an exported
-    file has one size. Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
+    permissive runs the same graph on the CPU instead and says so. ``size`` (height, width) and ``decode`` are for checkpoints
+    only: an exported file has one of each. Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:
@@ -77,7 +80,7 @@ def open_engine(
     if not path.exists():
         raise UsageError(f"{path}: no such engine.", "Give a bundle folder, a model.onnx or a checkpoint (best.pt).", path=path)
     if path.suffix.lower() in CHECKPOINT_SUFFIXES:
-        return _open_checkpoint(path, threads, size)
+        return _open_checkpoint(path, threads, size, decode)
     _refuse_size(path, size)
     return _open_onnx(path, threads)
 
@@ -158,7 +161,7 @@ def _open_onnx(path: Path, threads: int | None) -> Opened:
     return Opened(OrtSession(path, threads), BACKEND_NAME, BACKEND_NAME, sha256_of(path))
 
 
-def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | None) -> Opened:
+def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | None, decode: Decode) -> Opened:
     for entry in entry_points(group=CHECKPOINT_GROUP):
         try:
             opener = entry.load()
@@ -166,7 +169,7 @@ def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | No
             raise ModelError(
                 f"{path}: checkpoints need PyTorch ({error}).", 'Install it: pip install "apex-x[train]"', path=path
             ) from error
-        session: Session = opener(path, size=size, threads=threads)
+        session: Session = opener(path, size=size, threads=threads, decode=decode)
         return Opened(session, session.name, session.name, sha256_of(path))
     raise ModelError(
         f"{path}: nothing installed opens checkpoints.", 'Install the training half: pip install "apex-x[train]"', path=path

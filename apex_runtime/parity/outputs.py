@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from apex_runtime.model_info import OUTPUT_NAMES
+from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
 from apex_runtime.parity.align import align
 from apex_runtime.parity.compare import Stats, compare_arrays, form_problem
+from apex_runtime.parity.suppression import Kept, Slack, explain_suppression
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.selection import MAX_BONUS
 
@@ -22,13 +23,13 @@ def forcing_bonus(tile_ids_K: np.ndarray, tiles: int) -> np.ndarray:
     return bonus
 
 
-def compare_outputs(reference: Outputs, candidate: Outputs, rules: Rules) -> dict[str, Stats]:
-    """Statistics of every output of DESIGN section 5, for a batch of one image."""
+def compare_outputs(reference: Outputs, candidate: Outputs, rules: Rules, info: ModelInfo) -> dict[str, Stats]:
+    """Statistics of every output of DESIGN section 5, for a batch of one image; ``info`` is the passport of both sides."""
     found = {name: _form(name, reference, candidate) for name in OUTPUT_NAMES}
     for name in OUTPUT_NAMES:
         if name not in (*ALIGNED, "candidate_ids") and not found[name].problems:
             found[name] = compare_arrays(reference[name], candidate[name], rules.tolerance(name))
-    _compare_detections(reference, candidate, rules, found)
+    _compare_detections(reference, candidate, rules, info, found)
     return found
 
 
@@ -40,7 +41,7 @@ def _form(name: str, reference: Outputs, candidate: Outputs) -> Stats:
     return Stats(problems=[problem] if problem else [])
 
 
-def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, found: dict[str, Stats]) -> None:
+def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, info: ModelInfo, found: dict[str, Stats]) -> None:
     """Fill in ``candidate_ids`` and the outputs that are aligned by it."""
     if found["candidate_ids"].problems or found["scores"].problems:
         for name in ALIGNED:
@@ -53,6 +54,9 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, fo
         candidate["scores"][0],
         rules.tolerance("scores"),
     )
+    if info.decode == "nms" and not (found["labels"].problems or found["boxes"].problems):
+        slack = Slack(rules.tolerance("scores"), rules.tolerance("boxes"))
+        pairing = explain_suppression(pairing, Kept.of(reference, 0), Kept.of(candidate, 0), slack, info)
     found["candidate_ids"] = Stats(
         count=len(pairing.reference_rows) + pairing.exempt + pairing.missing,
         mismatches=pairing.missing,

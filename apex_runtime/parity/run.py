@@ -35,8 +35,8 @@ class BudgetResult:
 
 
 def info_differences(reference: ModelInfo, candidate: ModelInfo) -> list[str]:
-    """What makes two files different models before anything runs: size, grid, classes, masks, preprocessing."""
-    fields = ("input", "tiles", "classes", "mask", "preprocessing", "max_detections")
+    """What makes two files different models before anything runs: size, grid, classes, masks, preprocessing, decoding."""
+    fields = ("input", "tiles", "classes", "mask", "preprocessing", "max_detections", "decode")
     return [
         f"{name}: the candidate has {getattr(candidate, name)}, the reference {getattr(reference, name)}"
         for name in fields
@@ -84,7 +84,7 @@ def _compare_case(
     forced = forcing_bonus(chosen_K, info.tiles.count)
     forced_reference = reference.run(images, tiles, forced)
     forced_candidate = candidate.run(images, tiles, forced)
-    found = compare_outputs(forced_reference, forced_candidate, rules)
+    found = compare_outputs(forced_reference, forced_candidate, rules, info)
     if not np.array_equal(np.sort(forced_reference["tile_ids"][0]), np.sort(chosen_K)):
         found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
     for name, stats in found.items():

@@ -44,7 +44,7 @@ def identify(text: str | Path) -> Subject:
 def open_pair(
     reference: Subject, candidate: Subject, size: tuple[int, int] | None = None, threads: int | None = None
 ) -> tuple[Session, Session]:
-    """Both sides at one size. A checkpoint runs at any size, so it takes that of the other side; ``size`` is for two checkpoints.
+    """Both sides at one size. A checkpoint takes size and decoding from the other side; ``size`` is for two checkpoints.
 
     Raises what opening raises, and UsageError when ``size`` cannot be obeyed.
     """
@@ -60,10 +60,12 @@ def open_pair(
         return open_session(reference.path, threads, size=size), open_session(candidate.path, threads, size=size)
     if flexible[0]:
         other = open_session(candidate.path, threads)
-        return open_session(reference.path, threads, size=_size(other)), other
+        return _open_like(reference.path, other, threads), other
     first = open_session(reference.path, threads)
-    return first, open_session(candidate.path, threads, size=_size(first) if flexible[1] else None)
+    return first, _open_like(candidate.path, first, threads) if flexible[1] else open_session(candidate.path, threads)
 
 
-def _size(session: Session) -> tuple[int, int]:
-    return session.info.input.height, session.info.input.width
+def _open_like(checkpoint: Path, other: Session, threads: int | None) -> Session:
+    """At the size of the other side, and decoded as it decodes."""
+    info = other.info
+    return open_session(checkpoint, threads, size=(info.input.height, info.input.width), decode=info.decode)

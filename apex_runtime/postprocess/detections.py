@@ -13,6 +13,7 @@ from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.postprocess.masks import assemble_masks
 from apex_runtime.routing.grid import content_tiles
 
+PADDING = -1  # label of an empty place
 _FLOAT_OUTPUTS = ("boxes", "scores", "mask_coefficients", "mask_prototypes")
 
 
@@ -31,11 +32,13 @@ def detections_of_image(
     mask_coefficients [M,P], mask_prototypes [P,h,w], tile_ids [K], tile_levels [K]. Boxes are cut to the image; those without
     area in it are left out. Masks are made for what is kept only.
 
+    Places that NMS left empty (label -1, score 0) are never kept.
+
     Raises BackendError, naming the output, when one is not finite or a label is unknown: neither is ever repaired.
     """
     _check(outputs, info)
     boxes = letterbox.boxes_to_source(outputs["boxes"])
-    kept = outputs["scores"] >= min_score
+    kept = (outputs["scores"] >= min_score) & (outputs["labels"] >= 0)
     kept &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     if labels is not None:
         kept &= np.isin(outputs["labels"], list(labels))
@@ -62,6 +65,8 @@ def _check(outputs: Mapping[str, np.ndarray], info: ModelInfo) -> None:
             message = f"graph output {name!r}: {bad} of {outputs[name].size} values are NaN or infinite."
             raise backend_error(ReasonCode.NON_FINITE_OUTPUT, message)
     labels = outputs["labels"]
+    if info.decode == "nms":  # empty places of a list that NMS left short
+        labels = labels[(labels != PADDING) | (outputs["scores"] != 0)]
     if labels.size and (labels.min() < 0 or labels.max() >= len(info.classes)):
         message = f"graph output 'labels': values {labels.min()}..{labels.max()}, the model has {len(info.classes)} classes."
         raise backend_error(ReasonCode.EXECUTION_FAILED, message)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from apex_runtime.cli.options import parse_size
+
+if TYPE_CHECKING:
+    from apex_runtime.model_info import Decode
 
 DEFAULT_SIZE = "1024"
 
@@ -21,17 +25,27 @@ DEFAULT_SIZE = "1024"
     type=click.Path(path_type=Path),
     help="A folder or file of real images to compare torch and ONNX Runtime on, beside random ones (at most 4 are read).",
 )
+@click.option(
+    "--decode",
+    type=click.Choice(["topk", "nms"]),
+    default="topk",
+    show_default=True,
+    help="How the graph ends: the best one-to-one candidates, or NMS (IoU 0.6, within a class) on the one-to-many ones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def export(checkpoint: Path, output: Path, size: str, check_images: Path | None, as_json: bool) -> None:
+def export(checkpoint: Path, output: Path, size: str, check_images: Path | None, decode: Decode, as_json: bool) -> None:
     """Export CHECKPOINT to one ONNX file whose budget is an input.
 
     The file is checked (ONNX checker, shape inference, agreement of ONNX Runtime with torch at three budgets) before it appears
     under its name; when a check fails, nothing is written.
 
+    Of both decodings inputs and outputs are the same; with nms, places that are not needed hold score 0 and label -1.
+
     \b
     Examples:
       apex-train export runs/a/best.pt -o model.onnx
       apex-train export runs/a/best.pt -o drone.onnx --size 384x1280 --check-images photos/
+      apex-train export runs/a/best.pt -o nms.onnx --decode nms
     """
     height, width = parse_size(size)
     from apex_train.checkpoint import file_sha256, load_model
@@ -39,7 +53,7 @@ def export(checkpoint: Path, output: Path, size: str, check_images: Path | None,
 
     model = load_model(checkpoint)
     images = _read_images(check_images, height, width) if check_images else []
-    report = export_onnx(model, (height, width), output, file_sha256(checkpoint), images)
+    report = export_onnx(model, (height, width), output, file_sha256(checkpoint), images, decode)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
         return

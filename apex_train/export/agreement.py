@@ -12,6 +12,7 @@ import numpy as np
 from apex_runtime.backends.session import Session
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.parity.align import align
+from apex_runtime.parity.suppression import Kept, Slack, explain_suppression
 from apex_runtime.parity.tolerance import Tolerance
 from apex_train.export.structure import ExportError
 
@@ -37,14 +38,18 @@ def check_agreement(
     """
     rng = np.random.default_rng(0)
     pool = [*(_random_image(rng, info) for _ in range(2)), *images]
-    worst = dict.fromkeys((*LIMITS, "labels"), 0.0)
+    worst, compared = dict.fromkeys((*LIMITS, "labels"), 0.0), False
     for batch in (np.stack(pool[start : start + size]) for size in (1, 2) for start in range(0, len(pool) - size + 1, size)):
         for tiles in budgets(info.tiles.count):
             bonus = _forced(rng, len(batch), tiles, info.tiles.count)
             wanted, got = (side.run(batch, tiles, bonus) for side in (reference, candidate))
             where = f"at K = {tiles}, batch {len(batch)}"
-            for name, difference in _compare(wanted, got, bonus, where).items():
+            found = _compare(wanted, got, bonus, info, where)
+            compared |= "scores" in found
+            for name, difference in found.items():
                 worst[name] = max(worst[name], difference)
+    if not compared:
+        raise ExportError("agreement", "nothing was detected in any image, so nothing was compared: give --check-images")
     return worst
 
 
@@ -71,7 +76,9 @@ def _forced(rng: np.random.Generator, batch: int, tiles: int, count: int) -> np.
     return bonus
 
 
-def _compare(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], bonus: np.ndarray, where: str) -> dict[str, float]:
+def _compare(
+    wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], bonus: np.ndarray, info: ModelInfo, where: str
+) -> dict[str, float]:
     for name, reference in wanted.items():
         if got[name].shape != reference.shape or got[name].dtype != reference.dtype:
             raise ExportError(
@@ -87,21 +94,41 @@ def _compare(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], bonus: n
         raise ExportError("agreement", f"tile_bonus did not force the tiles {where}")
     result = {name: _difference(name, wanted[name], got[name], where) for name in ("mask_prototypes", "utilities")}
     for image in range(len(bonus)):
-        for name, difference in _compare_detections(wanted, got, image, where).items():
+        for name, difference in _compare_detections(wanted, got, image, info, where).items():
             result[name] = max(result.get(name, 0.0), difference)
     return result
 
 
-def _compare_detections(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], image: int, where: str) -> dict[str, float]:
+def _compare_detections(
+    wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], image: int, info: ModelInfo, where: str
+) -> dict[str, float]:
+    """Differences of the aligned rows of one image; none when NMS left nothing on either side."""
     reference, candidate = ((item["candidate_ids"][image], item["scores"][image]) for item in (wanted, got))
     pairs = align(*reference, *candidate, SCORE)
-    if pairs.problems or pairs.missing or len(pairs.reference_rows) == 0:
+    if info.decode == "nms":
+        pairs = explain_suppression(pairs, Kept.of(wanted, image), Kept.of(got, image), Slack(SCORE, LIMITS["boxes"]), info)
+    _check_padding({name: got[name][image] for name in (*ALIGNED, "candidate_ids")}, info, where)
+    if pairs.problems or pairs.missing or (len(pairs.reference_rows) == 0 and info.decode == "topk"):
         problem = "; ".join(pairs.problems) or f"{pairs.missing} detections have no partner"
         raise ExportError("agreement", f"{problem} {where}")
     if (np.diff(got["scores"][image]) > 0).any():
         raise ExportError("agreement", f"scores do not descend {where}")
+    if len(pairs.reference_rows) == 0:
+        return {}
     rows = {name: (wanted[name][image][pairs.reference_rows], got[name][image][pairs.candidate_rows]) for name in ALIGNED}
     return {name: _difference(name, *both, where) for name, both in rows.items()}
+
+
+def _check_padding(rows: dict[str, np.ndarray], info: ModelInfo, where: str) -> None:
+    """Empty places come last, are all 0 and -1, and exist only behind NMS."""
+    empty = rows["candidate_ids"] < 0
+    if info.decode == "topk" and empty.any():
+        raise ExportError(
+            "agreement", f"candidate_ids holds {rows['candidate_ids'].min()}, and without NMS no place is empty, {where}"
+        )
+    clean = all((rows[name][empty] == (-1 if name in ("labels", "candidate_ids") else 0)).all() for name in rows)
+    if not clean or (np.diff(empty.astype(np.int8)) < 0).any():
+        raise ExportError("agreement", f"empty places are not all at the end, 0 and -1, {where}")
 
 
 def _difference(name: str, wanted: np.ndarray, got: np.ndarray, where: str) -> float:

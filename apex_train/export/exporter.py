@@ -16,7 +16,7 @@ import onnx
 
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.errors import UsageError
-from apex_runtime.model_info import Gflops
+from apex_runtime.model_info import Decode, Gflops
 from apex_train.export.agreement import budgets, check_agreement
 from apex_train.export.structure import check_structure
 from apex_train.export.trace import tool_versions, trace_detector
@@ -34,6 +34,7 @@ class ExportReport:
     height: int
     width: int
     tiles: int
+    decode: Decode
     budgets: tuple[int, ...]
     gflops: Gflops
     functions: dict[str, int]
@@ -52,11 +53,13 @@ def export_onnx(
     path: str | Path,
     checkpoint_sha256: str = "",
     images: Sequence[np.ndarray] = (),
+    decode: Decode = "topk",
 ) -> ExportReport:
     """Write ``model`` for inputs of ``size`` (height, width) to ``path`` when every post-condition holds.
 
-    ``images``: uint8 [H,W,3] of that size, checked beside random ones. Raises UsageError for a size that does not fit the tile
-    or a folder that is not there, ExportError for a broken post-condition; in both cases nothing is written.
+    ``images``: uint8 [H,W,3] of that size, checked beside random ones. ``decode``: how the graph ends.
+    Raises UsageError for a size that does not fit the tile or a folder that is not there, ExportError for a broken
+    post-condition; in both cases nothing is written.
     """
     started = time.perf_counter()
     path = Path(path)
@@ -65,15 +68,15 @@ def export_onnx(
     if path.is_dir():
         raise UsageError(f"-o {path}: is a folder.", f"Name a file, for example {path / 'model.onnx'}.", path=path)
     try:
-        info = model_info(model, *size, checkpoint_sha256, tool_versions())
+        info = model_info(model, *size, checkpoint_sha256, tool_versions(), decode)
     except ValueError as error:
         raise UsageError(f"--size {size[0]}x{size[1]}: {error}.", f"Use multiples of {model.config.tile}.") from error
     traced = trace_detector(model, info)
-    check_structure(traced)
+    check_structure(traced, decode)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / "model.onnx"
         onnx.save(traced, draft)
-        worst = check_agreement(TorchSession(model, *size), OrtSession(draft), info, images)
+        worst = check_agreement(TorchSession(model, *size, decode=decode), OrtSession(draft), info, images)
         os.replace(draft, path)
     calls = Counter(node.op_type for node in traced.graph.node if node.domain)
     return ExportReport(
@@ -82,6 +85,7 @@ def export_onnx(
         height=size[0],
         width=size[1],
         tiles=info.tiles.count,
+        decode=decode,
         budgets=budgets(info.tiles.count),
         gflops=info.gflops,
         functions=dict(calls),

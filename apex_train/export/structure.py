@@ -8,13 +8,14 @@ import onnx
 
 from apex_plugins.spec import DOMAIN
 from apex_runtime.errors import ModelError
-from apex_runtime.model_info import INPUT_NAMES, OUTPUT_NAMES
+from apex_runtime.model_info import INPUT_NAMES, OUTPUT_NAMES, Decode
 from apex_train.export.ops import load_ops
 from apex_train.export.trace import SCOPE_KEY
 
 # They break CUDA graphs, TensorRT shape tensors or the RTX builder (DESIGN rule 4).
 FORBIDDEN_OPS = frozenset({"NonZero", "If", "Loop", "Unique", "Compress", "NonMaxSuppression", "RoiAlign"})
 REQUIRED_FUNCTIONS = ("TilePack", "TileSSMScan", "TileUnpackFusion")
+NMS_FUNCTION = "DecodeNMS"
 
 
 class ExportError(ModelError):
@@ -25,12 +26,13 @@ class ExportError(ModelError):
         super().__init__(f"export stopped: post-condition '{condition}' failed: {detail}.", remedy, code=condition)
 
 
-def check_structure(model: onnx.ModelProto) -> None:
-    """Raises ExportError for the first post-condition that does not hold."""
+def check_structure(model: onnx.ModelProto, decode: Decode = "topk") -> None:
+    """Raises ExportError for the first post-condition that does not hold. ``decode``: how the graph is meant to end."""
     _check_valid(model)
     _check_names(model)
-    _check_functions(model)
+    _check_functions(model, decode)
     _check_ops(model)
+    _check_scans(model, decode)
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -67,14 +69,15 @@ def _check_names(model: onnx.ModelProto) -> None:
             raise ExportError("names", f"the {kind} are {', '.join(found)}, expected {', '.join(wanted)}")
 
 
-def _check_functions(model: onnx.ModelProto) -> None:
+def _check_functions(model: onnx.ModelProto, decode: Decode) -> None:
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     known = {op.spec.name: op.spec for op in load_ops().values()}
     calls = [node for node in model.graph.node if node.domain == DOMAIN]
     missing = {node.op_type for node in calls} - present
     if missing:
         raise ExportError("functions", f"no body for {', '.join(sorted(missing))}")
-    absent = set(REQUIRED_FUNCTIONS) - {node.op_type for node in calls}
+    wanted = {*REQUIRED_FUNCTIONS, NMS_FUNCTION} if decode == "nms" else set(REQUIRED_FUNCTIONS)
+    absent = wanted - {node.op_type for node in calls}
     if absent:
         raise ExportError("functions", f"the graph does not call {', '.join(sorted(absent))}")
     for node in calls:
@@ -92,3 +95,13 @@ def _check_ops(model: onnx.ModelProto) -> None:
         raise ExportError("folded_norms", "a batch norm was not folded into its convolution")
     if not any(prop.key == SCOPE_KEY for node in model.graph.node for prop in node.metadata_props):
         raise ExportError("scopes", "the nodes do not say which module they come from")
+
+
+def _check_scans(model: onnx.ModelProto, decode: Decode) -> None:
+    """One Scan, in the body of DecodeNMS, where a sequential greedy pass is the meaning of the op (DESIGN rule 12); no other."""
+    bodies = {"the graph": model.graph.node} | {function.name: function.node for function in model.functions}
+    found = {where: count for where, nodes in bodies.items() if (count := sum(n.op_type == "Scan" for n in _walk(nodes)))}
+    allowed = {NMS_FUNCTION: 1} if decode == "nms" else {}
+    if found != allowed:
+        shown = ", ".join(f"{count} in {where}" for where, count in found.items()) or "none"
+        raise ExportError("scans", f"Scan nodes: {shown}; with --decode {decode} there must be {sum(allowed.values())}")

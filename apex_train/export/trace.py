@@ -35,8 +35,8 @@ def tool_versions() -> dict[str, str]:
 
 
 def trace_detector(model: ApexDetector, info: ModelInfo) -> onnx.ModelProto:
-    """The ONNX model of ``model`` at the size of ``info``: dynamic batch, run-time K, functions attached, metadata written."""
-    wrapped = DeployedDetector(copy.deepcopy(model).float().cpu())
+    """The ONNX model of ``model`` as ``info`` describes it: dynamic batch, run-time K, functions attached, metadata written."""
+    wrapped = DeployedDetector(copy.deepcopy(model).float().cpu(), info.decode)
     size, count = info.input, info.tiles.count
     images = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from apex_plugins.decode_nms.torch_op import decode_boxes
 from apex_plugins.tile_pack.torch_op import tile_pack
 from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
 from apex_runtime.routing.hilbert import hilbert_rank
 from apex_train.model.config import STRIDES, ModelConfig
 from apex_train.model.foveal import FovealStream, FusionGate, TileContext
-from apex_train.model.heads import LevelHead, Neck, PrototypeHead, anchor_grid
+from apex_train.model.heads import LevelHead, Neck, PrototypeHead
 from apex_train.model.peripheral import PeripheralStream
 from apex_train.model.router import Router, select_tiles, selection_key
 
@@ -122,24 +121,3 @@ def chosen_cells(map_BChw: Tensor, ids_BK: Tensor, cells: int) -> Tensor:
     first_BK = (ids_BK // cols) * (cells * w) + (ids_BK % cols) * cells
     index = (first_BK[:, :, None] + within).reshape(b, 1, -1).expand(b, c, -1)  # only what was chosen: the map is not rearranged
     return map_BChw.flatten(2).gather(2, index).view(b, c, k, cells, cells).transpose(1, 2)
-
-
-def top_detections(heads: HeadOutputs, height: int, width: int, limit: int) -> dict[str, Tensor]:
-    """The deployed end of the graph: the ``limit`` best one-to-one candidates of every image, best first, no NMS.
-
-    Returns boxes [B,M,4] xyxy in input pixels, scores [B,M], labels, candidate_ids, mask_coefficients [B,M,P], mask_prototypes.
-    """
-    centres_A2, strides_A = (item.to(heads.one.device) for item in anchor_grid(height, width))
-    best, labels_BA = heads.one.float().max(dim=-1)
-    best = torch.sigmoid(best)  # before the TopK: some sigmoid kernels are not monotone to the last bit, and scores must descend
-    scores_BM, candidates_BM = torch.topk(best, min(limit, best.shape[1]), dim=1)
-    ltrb_BM4 = torch.gather(heads.ltrb, 1, candidates_BM[..., None].expand(-1, -1, 4))
-    coefficients = torch.gather(heads.coefficients, 1, candidates_BM[..., None].expand(-1, -1, heads.coefficients.shape[2]))
-    return {
-        "boxes": decode_boxes(ltrb_BM4, centres_A2[candidates_BM], strides_A[candidates_BM]),
-        "scores": scores_BM,
-        "labels": torch.gather(labels_BA, 1, candidates_BM),
-        "mask_coefficients": coefficients.float(),
-        "mask_prototypes": heads.prototypes.float(),
-        "candidate_ids": candidates_BM,
-    }

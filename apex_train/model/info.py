@@ -5,15 +5,23 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from apex_runtime.model_info import Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
+from apex_runtime.model_info import Decode, Gflops, InputInfo, MaskInfo, ModelInfo, Preprocessing, TileInfo
 from apex_train.model.config import MASK_STRIDE, STRIDES
 from apex_train.model.detector import PIXEL_MEAN, PIXEL_STD, ApexDetector
 
 
 def model_info(
-    model: ApexDetector, height: int, width: int, checkpoint_sha256: str = "", tools: dict[str, str] | None = None
+    model: ApexDetector,
+    height: int,
+    width: int,
+    checkpoint_sha256: str = "",
+    tools: dict[str, str] | None = None,
+    decode: Decode = "topk",
 ) -> ModelInfo:
-    """Describe ``model`` for inputs of height x width. Raises ValueError when the sides are not multiples of the tile."""
+    """Describe ``model`` for inputs of height x width, decoded by ``decode``.
+
+    Raises ValueError when the sides are not multiples of the tile.
+    """
     config = model.config
     rows, cols = config.grid(height, width)
     return ModelInfo(
@@ -23,6 +31,7 @@ def model_info(
         tiles=TileInfo(tile=config.tile, halo=config.halo, rows=rows, cols=cols),
         mask=MaskInfo(channels=config.prototypes, stride=MASK_STRIDE),
         max_detections=min(config.max_detections, sum((height // s) * (width // s) for s in STRIDES)),
+        decode=decode,
         gflops=count_gflops(model, height, width),
         model=config.model_dump(mode="json"),
         checkpoint_sha256=checkpoint_sha256,

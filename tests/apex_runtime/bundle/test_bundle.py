@@ -227,17 +227,17 @@ def test_checkpoints_go_through_the_entry_point(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"weights")
     seen: list[object] = []
 
-    def opener(given: Path, size: object, threads: object) -> SimpleNamespace:
-        seen.append((given, size, threads))
+    def opener(given: Path, size: object, threads: object, decode: object) -> SimpleNamespace:
+        seen.append((given, size, threads, decode))
         return SimpleNamespace(name="torch", info=tiny_info())
 
     monkeypatch.setattr(
         loading, "entry_points", lambda group: [SimpleNamespace(load=lambda: opener)] if group == "apex_x.checkpoint" else []
     )
-    opened = open_engine(path, threads=2, size=(64, 96))
+    opened = open_engine(path, threads=2, size=(64, 96), decode="nms")
     assert opened.executed == "torch"
     assert opened.digest == hashlib.sha256(b"weights").hexdigest()
-    assert seen == [(path, (64, 96), 2)]
+    assert seen == [(path, (64, 96), 2, "nms")]
 
 
 def test_checkpoints_without_the_training_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

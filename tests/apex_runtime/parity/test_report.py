@@ -50,7 +50,7 @@ def opened(fake: type, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, objec
     def spoil(outputs: dict) -> None:
         outputs["scores"][0, 0] = np.nan
 
-    def open_session(path: Path, threads: int | None = None, size: tuple[int, int] | None = None):
+    def open_session(path: Path, threads: int | None = None, size: tuple[int, int] | None = None, decode: str = "topk"):
         log.append((Path(path).name, size))
         if Path(path).name == "broken.onnx":
             raise ModelError(f"{path}: damaged.", "Export it again.", code="model_load_failed")

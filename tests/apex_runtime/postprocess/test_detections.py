@@ -64,3 +64,19 @@ def test_an_unknown_label_is_an_error() -> None:
     raw["labels"][2] = 2
     with pytest.raises(BackendError, match="labels"):
         detections_of_image(raw, LETTERBOX, INFO)
+
+
+def test_empty_places_behind_nms() -> None:
+    raw = outputs()
+    raw["labels"][3], raw["scores"][3], raw["boxes"][3] = -1, 0, 0
+    info = INFO.model_copy(update={"decode": "nms"})
+    for min_score in (0.0, 0.001):
+        assert detections_of_image(raw, LETTERBOX, info, min_score=min_score).category_ids.tolist() == [17, 3]
+    raw["boxes"][3] = 8  # even if the box were not empty
+    raw["boxes"][3, 2:] = 12
+    assert len(detections_of_image(raw, LETTERBOX, info, min_score=0.0)) == 2
+    with pytest.raises(BackendError, match="labels"):
+        detections_of_image(raw, LETTERBOX, INFO)  # without NMS no place is empty
+    raw["scores"][3] = 0.1
+    with pytest.raises(BackendError, match="labels"):
+        detections_of_image(raw, LETTERBOX, info)

@@ -14,7 +14,8 @@ from apex_runtime.routing.hilbert import hilbert_rank
 from apex_runtime.routing.selection import select_tiles as select_numpy
 from apex_runtime.routing.selection import selection_keys
 from apex_train.model.config import MASK_STRIDE, ModelConfig
-from apex_train.model.detector import ApexDetector, chosen_cells, top_detections
+from apex_train.model.decode import top_detections
+from apex_train.model.detector import ApexDetector, chosen_cells
 from apex_train.model.heads import anchor_grid
 from apex_train.model.info import count_gflops, model_info
 from apex_train.model.router import select_tiles, selection_key
