@@ -109,12 +109,12 @@ def _train(
     console = Console(stderr=as_json)
     trainer = Trainer(run, train, val, output, console)
     if init is not None and not resume:
-        console.print(f"weights of {init}: {trainer.initialise(init)}", highlight=False)
+        console.print(f"weights of {init}: {trainer.initialise(init)}", highlight=False, soft_wrap=True)
     if resume:
         trainer.resume(output / "last.pt")
-        console.print(f"resumed at epoch {trainer.epoch}, step {trainer.step}", highlight=False)
+        console.print(f"resumed at epoch {trainer.epoch}, step {trainer.step}", highlight=False, soft_wrap=True)
     if val is None:
-        console.print("no val split: nothing is measured, best.pt is the newest epoch", highlight=False)
+        console.print("no val split: nothing is measured, best.pt is the newest epoch", highlight=False, soft_wrap=True)
     last = trainer.fit(stop_after_epoch)
-    console.print(f"done: {output / 'best.pt'}, {output / 'last.pt'}, {output / 'log.jsonl'}", highlight=False)
+    console.print(f"done: {output / 'best.pt'}, {output / 'last.pt'}, {output / 'log.jsonl'}", highlight=False, soft_wrap=True)
     return last

@@ -45,4 +45,4 @@ class TrainingProgress:
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)

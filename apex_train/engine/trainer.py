@@ -155,7 +155,7 @@ class Trainer:
         self.bad_steps += 1
         self.bad_in_a_row += 1
         named = ", ".join(broken) or "gradient"
-        self.console.print(f"step {self.step}: not finite: {named}; step left out ({self.bad_steps} so far)")
+        self.console.print(f"step {self.step}: not finite: {named}; step left out ({self.bad_steps} so far)", soft_wrap=True)
         if self.bad_in_a_row >= self.config.train.bad_steps:
             raise TrainingError(
                 f"{self.bad_in_a_row} steps in a row were not finite ({named}).",
