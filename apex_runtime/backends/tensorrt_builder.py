@@ -20,8 +20,8 @@ from apex_runtime.model_info import ModelInfo
 
 DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
 
-# (compute capability, what the builder is at, steps done, steps in all)
-Progress = Callable[[int, str, int, int], None]
+# (compute capability, what the builder is at, steps done, steps in all); False cancels. An exception cannot: the builder is C++.
+Progress = Callable[[int, str, int, int], bool]
 Log = Callable[[str], None]
 
 
@@ -80,7 +80,10 @@ def build_plans(
     progress: Progress | None = None,
     log: Log | None = None,
 ) -> list[Plan]:
-    """One plan per compute capability, in the order asked. Raises BackendError with the parser's or builder's own words."""
+    """One plan per compute capability, in the order asked.
+
+    Raises BackendError with the parser's or builder's own words, KeyboardInterrupt when ``progress`` cancels.
+    """
     trt = load_flavour(flavour)
     targets = _targets(trt, flavour, capabilities)
     logger = _make_logger(trt, log)
@@ -143,6 +146,8 @@ def _build_one(
     if monitor is not None:
         config.progress_monitor = monitor
     memory = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.cancelled:
+        raise KeyboardInterrupt
     if memory is None:
         raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: no plan for sm_{number}: {_reasons(logger)}")
     return bytes(memory)
@@ -199,25 +204,32 @@ def _make_logger(trt: ModuleType, log: Log | None) -> Any:
 
 
 def _make_monitor(trt: ModuleType, number: int, progress: Progress) -> Any:
-    """Follows the outermost phases; the builder's inner phases would make the bar jump."""
+    """Follows the outermost phase, whose steps make an even bar, and asks at every inner step whether to go on."""
 
     class Following(trt.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, int] = {}
+            self.outermost = ""
+            self.done = self.steps = 0
+            self.cancelled = False
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             if parent is None:
-                self.phases[name] = steps
-                progress(number, name, 0, steps)
+                self.outermost, self.done, self.steps = name, 0, steps
+                self.report()
 
         def step_complete(self, name: str, step: int) -> bool:
-            if name in self.phases:
-                progress(number, name, step + 1, self.phases[name])
-            return True
+            if name == self.outermost:
+                self.done = step + 1
+            return self.report()
 
         def phase_finish(self, name: str) -> None:
-            if name in self.phases:
-                progress(number, name, self.phases[name], self.phases[name])
+            if name == self.outermost:
+                self.done = self.steps
+                self.report()
+
+        def report(self) -> bool:
+            self.cancelled = self.cancelled or not progress(number, self.outermost, self.done, self.steps)
+            return not self.cancelled
 
     return Following()

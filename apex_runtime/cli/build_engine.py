@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import json_option, not_empty, split_integers
 from apex_runtime.errors import UsageError
 
@@ -97,27 +98,40 @@ def build_engine(
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar per plan on a terminal, a line per plan elsewhere; on standard error."""
+    """A bar per plan on a terminal, a line per plan elsewhere; on standard error. Ctrl-C ends the build without a trace."""
+    with interruptible("interrupted: leaving at the builder's next step") as stop, _display() as show:
+
+        def progress(capability: int, _stage: str, done: int, total: int) -> bool:
+            show(capability, done, total)
+            return not stop.is_set()
+
+        yield progress
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[int, int, int], None]]:
+    """Shows (compute capability, steps done, steps in all)."""
+    tasks: dict[int, Any] = {}
     if not sys.stderr.isatty():
-        yield _line
+
+        def announce(capability: int, _done: int, _total: int) -> None:
+            if capability not in tasks:
+                tasks[capability] = True
+                click.echo(f"building {_plan_name(capability)}", err=True)
+
+        yield announce
         return
     from rich.console import Console
     from rich.progress import Progress as Bars
 
     with Bars(console=Console(stderr=True)) as bars:
-        tasks: dict[int, object] = {}
 
-        def show(capability: int, _stage: str, done: int, total: int) -> None:
+        def show(capability: int, done: int, total: int) -> None:
             if capability not in tasks:
                 tasks[capability] = bars.add_task(_plan_name(capability), total=total)
-            bars.update(tasks[capability], completed=done)  # type: ignore[arg-type]
+            bars.update(tasks[capability], completed=done)
 
         yield show
-
-
-def _line(capability: int, _stage: str, done: int, total: int) -> None:
-    if done == 0:
-        click.echo(f"building {_plan_name(capability)}", err=True)
 
 
 def _plan_name(capability: int) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import engine_options, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.data.sources import SourceItem
     from apex_runtime.pipeline.stages import RunOptions
+
+_ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 
 
 @click.command()
@@ -133,27 +132,8 @@ def _run(
     from apex_runtime.pipeline.runner import Run
 
     folder = OutputFolder(output, predictor.info.classes, predictor.info.max_detections)
-    with counter(len(items), "infer") as progress, _interruptible() as stop:
+    with counter(len(items), "infer") as progress, interruptible(_ON_INTERRUPT) as stop:
         return Run(predictor, items, folder, options, stop, progress).execute(settings, facts, resume)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) asks the run to end after its batch; the second ends the program."""
-    stop = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        click.echo("interrupted: finishing the batch; once more to leave at once", err=True)
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _report(summary: dict[str, Any], output: Path) -> str:

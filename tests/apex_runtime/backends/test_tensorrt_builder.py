@@ -159,9 +159,12 @@ def test_the_profile_of_a_single_tile(model: OnnxFile) -> None:
 @needs_rtx
 def test_tensorrt_for_rtx_builds_plans_here(model: OnnxFile) -> None:
     seen: list[tuple[int, int, int]] = []
-    plans = build_plans(
-        model, "tensorrt-rtx", [75, 89], max_batch=2, progress=lambda cc, _stage, done, total: seen.append((cc, done, total))
-    )
+
+    def progress(capability: int, _stage: str, done: int, total: int) -> bool:
+        seen.append((capability, done, total))
+        return True
+
+    plans = build_plans(model, "tensorrt-rtx", [75, 89], max_batch=2, progress=progress)
     assert [plan.compute_capability for plan in plans] == [75, 89]
     assert all(len(plan.data) > 10_000 for plan in plans)
     assert plans[0].data != plans[1].data
@@ -188,3 +191,17 @@ def test_an_unknown_target_is_refused_with_the_known_ones(model: OnnxFile) -> No
     with pytest.raises(BackendError) as caught:
         build_plans(model, "tensorrt-rtx", [90])
     assert "75" in caught.value.remedy
+
+
+@needs_rtx
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_build_can_be_cancelled_between_any_two_steps(model: OnnxFile, steps: int) -> None:
+    calls: list[int] = []
+
+    def progress(capability: int, *_rest: object) -> bool:
+        calls.append(capability)
+        return len(calls) <= steps
+
+    with pytest.raises(KeyboardInterrupt):
+        build_plans(model, "tensorrt-rtx", [86, 89], progress=progress)
+    assert set(calls) == {86}, "the second plan is not begun"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from apex_runtime.backends import capabilities
 from apex_runtime.backends.capabilities import BACKENDS
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
+)
 
 
 def test_build_for_the_cpu_prints_what_it_made(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -19,10 +27,7 @@ def test_build_for_the_cpu_prints_what_it_made(apex_rt, tiny_onnx: Path, tmp_pat
     assert json.loads(ran.out)["manifest"]["backend"] == "ort-cpu"
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
-    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
-)
+@needs_rtx
 def test_build_for_rtx_on_a_machine_without_a_gpu(apex_rt, validate, tiny_onnx: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     ran = apex_rt(
@@ -50,6 +55,23 @@ def test_build_for_rtx_on_a_machine_without_a_gpu(apex_rt, validate, tiny_onnx: 
         "plan.sm89",
     }
     assert "sm_86" in ran.err
+
+
+@needs_rtx
+def test_ctrl_c_ends_a_build_and_leaves_nothing(tiny_onnx: Path, tmp_path: Path) -> None:
+    """The builder is C++ and would swallow a KeyboardInterrupt."""
+    capabilities_asked = "75,80,86,89,120,121"
+    command = [sys.executable, "-m", "apex_runtime.cli.main", "build-engine", str(tiny_onnx), "--backend", "tensorrt-rtx"]
+    process = subprocess.Popen(
+        [*command, "--compute-capability", capabilities_asked, "-o", str(tmp_path / "b")], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert "sm_75" in first and process.wait(120) == 1
+    assert "interrupted" in rest and "Traceback" not in rest and "sm_121" not in rest
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_build_for_rtx_without_the_wheels(apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
