@@ -34,7 +34,7 @@ def replaced(text: str) -> str:
 def table() -> str:
     """Accuracy on the test split and latency at two sizes, in Markdown."""
     accuracy, small, large = (_read(name) for name in ("nuclei-nano", "latency-512", "latency-1024"))
-    lines = ["| budget | mask AP (95 %) | AP50 | ms at 512 x 512 | ms at 1024 x 1024 |", "|---|---|---|---|---|"]
+    lines = ["| budget | mask AP at 512 x 512 (95 %) | AP50 | ms at 512 x 512 | ms at 1024 x 1024 |", "|---|---|---|---|---|"]
     for label, row in accuracy["rows"].items():
         low, high = (100 * bound for bound in row["interval_segm"])
         name = "all tiles" if label == "1.0" else f"{100 * float(label):g} % of the tiles" if label[0].isdigit() else label
