@@ -60,7 +60,7 @@ def read_points(accuracy: dict, latency: dict) -> tuple[list[Point], int]:
 
 def draw(points: list[Point], tiles: int, source: str) -> str:
     """The SVG text."""
-    right = 1.1 * max(point.milliseconds for point in points)
+    right = 1.25 * max(point.milliseconds for point in points)
     bottom, top = 5 * int(min(p.low for p in points) // 5), 5 * (int(max(p.high for p in points) // 5) + 1)
 
     def x(value: float) -> float:
