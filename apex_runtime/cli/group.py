@@ -8,11 +8,29 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from apex_runtime.errors import ApexError
+
+HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+EXIT_CODES = "Exit codes: 0 done; 1 the answer is no, or some inputs failed; 2 wrong usage."
+
+
+def version_option(program: str) -> Callable[[Any], Any]:
+    """``--version`` of a program of this distribution; the metadata is read only when it is asked for."""
+
+    def show(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+        if not wanted or ctx.resilient_parsing:
+            return
+        from importlib.metadata import version
+
+        click.echo(f"{program} {version('apex-x')}")
+        ctx.exit()
+
+    return click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version.")
 
 
 class ShownError(click.ClickException):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from apex_runtime.cli.group import LazyGroup
+from apex_runtime.cli.group import EXIT_CODES, HELP_OPTIONS, LazyGroup, version_option
 
 COMMANDS = {
     "build-engine": ("apex_runtime.cli.build_engine:build_engine", "Build an engine bundle from an exported model."),
@@ -15,22 +15,13 @@ COMMANDS = {
 }
 
 
-def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if not value or ctx.resilient_parsing:
-        return
-    from importlib.metadata import version
-
-    click.echo(f"apex-rt {version('apex-x')}")
-    ctx.exit()
-
-
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 1 the answer is no, or some inputs failed; 2 wrong usage.",
+    context_settings=HELP_OPTIONS,
+    epilog=EXIT_CODES,
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version.")
+@version_option("apex-rt")
 def main() -> None:
     """Detection and instance segmentation of large images under a compute budget.
 

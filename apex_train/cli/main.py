@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from apex_runtime.cli.group import LazyGroup
+from apex_runtime.cli.group import EXIT_CODES, HELP_OPTIONS, LazyGroup, version_option
 
 COMMANDS = {
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
@@ -13,22 +13,13 @@ COMMANDS = {
 }
 
 
-def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if not value or ctx.resilient_parsing:
-        return
-    from importlib.metadata import version
-
-    click.echo(f"apex-train {version('apex-x')}")
-    ctx.exit()
-
-
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done; 1 the answer is no, or some inputs failed; 2 wrong usage.",
+    context_settings=HELP_OPTIONS,
+    epilog=EXIT_CODES,
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version.")
+@version_option("apex-train")
 def main() -> None:
     """Train the detector whose engine takes the budget as an input, and export it.
 
