@@ -7,6 +7,7 @@ A file holds ``format_version``, ``model_config``, ``model`` (the averaged weigh
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from dataclasses import dataclass
@@ -57,11 +58,19 @@ def save_checkpoint(path: Path, model: nn.Module, config: ModelConfig, training:
     }
     if training is not None:
         content["training"] = training
+    # Through memory, not into the file: torch's zip writer hides a full disk or a Ctrl-C behind an error of its own.
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    write_atomically(path, memory.getbuffer())
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file in one step; its folder is made when it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
@@ -88,9 +97,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen types, down to KeyError, for files that are not its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Its text is not shown: it advises to load the file as a pickle, which would run whatever is in it.
         raise ModelError(
-            f"{path}: cannot be read as a checkpoint ({reason}).", "Give a .pt file written by apex-train fit.", path=path
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}).",
+            "Give a .pt file of tensors, such as apex-train fit writes.",
+            path=path,
         ) from error
     if not isinstance(content, dict):
         raise ModelError(

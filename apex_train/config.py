@@ -6,14 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from apex_runtime.errors import ConfigError
+from apex_runtime.model_info import Category
 from apex_train.model.config import STRIDES, ModelConfig
+
+MIN_CROP = 64
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_switch_is_no_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would read ``true`` as 1
+            raise ValueError("expected a value, not true or false")
+        return value
 
 
 class ModelSection(_Section):
@@ -89,7 +99,7 @@ class TrainSection(_Section):
     ema_decay: float = Field(default=0.999, gt=0, lt=1)
     evaluate_every: int = Field(default=5, ge=1)
     workers: int = Field(default=1, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     amp: Literal["off", "bf16"] = "off"
     bad_steps: int = Field(default=20, ge=1)
 
@@ -105,6 +115,13 @@ class FitConfig(_Section):
 
     @model_validator(mode="after")
     def _sides_fit_the_tiles(self) -> FitConfig:
+        try:
+            self.network((Category(id=1, name="any"),))  # the network's own rules, asked before anything is built
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"model.{'.'.join(str(part) for part in first['loc']) or 'section'}: {first['msg']}") from error
+        if self.train.crop < MIN_CROP:
+            raise ValueError(f"train.crop {self.train.crop} is below {MIN_CROP}: batch norm needs several cells at stride 32")
         for name, side in (("train.size", self.train.size), ("train.crop", self.train.crop)):
             if side <= 0 or side % self.model.tile or side % STRIDES[-1]:
                 raise ValueError(f"{name} {side} is not a multiple of model.tile {self.model.tile}")
@@ -151,7 +168,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, key = dotted.split(".")
     for section in sections:
-        raw = raw.setdefault(section, {})
+        if raw.get(section) is None:  # absent, or an empty section of the file
+            raw[section] = {}
+        raw = raw[section]
         if not isinstance(raw, dict):
             raise ConfigError(f"{dotted}: {section} is not a section.", "Use section.key=value.")
     raw[key] = value

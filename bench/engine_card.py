@@ -33,7 +33,7 @@ a CPU.
 
 {commands}
 
-`train.yaml` holds every value of that run.
+`train-1.yaml`, `train-2.yaml`, ... hold every value of these runs.
 
 ## Figures on the test split
 

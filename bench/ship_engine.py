@@ -1,6 +1,6 @@
 """From a finished run to a shipped engine: weights without optimiser, one ONNX file, a bundle, figures on the test split, a card.
 
-    python bench/ship_engine.py RUN --data DIR --name nuclei-nano --size 512 --split test
+    python bench/ship_engine.py RUN --earlier RUN --data DIR --name nuclei-nano --trained-at COMMIT --command COMMAND
 
 Every figure of the card is computed here and also written to bench/evidence/NAME.json.
 """
@@ -33,13 +33,18 @@ BUDGETS = (1.0, 0.75, 0.5, 0.25, 0.125)
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--earlier", multiple=True, type=click.Path(exists=True, path_type=Path), help="Runs this one was started from, in order."
+)
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True)
 @click.option("--size", default=512, show_default=True)
 @click.option("--split", default="test", show_default=True)
 @click.option("--trained-at", required=True, help="Commit of the training run.")
 @click.option("--command", "commands", multiple=True, required=True, help="Command of the training run; repeatable, in order.")
-def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: str, commands: tuple[str, ...]) -> None:
+def main(
+    run: Path, earlier: tuple[Path, ...], data: Path, name: str, size: int, split: str, trained_at: str, commands: tuple[str, ...]
+) -> None:
     """Write engines/NAME and its evidence."""
     folder = ROOT / "engines" / name
     model = load_model(run / "best.pt")
@@ -53,7 +58,7 @@ def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: st
     predictors = {str(budget): (Predictor(OrtSession(folder / "model.onnx")), budget) for budget in BUDGETS}
     predictors[PERIPHERAL] = (Predictor(TorchSession(model, size, size, peripheral_only=True)), 1.0)
     rows, gaps = evaluate(predictors, dataset)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    logs = [[json.loads(line) for line in (item / "log.jsonl").read_text().splitlines()] for item in (*earlier, run)]
     evidence = {
         "engine": {
             "name": name,
@@ -66,9 +71,9 @@ def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: st
         "training": {
             "commit": trained_at,
             "commands": list(commands),
-            "epochs": len(log),
-            "seconds": round(sum(line["seconds"] for line in log)),
-            "validation": [line for line in log if "mAP_segm" in line],
+            "epochs": [len(log) for log in logs],
+            "seconds": round(sum(line["seconds"] for log in logs for line in log)),
+            "validation": [[line for line in log if "mAP_segm" in line] for log in logs],
         },
         "data": {"split": split, "images": len(dataset), "annotations_sha256": file_sha256(dataset.annotations)},
         "contract": {"max_detections": detection_limit(dataset.ground_truth()), "min_score": 0.001, "evaluator": "pycocotools"},
@@ -76,7 +81,8 @@ def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: st
         "gaps": gaps,
     }
     write_evidence(ROOT / "bench" / "evidence" / f"{name}.json", evidence)
-    shutil.copyfile(run / "config.yaml", folder / "train.yaml")
+    for number, item in enumerate((*earlier, run), 1):
+        shutil.copyfile(item / "config.yaml", folder / f"train-{number}.yaml")
     shutil.copyfile(checkpoint, folder / "checkpoint.pt")
     (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"]), encoding="utf-8")
     for label, row in rows.items():

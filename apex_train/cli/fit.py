@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.errors import ApexError
+
 if TYPE_CHECKING:
     from apex_runtime.data.coco import CocoDataset
     from apex_train.config import FitConfig
+
+
+class Interrupted(ApexError):
+    """The run was stopped by the user; what is finished is kept."""
 
 
 @click.command()
@@ -48,12 +55,15 @@ def fit(
       apex-train fit --data nuclei/ --output runs/a --resume
       apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
     """
+    from apex_runtime.errors import UsageError
     from apex_train.config import load_config, parse_assignment
 
     overrides = dict(parse_assignment(text) for text in assignments)
     if epochs is not None:
         overrides["train.epochs"] = epochs
     run = load_config(config, overrides)
+    if resume and init is not None:
+        raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
     _check_output(output, resume)
     train, val = _open_data(data)
     last = _train(run, train, val, output, init, resume, stop_after_epoch, threads, as_json)
@@ -79,8 +89,6 @@ def _open_data(data: Path) -> tuple[CocoDataset, CocoDataset | None]:
 
     train = open_split(data, "train")
     val = open_split(data, "val") if (data / "annotations" / "val.json").is_file() else None
-    if len(train) == 0:
-        raise DataError(f"{train.annotations}: no images to train on.", "Give a data set with a filled train split.")
     if val is not None and val.categories != train.categories:
         raise DataError(
             f"{val.annotations}: its categories differ from those of {train.annotations}.", "Use the same list in both."
@@ -102,19 +110,24 @@ def _train(
     import torch
     from rich.console import Console
 
+    from apex_runtime.cli.interrupt import interruptible
     from apex_train.engine.trainer import Trainer
 
     if threads is not None:
         torch.set_num_threads(threads)
     console = Console(stderr=as_json)
     trainer = Trainer(run, train, val, output, console)
-    if init is not None and not resume:
-        console.print(f"weights of {init}: {trainer.initialise(init)}", highlight=False, soft_wrap=True)
+    say = functools.partial(console.print, highlight=False, soft_wrap=True)
+    if init is not None:
+        say(f"weights of {init}: {trainer.initialise(init)}")
     if resume:
         trainer.resume(output / "last.pt")
-        console.print(f"resumed at epoch {trainer.epoch}, step {trainer.step}", highlight=False, soft_wrap=True)
-    if val is None:
-        console.print("no val split: nothing is measured, best.pt is the newest epoch", highlight=False, soft_wrap=True)
-    last = trainer.fit(stop_after_epoch)
-    console.print(f"done: {output / 'best.pt'}, {output / 'last.pt'}, {output / 'log.jsonl'}", highlight=False, soft_wrap=True)
+        say(f"resumed at epoch {trainer.epoch}, step {trainer.step}")
+    if trainer.val_set is None:
+        say("no val split with objects: nothing is measured, best.pt is the newest epoch")
+    with interruptible("stopping after this step; Ctrl-C again to stop at once") as stop:
+        last = trainer.fit(stop_after_epoch, stop)
+    if stop.is_set():
+        raise Interrupted(f"stopped in epoch {trainer.epoch + 1}; {trainer.epoch} are kept.", "Go on with --resume.")
+    say("done: " + ", ".join(str(output / name) for name in ("best.pt", "last.pt", "log.jsonl")))
     return last

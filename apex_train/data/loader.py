@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from apex_runtime.data.coco import CocoDataset
 from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.errors import ApexError
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.sample import Sample
@@ -43,7 +45,7 @@ class Batch:
         return int((self.labels >= 0).sum())
 
 
-class TrainingSet(Dataset[Sample]):
+class TrainingSet(Dataset[Sample | ApexError]):
     """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
 
     def __init__(self, dataset: CocoDataset, config: FitConfig) -> None:
@@ -54,11 +56,15 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | ApexError:
         epoch, index = key
         rng = np.random.default_rng(sample_seed(self.config.train.seed, epoch, index))
         train = self.config.train
-        return augment(self.source(index), train.size, train.crop, self.config.augment, rng)
+        try:
+            source = self.source(index)
+        except ApexError as error:  # as a value: raised in a worker it would reach the user as a traceback in a string
+            return error
+        return augment(source, train.size, train.crop, self.config.augment, rng)
 
     def source(self, index: int) -> Sample:
         """The image as it lies on the disk, crowd regions left out."""
@@ -96,22 +102,29 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader[Batch], EpochSampler]:
+def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader[Batch | ApexError], EpochSampler]:
     """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only
     one."""
     sampler = EpochSampler(len(dataset), config.train.seed)
     workers = config.train.workers
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Batch | ApexError] = DataLoader(
         TrainingSet(dataset, config),  # type: ignore[arg-type]
         batch_size=config.train.batch,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_or_error,
+        generator=torch.Generator().manual_seed(config.train.seed),  # of its own: the run's random state is not touched
         drop_last=len(dataset) >= config.train.batch,
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
     )
     return loader, sampler
+
+
+def collate_or_error(samples: list[Sample | ApexError]) -> Batch | ApexError:
+    """``collate``, or the first error among the samples."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    return collate(good) if len(good) == len(samples) else next(item for item in samples if isinstance(item, ApexError))
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -146,6 +159,7 @@ def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:
     cells[top:bottom, left:right] = cv2.resize(patch * np.uint8(255), area, interpolation=cv2.INTER_AREA)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

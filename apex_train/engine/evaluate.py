@@ -7,10 +7,18 @@ from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 
 
-def pick_metric(dataset: CocoDataset) -> str:
-    """The figure that decides the best epoch, chosen once per run: masks where there are any, boxes otherwise."""
-    has_masks = any(mask is not None for index in range(len(dataset)) for mask in dataset.instances(index).masks)
-    return "mAP_segm" if has_masks else "mAP_bbox"
+def pick_metric(dataset: CocoDataset) -> str | None:
+    """The figure that decides the best epoch, chosen once per run: of masks, else of boxes; None without truth.
+
+    Crowd regions are no truth: evaluation ignores what is found in them.
+    """
+    objects = [dataset.instances(index) for index in range(len(dataset))]
+    if not any((~found.crowd).any() for found in objects):
+        return None
+    with_mask = any(
+        mask is not None and not crowd for found in objects for mask, crowd in zip(found.masks, found.crowd, strict=True)
+    )
+    return "mAP_segm" if with_mask else "mAP_bbox"
 
 
 def evaluate_weights(model: ApexDetector, dataset: CocoDataset, size: int, metric: str) -> dict[str, float]:

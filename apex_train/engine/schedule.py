@@ -29,7 +29,7 @@ def draw_tiles(step: int, total: int, count: int, config: RoutingConfig, rng: np
 def exploration_bonus(images: int, count: int, tiles: int, share: float, rng: np.random.Generator) -> np.ndarray:
     """Bonus float32 [B,N] that forces a few random tiles per image into the choice, so that the router hears about them."""
     bonus = np.zeros((images, count), np.float32)
-    forced = round(share * tiles)
+    forced = max(1, round(share * tiles)) if share > 0 else 0
     if tiles < count and forced:
         for row in bonus:
             row[rng.choice(count, forced, replace=False)] = FORCE

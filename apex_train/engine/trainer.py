@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from torch import Tensor
 
 from apex_runtime.data.coco import CocoDataset
 from apex_runtime.errors import ApexError, UsageError
-from apex_train.checkpoint import load_weights, read_checkpoint, save_checkpoint, state_dict_of
+from apex_train.checkpoint import (
+    FORMAT_VERSION,
+    file_sha256,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    state_dict_of,
+    write_atomically,
+)
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch, training_loader
 from apex_train.engine.average import WeightAverage
@@ -35,7 +45,10 @@ class Trainer:
     """One run: ``train`` set, optional ``val`` set, a folder for what comes out."""
 
     def __init__(self, config: FitConfig, train: CocoDataset, val: CocoDataset | None, output: Path, console: Console) -> None:
-        self.config, self.train_set, self.val_set, self.output, self.console = config, train, val, output, console
+        metric = pick_metric(val) if val is not None else None
+        self.config, self.train_set, self.output, self.console = config, train, output, console
+        self.val_set = val if metric is not None else None  # without an object there is nothing to measure
+        self.metric = metric or ""
         torch.manual_seed(config.train.seed)
         self.model_config = config.network(train.categories)
         self.model = ApexDetector(self.model_config)
@@ -45,7 +58,6 @@ class Trainer:
             _parameter_groups(self.model, config.train.weight_decay), lr=config.train.learning_rate
         )
         self.loader, self.sampler = training_loader(train, config)
-        self.metric = pick_metric(val) if val is not None else ""
         self.epoch, self.step, self.bad_steps, self.bad_in_a_row = 0, 0, 0, 0
         self.best: float | None = None
         self.history: list[dict[str, Any]] = []
@@ -54,6 +66,11 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.config.train.epochs * len(self.loader)
+
+    @property
+    def _warmup(self) -> int:
+        """Steps of warm-up, at most a tenth of a short run."""
+        return min(self.config.train.warmup_steps, self.total_steps // 10)
 
     def initialise(self, checkpoint: Path) -> str:
         """Start from the weights of another run or format; returns what did not fit (a head of another class count, say)."""
@@ -71,9 +88,9 @@ class Trainer:
             raise UsageError(
                 f"{checkpoint}: has no training state to resume.", "Resume from last.pt; use --init for weights alone."
             )
-        if state["fingerprint"] != self.fingerprint():
+        if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != self.fingerprint():
             raise UsageError(
-                f"{checkpoint}: belongs to a run with other data or another configuration.",
+                f"{checkpoint}: belongs to a run with other data, another configuration or another version.",
                 "Give the same --data, configuration and --set values, or start a new run with --init.",
             )
         self.model.load_state_dict(state["raw_model"])
@@ -85,40 +102,55 @@ class Trainer:
         torch.set_rng_state(state["rng"])
 
     def fingerprint(self) -> str:
-        """Hash of what must not change within a run: the configuration and the annotated images."""
-        images = [(record.image_id, record.file_name) for record in self.train_set.records]
-        text = json.dumps([self.config.model_dump(mode="json"), images], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hash of what must not change within a run: the annotations, and every value that changes what is learned."""
+        config = self.config.model_dump(mode="json")
+        for name in ("workers", "evaluate_every", "bad_steps"):
+            del config["train"][name]
+        files = [file_sha256(item.annotations) for item in (self.train_set, self.val_set) if item is not None]
+        return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()
 
-    def fit(self, stop_after_epoch: int | None = None) -> dict[str, Any]:
-        """Train to the end, or to the end of epoch ``stop_after_epoch`` (1-based). Returns the last line of the history."""
+    def fit(self, stop_after_epoch: int | None = None, stop: threading.Event | None = None) -> dict[str, Any]:
+        """Train to the end, or to the end of epoch ``stop_after_epoch`` (1-based). Returns the last line of the history.
+
+        When ``stop`` is set, the epoch in progress is given up after its current step; ``last.pt`` holds the epochs before it.
+        """
         self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "config.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        values = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.output / "config.yaml", values.encode())
         last = min(self.config.train.epochs, stop_after_epoch or self.config.train.epochs)
+        stop = stop or threading.Event()
         with TrainingProgress(self.console, self.total_steps, self.step) as progress:
-            while self.epoch < last:
-                self._epoch(progress)
+            while self.epoch < last and not stop.is_set():
+                self._epoch(progress, stop)
         return self.history[-1] if self.history else {}
 
-    def _epoch(self, progress: TrainingProgress) -> None:
+    def _epoch(self, progress: TrainingProgress, stop: threading.Event) -> None:
         self.sampler.epoch = self.epoch
-        sums: dict[str, float] = {}
+        seen: list[dict[str, float]] = []
         started = time.perf_counter()
         for batch in self.loader:
+            if isinstance(batch, ApexError):  # an image that cannot be read; errors travel from the workers as values
+                raise batch
             terms = self.train_step(batch)
-            for key, value in terms.items():
-                sums[key] = sums.get(key, 0.0) + value
+            if math.isfinite(terms["total"]):
+                seen.append(terms)
             progress.step(f"{self.epoch + 1}/{self.config.train.epochs}", terms["total"], len(batch.images))
+            if stop.is_set():
+                return
         self.epoch += 1
         line: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": round(time.perf_counter() - started, 1)}
-        line |= {key: round(value / len(self.loader), 5) for key, value in sums.items()} | {"bad_steps": self.bad_steps}
-        if self.val_set is not None and (
-            self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs
-        ):
-            line |= evaluate_weights(self.average.model, self.val_set, self.config.train.size, self.metric)
-        self.history.append(line)
-        self._save(line)
-        progress.line(_summary(line, self.config.train.epochs, self.metric, progress.rate))
+        line |= {key: round(float(np.mean([terms[key] for terms in seen])), 5) for key in (seen[0] if seen else ())}
+        self.history.append(line | {"bad_steps": self.bad_steps})
+        self._save_last()  # before anything that may fail on the validation images
+        if self._evaluation_is_due():
+            assert self.val_set is not None
+            self.history[-1] |= evaluate_weights(self.average.model, self.val_set, self.config.train.size, self.metric)
+        self._keep_best()
+        progress.line(_summary(self.history[-1], self.config.train.epochs, self.metric, progress.rate))
+
+    def _evaluation_is_due(self) -> bool:
+        due = self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs
+        return self.val_set is not None and due
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step. A step whose loss or gradient is not finite is named, counted and left out; many in a row end
@@ -129,8 +161,9 @@ class Trainer:
         tiles = draw_tiles(self.step, self.total_steps, rows * cols, self.config.routing, rng)
         bonus = torch.from_numpy(exploration_bonus(len(batch.images), rows * cols, tiles, self.config.routing.explore, rng))
         for group in self.optimizer.param_groups:
-            group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, train.warmup_steps, train.final_rate)
+            group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, self._warmup, train.final_rate)
         self.model.train()
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=train.amp == "bf16"):
             # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
             outputs = self.model(batch.images, tiles, bonus, with_peripheral=self.step % 2 == 0)
@@ -142,6 +175,9 @@ class Trainer:
         if self._finite(terms, norm):
             self.optimizer.step()
             self.average.update(self.model)
+        else:  # the norms have already taken this batch into their running statistics
+            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         return {key: float(value.detach()) for key, value in terms.items()} | {
             "alpha": float(outputs.alpha.detach().float().mean()),
             "tiles": float(tiles),
@@ -163,14 +199,8 @@ class Trainer:
             )
         return False
 
-    def _save(self, line: dict[str, Any]) -> None:
-        with (self.output / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        value = line.get(self.metric)
-        better = self.val_set is None or (value is not None and (self.best is None or value > self.best))
-        if better:
-            self.best = value
-            save_checkpoint(self.output / "best.pt", self.average.model, self.model_config)
+    def _save_last(self) -> None:
+        """``last.pt``, then the log: a crash in between costs a line of the log, which the next epoch writes again."""
         training = {
             "raw_model": self.model.state_dict(),
             "average_steps": self.average.steps,
@@ -185,6 +215,17 @@ class Trainer:
             "config": self.config.model_dump(mode="json"),
         }
         save_checkpoint(self.output / "last.pt", self.average.model, self.model_config, training)
+        log = "".join(json.dumps(line) + "\n" for line in self.history)
+        write_atomically(self.output / "log.jsonl", log.encode())
+
+    def _keep_best(self) -> None:
+        """``best.pt``: the best measured epoch; the newest one as long as nothing was measured."""
+        value = self.history[-1].get(self.metric)
+        if self.best is None or (value is not None and value > self.best):
+            self.best = value
+            save_checkpoint(self.output / "best.pt", self.average.model, self.model_config)
+        if value is not None:
+            self._save_last()  # with the figures of this epoch
 
 
 def _parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:

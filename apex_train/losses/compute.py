@@ -62,7 +62,7 @@ def compute_training_losses(
     terms["cls"] = on_cls_BA.sum() * scale
     terms["box"] = on_box_BA.sum() * scale * config.box
     bce, dice = _mask_terms(outputs.heads, targets, matcher.many, config)
-    terms["mask_bce"], terms["mask_dice"] = bce * config.mask_bce, dice * config.mask_dice
+    terms["mask_bce"], terms["mask_dice"] = bce * scale * config.mask_bce, dice * scale * config.mask_dice
     if outputs.peripheral is not None:
         boxes = decode_boxes(outputs.peripheral.ltrb, matcher.centres_A2, matcher.strides_A)
         off_cls_BA = class_loss(outputs.peripheral, targets, matcher, config)
@@ -70,8 +70,8 @@ def compute_training_losses(
         off_bce, off_dice = _mask_terms(outputs.peripheral, targets, matcher.many, config)
         terms["cls"] = terms["cls"] + config.peripheral * off_cls_BA.sum() * scale
         terms["box"] = terms["box"] + config.peripheral * off_box_BA.sum() * scale * config.box
-        terms["mask_bce"] = terms["mask_bce"] + config.peripheral * off_bce * config.mask_bce
-        terms["mask_dice"] = terms["mask_dice"] + config.peripheral * off_dice * config.mask_dice
+        terms["mask_bce"] = terms["mask_bce"] + config.peripheral * off_bce * scale * config.mask_bce
+        terms["mask_dice"] = terms["mask_dice"] + config.peripheral * off_dice * scale * config.mask_dice
         cols = targets.images.shape[2] // tile
         off, on = off_cls_BA + config.box * off_box_BA, on_cls_BA + config.box * on_box_BA
         gains = tile_gains(off, on, matcher.centres_A2, outputs.tile_ids, tile, cols, outputs.utilities.shape[1])
@@ -102,7 +102,8 @@ def shape_loss(boxes_BA4: Tensor, targets: Batch, assignment: Assignment, config
 
 
 def _mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Mean mask losses over the compared instances; a zero that still reaches the head when there is none."""
+    """Mask losses summed over objects, each the mean of its ``masks_per_object`` compared anchors; a zero that still reaches the
+    heads when there is nothing to compare."""
     image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
     if len(image) == 0:
         nothing = 0.0 * (heads.coefficients.float().sum() + heads.prototypes.float().sum())
@@ -110,4 +111,4 @@ def _mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, conf
     target = targets.masks[image, item].float() / 255
     coefficients = heads.coefficients[image, anchor]
     bce, dice = mask_losses(coefficients, heads.prototypes, image, target, targets.boxes[image, item])
-    return bce.mean(), dice.mean()
+    return bce.sum() / config.masks_per_object, dice.sum() / config.masks_per_object

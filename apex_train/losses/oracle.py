@@ -24,11 +24,10 @@ def tile_gains(off_BA: Tensor, on_BA: Tensor, centres_A2: Tensor, ids_BK: Tensor
 
 
 def oracle_loss(utilities_BN: Tensor, ids_BK: Tensor, gains_BK: Tensor) -> Tensor:
-    """Regression of the utility to the gain, plus ranking of random pairs of tiles with a margin that a constant cannot
-    satisfy."""
+    """Regression of the utility to the gain, plus ranking of all pairs of tiles with a margin that a constant cannot satisfy."""
     utility_BK = torch.gather(utilities_BN, 1, ids_BK)
     regression = F.smooth_l1_loss(utility_BK, gains_BK)
-    partner = torch.randperm(ids_BK.shape[1], device=ids_BK.device)
-    order = torch.sign(gains_BK - gains_BK[:, partner])
-    ranking = F.relu(MARGIN - order * (utility_BK - utility_BK[:, partner])) * (order != 0)
+    order_BKK = torch.sign(gains_BK[:, :, None] - gains_BK[:, None, :])
+    ahead_BKK = utility_BK[:, :, None] - utility_BK[:, None, :]
+    ranking = F.relu(MARGIN - order_BKK * ahead_BKK) * (order_BKK != 0)
     return regression + ranking.mean()

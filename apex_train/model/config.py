@@ -30,7 +30,7 @@ class ModelConfig(BaseModel):
     tile: int = Field(default=64, ge=32, le=512)
     halo: int = Field(default=8, ge=0, le=256)
     max_detections: int = Field(default=500, ge=1, le=3840)
-    prototypes: int = Field(default=32, ge=1, le=128)
+    prototypes: int = Field(default=32, ge=16, le=128, multiple_of=16)
     scan_heads: int = Field(default=4, ge=1, le=16)
     scan_state: int = Field(default=16, ge=1, le=128)
 

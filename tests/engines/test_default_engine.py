@@ -25,7 +25,16 @@ def evidence(repo_root: Path) -> dict:
 
 
 def test_it_is_complete_and_small(folder: Path, repo_root: Path) -> None:
-    names = {"checkpoint.pt", "model.onnx", "card.md", "recipe.yaml", "manifest.json", "precision.json", "train.yaml"}
+    names = {
+        "checkpoint.pt",
+        "model.onnx",
+        "card.md",
+        "recipe.yaml",
+        "manifest.json",
+        "precision.json",
+        "train-1.yaml",
+        "train-2.yaml",
+    }
     assert {path.name for path in folder.iterdir()} == names
     assert sum((folder / name).stat().st_size for name in ("checkpoint.pt", "model.onnx")) < 12e6
     samples = [path for path in (repo_root / "engines" / "samples").iterdir() if path.suffix in {".jpg", ".png"}]
@@ -45,7 +54,8 @@ def test_the_checkpoint_is_the_one_that_was_exported(folder: Path) -> None:
 def test_the_training_values_load(folder: Path) -> None:
     from apex_train.config import load_config
 
-    assert load_config(folder / "train.yaml", {}).model.size == "nano"
+    for name in ("train-1.yaml", "train-2.yaml"):
+        assert load_config(folder / name, {}).model.size == "nano"
 
 
 @pytest.mark.gate

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from apex_runtime.data.coco import open_split
-from apex_runtime.errors import UsageError
+from apex_runtime.errors import ImageError, UsageError
 from apex_train.checkpoint import load_model, read_checkpoint
 from apex_train.config import RoutingConfig, load_config
 from apex_train.engine.average import WeightAverage
@@ -36,10 +38,11 @@ def freeze_norms(run: Trainer) -> None:
             module.train = lambda mode=True: None  # type: ignore[method-assign, assignment]
 
 
-def test_resumed_equals_uninterrupted(nuclei_fixture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_equals_uninterrupted(nuclei_fixture: Path, tmp_path: Path, workers: int) -> None:
     runs = {}
     for name in ("whole", "first", "second"):  # made just before it runs, for making one sets the random state of the process
-        runs[name] = trainer(nuclei_fixture, tmp_path / name)
+        runs[name] = trainer(nuclei_fixture, tmp_path / name, train__workers=workers)
         freeze_norms(runs[name])
         if name == "second":
             runs[name].resume(tmp_path / "first" / "last.pt")
@@ -85,8 +88,10 @@ def test_a_bad_step_is_counted_and_many_end_the_run(nuclei_fixture: Path, tmp_pa
     with torch.no_grad():
         kept, bias = weights.clone(), run.model.heads[0].one.bias
         bias.fill_(float("nan"))
+    statistics = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
     run.train_step(batch)
     assert run.bad_steps == 1 and torch.equal(weights, kept) and "cls" in run.console.file.getvalue()
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in run.model.named_buffers())
     with pytest.raises(TrainingError, match="3 steps in a row"):
         for _ in range(3):
             run.train_step(batch)
@@ -95,7 +100,7 @@ def test_a_bad_step_is_counted_and_many_end_the_run(nuclei_fixture: Path, tmp_pa
 def test_resume_refuses_another_run_and_a_file_without_state(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = trainer(nuclei_fixture, tmp_path)
     run.fit(stop_after_epoch=1)
-    with pytest.raises(UsageError, match="other data or another configuration"):
+    with pytest.raises(UsageError, match="another configuration"):
         trainer(nuclei_fixture, tmp_path, train__learning_rate=1e-4).resume(tmp_path / "last.pt")
     with pytest.raises(UsageError, match="no training state"):
         trainer(nuclei_fixture, tmp_path).resume(tmp_path / "best.pt")
@@ -138,3 +143,81 @@ def test_tiles_of_a_step() -> None:
     assert set(later) == set(range(4, 17)) and 0.3 < later.count(16) / 500 < 0.45
     bonus = exploration_bonus(3, 16, 8, 0.25, rng)
     assert ((bonus == 24).sum(1) == 2).all() and not exploration_bonus(3, 16, 16, 0.25, rng).any()
+
+
+def test_one_poisoned_step_leaves_no_trace(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path)
+    batch = next(iter(run.loader))
+    run.train_step(batch)
+    whole = run.model.normalise
+    run.model.normalise = lambda images: whole(images) * float("nan")  # type: ignore[method-assign]
+    run.train_step(batch)
+    run.model.normalise = whole  # type: ignore[method-assign]
+    run.train_step(batch)
+    assert run.bad_steps == 1
+    for model in (run.model, run.average.model):
+        assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_a_broken_validation_image_costs_no_epoch(nuclei_fixture: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_fixture, data)
+    val = open_split(data, "val")
+    val.records[0].path.write_bytes(val.records[0].path.read_bytes()[:200])
+    config = load_config(None, SMALL | {"train.evaluate_every": 1})
+    run = Trainer(config, open_split(data, "train"), val, tmp_path / "run", Console(file=io.StringIO()))
+    with pytest.raises(ImageError, match=val.records[0].path.name):
+        run.fit()
+    assert read_checkpoint(tmp_path / "run" / "last.pt")["training"]["epoch"] == 1
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_training_image_is_named(nuclei_fixture: Path, tmp_path: Path, workers: int) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_fixture, data)
+    train = open_split(data, "train")
+    train.records[0].path.write_bytes(b"not an image")
+    config = load_config(None, SMALL | {"train.batch": 5, "train.workers": workers})
+    run = Trainer(config, train, None, tmp_path / "run", Console(file=io.StringIO()))
+    with pytest.raises(ImageError, match=train.records[0].path.name) as caught:
+        run.fit()
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_val_split_without_objects_is_no_val_split(nuclei_fixture: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(nuclei_fixture, data)
+    file = data / "annotations" / "val.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps(document | {"annotations": []}))
+    run = Trainer(
+        load_config(None, SMALL),
+        open_split(data, "train"),
+        open_split(data, "val"),
+        tmp_path / "run",
+        Console(file=io.StringIO()),
+    )
+    assert run.val_set is None
+    run.fit(stop_after_epoch=1)
+    first = load_model(tmp_path / "run" / "best.pt").state_dict()
+    run.fit()
+    assert any(
+        not torch.equal(value, first[name]) for name, value in load_model(tmp_path / "run" / "best.pt").state_dict().items()
+    )
+
+
+def test_a_wish_to_stop_keeps_the_finished_epochs(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path)
+    stop = threading.Event()
+    steps = run.train_step
+
+    def third(batch):
+        if run.step == 2:
+            stop.set()
+        return steps(batch)
+
+    run.train_step = third  # type: ignore[method-assign]
+    run.fit(stop=stop)
+    assert run.step == 3 and run.epoch == 1
+    assert read_checkpoint(tmp_path / "last.pt")["training"]["epoch"] == 1
