@@ -128,6 +128,7 @@ def _train(
     with interruptible("stopping after this step; Ctrl-C again to stop at once") as stop:
         last = trainer.fit(stop_after_epoch, stop)
     if stop.is_set():
-        raise Interrupted(f"stopped in epoch {trainer.epoch + 1}; {trainer.epoch} are kept.", "Go on with --resume.")
+        remedy = "Go on with --resume." if trainer.epoch else "Start it again: no epoch was finished."
+        raise Interrupted(f"stopped in epoch {trainer.epoch + 1}; {trainer.epoch} finished epochs are kept.", remedy)
     say("done: " + ", ".join(str(output / name) for name in ("best.pt", "last.pt", "log.jsonl")))
     return last
