@@ -24,6 +24,8 @@ RESULTS = "results.json"
 FAILURES = "failures.json"
 SUMMARY = "summary.json"
 ANNOTATED = "annotated"
+NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, ANNOTATED)
+STATES = ("running", "interrupted", "done")
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ class OutputFolder:
     def start(self, ids: dict[str, int], settings: dict[str, Any], resume: bool) -> set[str]:
         """Open the journal; returns the names of images that need no work because an earlier run with ``resume`` did them.
 
-        ``ids`` gives the id of every image of this run by name. Raises UsageError when the earlier run had other settings.
+        ``ids`` gives the id of every image of this run by name. Raises UsageError, and touches nothing, when the folder holds
+        files of our names that are not ours, an unfinished run without ``resume``, or a run with other settings to resume.
         """
+        _check_folder(self.folder, resume)
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._take_over(ids, settings) if resume else self._start_afresh()
         write_json(self.folder / SUMMARY, {"status": "running", "settings": settings})
@@ -103,10 +107,13 @@ class OutputFolder:
         write_json(self.folder / SUMMARY, summary)
 
     def _start_afresh(self) -> set[str]:
-        """Remove what an earlier run left in this folder: its pictures would pass for ours."""
+        """Remove what an earlier run left in this folder: its pictures would pass for ours.
+
+        Its summary stays until ours replaces it: without one the rest would pass for somebody else's.
+        """
         for record in read_journal(self.folder / JOURNAL):
             (self.folder / picture_path(record["file_name"])).unlink(missing_ok=True)
-        for name in (JOURNAL, RESULTS, FAILURES, SUMMARY):
+        for name in (JOURNAL, RESULTS, FAILURES):
             (self.folder / name).unlink(missing_ok=True)
         return set()
 
@@ -128,14 +135,16 @@ class OutputFolder:
             before = json.loads(path.read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{path}: cannot tell with which settings the run to resume was made.", "Start again without --resume.", path=path
+                f"{path}: cannot tell with which settings the run to resume was made.",
+                "Use another --output, or remove the folder.",
+                path=path,
             ) from error
         different = [name for name in settings if before.get(name) != settings[name]]
         if different:
             name = different[0]
             raise UsageError(
                 f"{path}: the run to resume had {name} {before.get(name)!r}, this one has {settings[name]!r}.",
-                "Use the same settings, another --output, or leave --resume out to start again.",
+                "Use the same settings or another --output, or remove the folder to start again.",
                 path=path,
             )
 
@@ -158,6 +167,54 @@ class OutputFolder:
                 yield json.loads(stream.readline())
 
 
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Refuse to write where somebody else's files, or unfinished work, would be lost. Raises UsageError."""
+    present = [name for name in NAMES if (folder / name).exists()]
+    if not present:
+        return
+    status = _status(folder)
+    if status is None or not _is_ours(folder / JOURNAL):
+        # a broken summary beside a journal of ours: the comparison of settings has more to say
+        if resume and _has_records(folder / JOURNAL):
+            return
+        raise UsageError(
+            f"{folder}: {', '.join(present)} in this folder cannot be told to be of an earlier run; nothing was touched.",
+            "Name another --output.",
+            path=folder,
+        )
+    if status != "done" and not resume:
+        raise UsageError(
+            f"{folder}: holds a run that was not finished; nothing was touched.",
+            "Go on with --resume, name another --output, or remove the folder.",
+            path=folder,
+        )
+
+
+def _status(folder: Path) -> str | None:
+    """How the run that wrote the summary ended; None when there is no summary of ours."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(summary, dict) and summary.get("status") in STATES and isinstance(summary.get("settings"), dict)
+    return str(summary["status"]) if ours else None
+
+
+def _is_ours(journal: Path) -> bool:
+    """A journal begins with a record; or it has none yet, or only one that was cut off."""
+    if not journal.exists():
+        return True
+    if not journal.is_file():
+        return False
+    with journal.open("rb") as stream:
+        first = stream.readline()
+    return not first.endswith(b"\n") or _parse(first) is not None
+
+
+def _has_records(journal: Path) -> bool:
+    return next(read_journal(journal), None) is not None
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a journal; a last line that was cut off by a crash is left out."""
     if not path.is_file():
@@ -174,8 +231,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    complete = isinstance(record, dict) and {"id", "file_name", "annotations"} <= record.keys()
-    return record if complete and line.endswith(b"\n") else None
+    if not isinstance(record, dict) or not line.endswith(b"\n"):
+        return None
+    number, name, found = (record.get(key) for key in ("id", "file_name", "annotations"))
+    typed = type(number) is int and isinstance(name, str) and isinstance(found, list)
+    return record if typed and all(isinstance(item, dict) for item in found) else None
 
 
 def _line_offsets(path: Path) -> list[int]:

@@ -123,9 +123,58 @@ def test_a_new_run_removes_the_older_ones_pictures_and_nothing_else(tmp_path: Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"png")
     (tmp_path / "notes.txt").write_text("mine")
+    write_json(tmp_path / "summary.json", {"status": "done", "settings": SETTINGS})
     folder(tmp_path).start({"c": 1}, SETTINGS, resume=False)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"annotated/mine.png", "notes.txt", "results.jsonl", "summary.json"}
+
+
+RECORD = '{"id": 1, "file_name": "a", "annotations": []}\n'
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"results.json": "{}"},
+        {"failures.json": "[]"},
+        {"summary.json": '{"accuracy": 0.9}'},
+        {"summary.json": '{"status": "done"}', "results.json": "{}"},
+        {"summary.json": "[1"},
+        {"results.jsonl": RECORD.replace('"a"', "5")},
+        {"results.jsonl": RECORD.replace('"a"', "5"), "summary.json": '{"status": "done", "settings": {}}'},
+        {"results.jsonl": RECORD},
+        {"annotated/a.png": "mine"},
+    ],
+)
+def test_somebody_elses_files_are_not_touched(tmp_path: Path, files: dict[str, str], resume: bool) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="cannot"):
+        folder(tmp_path).start({"a": 1}, SETTINGS, resume=resume)
+    left = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == files
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "done"])
+def test_an_unfinished_run_is_not_replaced_and_a_finished_one_is(tmp_path: Path, status: str) -> None:
+    interrupted_run(tmp_path, ["a"])
+    write_json(tmp_path / "summary.json", {"status": status, "settings": SETTINGS})
+    if status == "done":
+        assert folder(tmp_path).start({"a": 1}, SETTINGS, resume=False) == set()
+        return
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="--resume"):
+        folder(tmp_path).start({"a": 1}, SETTINGS, resume=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("journal", ["", '{"id": 1, "file_na'])
+def test_a_run_killed_before_its_first_image_can_be_resumed(tmp_path: Path, journal: str) -> None:
+    interrupted_run(tmp_path, [])
+    (tmp_path / "results.jsonl").write_text(journal)
+    assert folder(tmp_path).start({"a": 1}, SETTINGS, resume=True) == set()
 
 
 @pytest.mark.parametrize(
