@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+MADE_HERE = (
+    "bench/evidence",
+    "engines",
+    "docs",
+    "README.md",
+)  # what the programs of this folder write is not a change of the code
 LIBRARIES = ("numpy", "onnxruntime", "onnx", "torch", "opencv-python-headless", "pycocotools")
 
 
 def circumstances() -> dict[str, Any]:
-    """Command line, commit and dirtiness of the checkout, processor, versions, time."""
+    """Command line, commit, whether the code differs from that commit, processor, versions, time."""
     return {
         "command": " ".join(["python", *map(_without_machine, sys.argv)]),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": _processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
