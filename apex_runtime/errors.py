@@ -47,6 +47,10 @@ class ModelError(ApexError):
     """A checkpoint or ONNX file is not one of ours, or is damaged."""
 
 
+class MissingPackageError(ModelError):
+    """The model may be fine; what opens its kind is not installed here."""
+
+
 class BundleError(ModelError):
     """An engine bundle is incomplete, was changed after it was built, or does not fit this machine."""
 

@@ -37,7 +37,8 @@ class ReasonCode(StrEnum):
 REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.ONNXRUNTIME_NOT_INSTALLED: "Install it: pip install onnxruntime",
     ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED: (
-        'Replace the CPU build by the CUDA build: pip uninstall onnxruntime, then pip install "apex-x[gpu]".'
+        "The CPU build and the CUDA build share a folder, so leave the CUDA build alone in it: "
+        "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu."
     ),
     ReasonCode.CUDA_UNAVAILABLE: "Install an NVIDIA driver; the CPU needs none.",
     ReasonCode.CUDA_DEVICE_NOT_FOUND: "Make a GPU visible (nvidia-smi, CUDA_VISIBLE_DEVICES).",
@@ -47,9 +48,9 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.TENSORRT_PYTHON_IMPORT_FAILED: (
         "Reinstall TensorRT so that its Python package and libraries fit: pip install --force-reinstall tensorrt"
     ),
-    ReasonCode.TENSORRT_RTX_PYTHON_NOT_INSTALLED: 'Install TensorRT for RTX: pip install "apex-x[rtx]"',
+    ReasonCode.TENSORRT_RTX_PYTHON_NOT_INSTALLED: 'Install the extra rtx: pip install ".[rtx]" in a checkout.',
     ReasonCode.TENSORRT_RTX_PYTHON_IMPORT_FAILED: (
-        'Reinstall TensorRT for RTX so that its two wheels fit: pip install --force-reinstall "apex-x[rtx]"'
+        'Reinstall the extra rtx so that its two wheels fit: pip install --force-reinstall ".[rtx]" in a checkout.'
     ),
     ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED: "Choose among the compute capabilities that the message lists.",
     ReasonCode.EXECUTION_NOT_IN_THIS_VERSION: (

@@ -20,12 +20,13 @@ from apex_runtime.bundle.manifest import (
     is_bundle,
     read_manifest,
 )
-from apex_runtime.errors import BackendError, BundleError, ModelError, UsageError
+from apex_runtime.errors import BackendError, BundleError, MissingPackageError, UsageError
 from apex_runtime.model_info import Decode
 
 CHECKPOINT_GROUP = "apex_x.checkpoint"
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
 POLICIES = ("strict", "permissive")
+_TRAIN_REMEDY = 'Install the extra train: pip install ".[train]" in a checkout.'
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,6 @@ class Opened:
     digest: str
     reason: str = ""
     manifest: Manifest | None = None
-
-
-def open_session(
-    path: str | Path,
-    threads: int | None = None,
-    device: str = "cpu",
-    policy: str = "strict",
-    size: tuple[int, int] | None = None,
-    decode: Decode = "topk",
-) -> Session:
-    """The session of ``open_engine``, for who does not ask how it came about."""
-    return open_engine(path, threads, device, policy, size, decode).session
 
 
 def open_engine(
@@ -166,14 +155,10 @@ def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | No
         try:
             opener = entry.load()
         except ImportError as error:
-            raise ModelError(
-                f"{path}: checkpoints need PyTorch ({error}).", 'Install it: pip install "apex-x[train]"', path=path
-            ) from error
+            raise MissingPackageError(f"{path}: checkpoints need PyTorch ({error}).", _TRAIN_REMEDY, path=path) from error
         session: Session = opener(path, size=size, threads=threads, decode=decode)
         return Opened(session, session.name, session.name, sha256_of(path))
-    raise ModelError(
-        f"{path}: nothing installed opens checkpoints.", 'Install the training half: pip install "apex-x[train]"', path=path
-    )
+    raise MissingPackageError(f"{path}: nothing installed opens checkpoints.", _TRAIN_REMEDY, path=path)
 
 
 def _check_device(device: str) -> None:

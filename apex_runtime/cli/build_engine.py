@@ -61,7 +61,7 @@ def build_engine(
     """Build an engine bundle from MODEL, an .onnx file of apex-train export.
 
     The bundle holds the model, a manifest with hashes, and for the TensorRT backends one plan per compute capability. TensorRT
-    for RTX builds without a GPU; its two wheels are an extra: pip install "apex-x[rtx]".
+    for RTX builds without a GPU; its two wheels are the extra rtx: pip install ".[rtx]" in a checkout.
 
     \b
     Examples:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from apex_runtime.backends.session import Session
-from apex_runtime.errors import ApexError, UsageError
+from apex_runtime.errors import ApexError, MissingPackageError, UsageError
+from apex_runtime.model_info import ModelInfo
 from apex_runtime.parity.cases import Case, load_cases
 from apex_runtime.parity.run import BudgetResult, compare_sessions, info_differences
-from apex_runtime.parity.subjects import Subject, identify, open_pair
+from apex_runtime.parity.subjects import Subject, check_size, identify, open_subject
 from apex_runtime.parity.tolerance import Profile, Rules
 from apex_runtime.routing.budget import Budget
 
@@ -61,41 +63,101 @@ def _silent(_total: int) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda done, failed: None)
 
 
+class _Reference:
+    """The side that every candidate is compared with, and the images, opened once; no failure here is a candidate's."""
+
+    def __init__(self, subject: Subject, settings: Settings) -> None:
+        self.subject = subject
+        self.settings = settings
+        self._sessions: dict[tuple[Any, ...], Session] = {}
+        self._cases: dict[tuple[Any, ...], list[Case]] = {}
+        self.fixed: Session | None = None  # an exported reference has one size and one decoding
+        if subject.kind != "checkpoint":
+            self.fixed = self.session(None)
+            self.cases(self.fixed.info)
+
+    def session(self, other: Session | None) -> Session:
+        """As ``other``, an exported candidate, demands; None leaves the choice to the settings."""
+        key = (other.info.input, other.info.decode) if other else ()
+        if key not in self._sessions:
+            self._sessions[key] = open_subject(self.subject, other, self.settings.size, self.settings.threads)
+        return self._sessions[key]
+
+    def cases(self, info: ModelInfo) -> list[Case]:
+        key = (info.input, info.tiles)
+        if key not in self._cases:
+            self._cases[key] = load_cases(self.settings.images, info)
+        return self._cases[key]
+
+
 def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings, progress: Progress = _silent) -> ParityResult:
     """Compare every candidate with the reference; a step of ``progress`` is one image under one budget.
 
     A candidate that cannot be opened, or that breaks while running, fails with its error as the reason; the others are still
-    compared. Raises UsageError for what no candidate can mend: missing paths, no images, no budgets.
+    compared. Raises what no candidate can mend: UsageError for missing paths, no images, no budgets; ImageError; the error of a
+    reference that does not open; MissingPackageError where checkpoints cannot be opened at all.
     """
     if not candidates or not settings.budgets:
         raise UsageError("Nothing to compare.", "Name at least one candidate with --against and one --budget.")
     subject = identify(reference)
     subjects = [identify(path) for path in candidates]
-    return ParityResult(subject, settings.profile, [_compare(subject, other, settings, progress) for other in subjects])
+    for other in subjects:
+        check_size(subject, other, settings.size)
+    source = _Reference(subject, settings)
+    return ParityResult(subject, settings.profile, [_compare(source, other, progress) for other in subjects])
 
 
-def _compare(reference: Subject, candidate: Subject, settings: Settings, progress: Progress) -> Comparison:
+def _compare(reference: _Reference, candidate: Subject, progress: Progress) -> Comparison:
     result = Comparison(candidate)
-    try:
-        first, second = open_pair(reference, candidate, settings.size, settings.threads)
-        _run(first, second, result, settings, progress)
-        if reference.kind == "checkpoint" and second.info.checkpoint_sha256 not in ("", reference.sha256):
-            result.notes.append("The candidate's metadata names another checkpoint than the reference.")
-    except UsageError:
-        raise
-    except ApexError as error:
-        result.reasons.append(f"{error.code}: {error}" if error.code else str(error))
+    sessions = _open(reference, result)
+    if sessions is None:
+        return result
+    first, second = sessions
+    result.reference_backend, result.backend = first.name, second.name
+    result.reasons += info_differences(first.info, second.info)
+    cases = reference.cases(first.info)
+    if not result.reasons:
+        result.cases = cases
+        _run(first, second, result, reference.settings, progress)
+    if reference.subject.kind == "checkpoint" and second.info.checkpoint_sha256 not in ("", reference.subject.sha256):
+        result.notes.append("The candidate's metadata names another checkpoint than the reference.")
     return result
 
 
+def _open(reference: _Reference, result: Comparison) -> tuple[Session, Session] | None:
+    """Both sides; None, with the reason in ``result``, when that fails because of the candidate."""
+    candidate, settings = result.candidate, reference.settings
+    try:
+        second = open_subject(candidate, reference.fixed, settings.size, settings.threads)
+    except ApexError as error:
+        if isinstance(error, MissingPackageError) or (isinstance(error, UsageError) and settings.size is not None):
+            raise
+        result.reasons.append(_reason(error))
+        return None
+    if reference.fixed is not None:
+        return reference.fixed, second
+    exported = second if candidate.kind != "checkpoint" else None
+    try:
+        return reference.session(exported), second
+    except UsageError as error:  # a candidate of a size that this checkpoint cannot have
+        if exported is None:
+            raise
+        result.reasons.append(_reason(error))
+        return None
+
+
 def _run(first: Session, second: Session, result: Comparison, settings: Settings, progress: Progress) -> None:
-    result.reference_backend, result.backend = first.name, second.name
-    result.reasons += info_differences(first.info, second.info)
-    if result.reasons:
-        return
-    result.cases = load_cases(settings.images, first.info)
     rules = Rules(settings.profile, result.candidate.precision)
-    with progress(len(result.cases) * len(settings.budgets)) as step:
-        result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, step)
+    try:
+        with progress(len(result.cases) * len(settings.budgets)) as step:
+            result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, step)
+    except UsageError:  # a budget that means nothing for this model
+        raise
+    except ApexError as error:
+        result.reasons.append(_reason(error))
     for budget in result.budgets:
         result.reasons += [f"budget {budget.asked}: {why}" for why in budget.reasons(rules)]
+
+
+def _reason(error: ApexError) -> str:
+    return f"{error.code}: {error}" if error.code else str(error)

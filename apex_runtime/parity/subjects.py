@@ -8,9 +8,10 @@ from typing import Literal
 
 from apex_runtime.backends.session import Session
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, open_session
+from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, open_engine
 from apex_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from apex_runtime.errors import UsageError
+from apex_runtime.model_info import Decode
 from apex_runtime.parity.tolerance import Precision
 
 Kind = Literal["checkpoint", "onnx", "bundle"]
@@ -41,31 +42,32 @@ def identify(text: str | Path) -> Subject:
     return Subject(path, kind, sha256_of(path), path.name, "fp32")
 
 
-def open_pair(
-    reference: Subject, candidate: Subject, size: tuple[int, int] | None = None, threads: int | None = None
-) -> tuple[Session, Session]:
-    """Both sides at one size. A checkpoint takes size and decoding from the other side; ``size`` is for two checkpoints.
+def check_size(reference: Subject, candidate: Subject, size: tuple[int, int] | None) -> None:
+    """Raises UsageError when ``size`` cannot be obeyed: only two checkpoints have a choice."""
+    if size is None:
+        return
+    for subject in (candidate, reference):
+        if subject.kind != "checkpoint":
+            raise UsageError(
+                f"--size {size[0]}x{size[1]}: {subject.path} has a fixed size.",
+                "Leave --size out: a checkpoint is compared at the size of the exported file.",
+                path=subject.path,
+            )
 
-    Raises what opening raises, and UsageError when ``size`` cannot be obeyed.
+
+def open_subject(subject: Subject, other: Session | None, size: tuple[int, int] | None, threads: int | None) -> Session:
+    """A checkpoint takes size and decoding from the exported ``other`` side where there is one, else ``size``.
+
+    Raises what opening raises.
     """
-    flexible = [subject.kind == "checkpoint" for subject in (reference, candidate)]
-    if size is not None and not all(flexible):
-        fixed = candidate if flexible[0] else reference
-        raise UsageError(
-            f"--size {size[0]}x{size[1]}: {fixed.path} has a fixed size.",
-            "Leave --size out: a checkpoint is compared at the size of the exported file.",
-            path=fixed.path,
-        )
-    if all(flexible):
-        return open_session(reference.path, threads, size=size), open_session(candidate.path, threads, size=size)
-    if flexible[0]:
-        other = open_session(candidate.path, threads)
-        return _open_like(reference.path, other, threads), other
-    first = open_session(reference.path, threads)
-    return first, _open_like(candidate.path, first, threads) if flexible[1] else open_session(candidate.path, threads)
-
-
-def _open_like(checkpoint: Path, other: Session, threads: int | None) -> Session:
-    """At the size of the other side, and decoded as it decodes."""
+    if subject.kind != "checkpoint":
+        return open_session(subject.path, threads)
+    if other is None:
+        return open_session(subject.path, threads, size)
     info = other.info
-    return open_session(checkpoint, threads, size=(info.input.height, info.input.width), decode=info.decode)
+    return open_session(subject.path, threads, (info.input.height, info.input.width), info.decode)
+
+
+def open_session(path: Path, threads: int | None = None, size: tuple[int, int] | None = None, decode: Decode = "topk") -> Session:
+    """What runs on the CPU for this path; how it came about is of no interest here."""
+    return open_engine(path, threads, size=size, decode=decode).session

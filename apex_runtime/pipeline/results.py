@@ -234,8 +234,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not line.endswith(b"\n"):
         return None
     number, name, found = (record.get(key) for key in ("id", "file_name", "annotations"))
-    typed = type(number) is int and isinstance(name, str) and isinstance(found, list)
-    return record if typed and all(isinstance(item, dict) for item in found) else None
+    if type(number) is not int or not isinstance(name, str) or not isinstance(found, list):
+        return None
+    return record if all(isinstance(item, dict) for item in found) else None
 
 
 def _line_offsets(path: Path) -> list[int]:

@@ -37,3 +37,9 @@ def test_every_code_is_used(repo_root: Path) -> None:
     text = "\n".join(path.read_text() for path in sources)
     unused = [code.name for code in ReasonCode if f"ReasonCode.{code.name}" not in text and f'"{code.value}"' not in text]
     assert not unused
+
+
+def test_no_remedy_brings_two_onnxruntimes_together() -> None:
+    remedy = REMEDIES[ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED]
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in remedy and "pip install onnxruntime-gpu" in remedy
+    assert "[gpu]" not in remedy

@@ -16,7 +16,7 @@ from apex_runtime.errors import BackendError
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
-    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
+    reason='TensorRT for RTX is not installed: pip install ".[rtx]"',
 )
 
 
@@ -147,7 +147,7 @@ def test_without_the_wheels_the_error_says_how_to_get_them(model: OnnxFile, monk
     with pytest.raises(BackendError) as caught:
         build_plans(model, "tensorrt-rtx", [89])
     assert caught.value.code == "tensorrt_rtx_python_not_installed"
-    assert 'pip install "apex-x[rtx]"' in caught.value.remedy
+    assert 'pip install ".[rtx]"' in caught.value.remedy
 
 
 def test_the_profile_of_a_single_tile(model: OnnxFile) -> None:

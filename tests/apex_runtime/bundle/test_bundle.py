@@ -19,7 +19,7 @@ from apex_runtime.backends.tensorrt_builder import Plan
 from apex_runtime.bundle import build as building
 from apex_runtime.bundle import load as loading
 from apex_runtime.bundle.build import build_bundle
-from apex_runtime.bundle.load import open_engine, open_session
+from apex_runtime.bundle.load import open_engine
 from apex_runtime.bundle.manifest import read_manifest
 from apex_runtime.errors import BackendError, BundleError, ModelError, UsageError
 
@@ -69,7 +69,7 @@ def test_rtx_bundle_records_its_plans(rtx_bundle: Path) -> None:
 
 
 def test_a_loaded_bundle_runs(tiny_bundle: Path) -> None:
-    session = open_session(tiny_bundle, threads=1)
+    session = open_engine(tiny_bundle, threads=1).session
     outputs = session.run(np.zeros((1, 128, 128, 3), np.uint8), 2, np.zeros((1, 16), np.float32))
     assert outputs["tile_ids"].shape == (1, 2)
 
@@ -95,7 +95,7 @@ def test_a_changed_file_is_found_before_the_backend_sees_it(
         path.write_bytes({"flip": bytes(data), "append": path.read_bytes() + b"\0", "empty": b""}[how])
     forbid_backend(monkeypatch)
     with pytest.raises(BundleError, match="missing" if how == "remove" else "changed after") as caught:
-        open_session(tiny_bundle)
+        open_engine(tiny_bundle)
     assert str(path) in caught.value.message
     assert "apex-rt build-engine model.onnx --backend ort-cpu -o bundle" in caught.value.remedy
 
@@ -105,7 +105,7 @@ def test_a_link_out_of_the_bundle_is_refused(tiny_bundle: Path, tiny_onnx: Path,
     (tiny_bundle / "model.onnx").symlink_to(tiny_onnx)
     forbid_backend(monkeypatch)
     with pytest.raises(BundleError, match="outside the bundle"):
-        open_session(tiny_bundle)
+        open_engine(tiny_bundle)
 
 
 @pytest.mark.parametrize("field", ["classes", "preprocessing", "tiles"])
@@ -118,7 +118,7 @@ def test_a_manifest_that_contradicts_the_model_is_refused(tiny_bundle: Path, fie
         value[field][{"preprocessing": "pad_value", "tiles": "halo"}[field]] = 7
     path.write_text(json.dumps(value))
     with pytest.raises(BundleError, match=field):
-        open_session(tiny_bundle)
+        open_engine(tiny_bundle)
 
 
 def test_strict_refuses_a_plan_that_cannot_run_and_permissive_says_what_it_did(rtx_bundle: Path) -> None:
@@ -155,14 +155,14 @@ def test_an_older_bundle_is_replaced_and_foreign_files_beside_it_stay(tiny_bundl
     build_bundle(tiny_bundle / "model.onnx", "ort-cpu", tiny_bundle)
     assert sorted(os.listdir(tiny_bundle)) == ["card.md", "manifest.json", "model.onnx", "notes", "precision.json"]
     assert (tiny_bundle / "notes" / "a.txt").read_text() == "a"
-    open_session(tiny_bundle)
+    open_engine(tiny_bundle)
     assert os.listdir(tiny_bundle.parent) == ["bundle"], "nothing is left beside it"
 
 
 def test_a_damaged_bundle_can_be_built_again(tiny_onnx: Path, tiny_bundle: Path) -> None:
     (tiny_bundle / "manifest.json").write_text("{")
     build_bundle(tiny_onnx, "ort-cpu", tiny_bundle)
-    open_session(tiny_bundle)
+    open_engine(tiny_bundle)
 
 
 def test_a_build_that_fails_leaves_the_older_bundle_and_no_trace(
@@ -194,7 +194,7 @@ def test_relative_output_in_the_current_folder(tiny_onnx: Path, tmp_path: Path, 
     monkeypatch.chdir(tmp_path / "here")
     build_bundle(tiny_onnx, "ort-cpu", "a/b/bundle")
     build_bundle(tiny_onnx, "ort-cpu", "a/b/bundle")
-    open_session("a/b/bundle")
+    open_engine("a/b/bundle")
 
 
 def test_compute_capabilities_mean_nothing_to_the_cpu(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -251,4 +251,4 @@ def test_checkpoints_without_the_training_half(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(loading, "entry_points", lambda group, entries=entries: entries)
         with pytest.raises(ModelError) as caught:
             open_engine(path)
-        assert 'pip install "apex-x[train]"' in caught.value.remedy
+        assert 'pip install ".[train]"' in caught.value.remedy

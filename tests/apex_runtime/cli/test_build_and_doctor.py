@@ -16,7 +16,7 @@ from apex_runtime.backends.capabilities import BACKENDS
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
-    reason='TensorRT for RTX is not installed: pip install "apex-x[rtx]"',
+    reason='TensorRT for RTX is not installed: pip install ".[rtx]"',
 )
 
 
@@ -78,7 +78,7 @@ def test_build_for_rtx_without_the_wheels(apex_rt, tiny_onnx: Path, tmp_path: Pa
     monkeypatch.setitem(capabilities.TENSORRT_MODULES, "tensorrt-rtx", ("a_module_that_is_not_there",))
     ran = apex_rt("build-engine", tiny_onnx, "--backend", "tensorrt-rtx", "-o", tmp_path / "bundle")
     assert ran.code == 1
-    assert "tensorrt_rtx_python_not_installed" in ran.err and 'pip install "apex-x[rtx]"' in ran.err
+    assert "tensorrt_rtx_python_not_installed" in ran.err and 'pip install ".[rtx]"' in ran.err
     assert list(tmp_path.iterdir()) == []
 
 

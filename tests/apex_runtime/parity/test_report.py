@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from apex_runtime.cli.main import main
-from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.errors import MissingPackageError, ModelError, UsageError
 from apex_runtime.parity import check, subjects
 from apex_runtime.parity.report import write_report
 
@@ -153,7 +153,55 @@ def test_an_undecodable_image_is_named(files, opened, tmp_path) -> None:
     (tmp_path / "images" / "zero.png").write_bytes(b"")
     result = run(files["a.onnx"], "--against", files["good.onnx"], "--images", tmp_path / "images", "-o", tmp_path / "r.json")
     assert result.exit_code == 1
-    assert "zero.png" in result.output.replace("\n", "")
+    assert "zero.png" in result.output.replace("\n", "") and "under profile" not in result.output
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_reference_that_does_not_open_is_no_candidates_fault(files, images, opened, tmp_path) -> None:
+    result = run(files["broken.onnx"], "--against", files["good.onnx"], "--images", images, "-o", tmp_path / "r.json")
+    assert result.exit_code == 1 and "Export it again" in result.output and "under profile" not in result.output
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_checkpoints_that_cannot_be_opened_here_are_no_verdict(files, images, opened, monkeypatch, tmp_path) -> None:
+    plain = subjects.open_session
+
+    def open_session(path: Path, *rest: object, **more: object):
+        if Path(path).suffix == ".pt":
+            raise MissingPackageError(f"{path}: checkpoints need PyTorch.", "Install it.")
+        return plain(path, *rest, **more)
+
+    monkeypatch.setattr(subjects, "open_session", open_session)
+    for pair in (("best.pt", "good.onnx"), ("good.onnx", "best.pt")):
+        result = run(files[pair[0]], "--against", files[pair[1]], "--images", images, "-o", tmp_path / "r.json")
+        assert result.exit_code == 1 and "PyTorch" in result.output and "under profile" not in result.output
+
+
+def test_the_reference_and_the_images_are_opened_once(files, images, opened, monkeypatch, tmp_path) -> None:
+    loaded = []
+    plain = check.load_cases
+    monkeypatch.setattr(check, "load_cases", lambda *given: loaded.append(given) or plain(*given))
+    against = ["--against", files["good.onnx"], "--against", files["bad.onnx"], "--images", images, "--budget", "1"]
+    for reference in ("a.onnx", "best.pt"):
+        run(files[reference], *against, "-o", tmp_path / "r.json")
+        assert [name for name, _size in opened].count(reference) == 1 and len(loaded) == 1
+        loaded.clear()
+
+
+def test_a_candidate_of_a_size_the_checkpoint_cannot_have_hides_no_other(
+    files, images, opened, fake, monkeypatch, tmp_path
+) -> None:
+    odd = fake().info.model_copy(update={"input": fake().info.input.model_copy(update={"height": 48})})
+
+    def open_session(path: Path, threads=None, size=None, decode="topk"):
+        if size == (48, odd.input.width):
+            raise UsageError("--size 48: no.")
+        return fake(info=odd) if Path(path).name == "bad.onnx" else fake()
+
+    monkeypatch.setattr(subjects, "open_session", open_session)
+    output = tmp_path / "r.json"
+    run(files["best.pt"], "--against", f"{files['bad.onnx']},{files['good.onnx']}", "--images", images, "-o", output)
+    assert [item["verdict"] for item in json.loads(output.read_text())["comparisons"]] == ["fail", "pass"]
 
 
 def test_models_of_different_form_fail_without_running(files, images, fake, monkeypatch, tmp_path) -> None:
