@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apex_runtime.errors import ModelError
+from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.model_info import METADATA_KEY, ModelInfo
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def expected_outputs(info: ModelInfo) -> tuple[TensorSpec, ...]:
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
-    """Read and check an exported model. Raises ModelError that says what does not fit; nothing is executed."""
+    """Read and check an exported model; nothing runs. Raises UsageError without a file, ModelError for what does not fit."""
     path = Path(path)
     data = _read_bytes(path)
     model = _parse(path, data)
@@ -84,7 +84,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
 def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
         what = "a folder, expected an .onnx file" if path.is_dir() else "not a file" if path.exists() else "no such file"
-        raise ModelError(f"{path}: {what}.", EXPORT_REMEDY, path=path)
+        raise UsageError(f"{path}: {what}.", EXPORT_REMEDY, path=path)
     size = path.stat().st_size
     if size == 0:
         raise ModelError(f"{path}: the file is empty.", EXPORT_REMEDY, path=path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from apex_runtime.errors import BackendError
+from apex_runtime.errors import BackendError, UsageError
 
 
 class ReasonCode(StrEnum):
@@ -69,3 +69,8 @@ REMEDIES: dict[ReasonCode, str] = {
 def backend_error(code: ReasonCode, message: str, *, remedy: str = "") -> BackendError:
     """A BackendError that carries the stable code; the remedy is the registry's unless a better one is known."""
     return BackendError(f"{message} [{code.value}]", remedy or REMEDIES[code], code=code.value)
+
+
+def argument_error(code: ReasonCode, message: str, *, remedy: str = "") -> UsageError:
+    """The same for a refusal that is due to a wrong argument, and not to what is installed here."""
+    return UsageError(f"{message} [{code.value}]", remedy or REMEDIES[code], code=code.value)

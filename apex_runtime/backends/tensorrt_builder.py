@@ -15,7 +15,7 @@ from typing import Any
 from apex_runtime.backends.capabilities import import_tensorrt
 from apex_runtime.backends.matrix_products import FIRST_WITH_FP32_GEMM, NOTE, without_matrix_products
 from apex_runtime.backends.onnx_contract import OnnxFile
-from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.backends.reasons import ReasonCode, argument_error, backend_error
 from apex_runtime.model_info import ModelInfo
 
 DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
@@ -113,7 +113,7 @@ def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list
     known = supported_capabilities(trt)
     if not known:
         if capabilities:
-            raise backend_error(
+            raise argument_error(
                 ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED,
                 f"{flavour} builds for the GPU of this machine only; it cannot target {', '.join(map(str, capabilities))}.",
                 remedy="Leave --compute-capability out, or use --backend tensorrt-rtx.",
@@ -122,7 +122,7 @@ def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list
     wanted = tuple(dict.fromkeys(capabilities or DEFAULT_COMPUTE_CAPABILITIES))
     unknown = [number for number in wanted if number not in known]
     if unknown:
-        raise backend_error(
+        raise argument_error(
             ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED,
             f"{flavour} {trt.__version__} cannot target compute capability {', '.join(map(str, unknown))}.",
             remedy=f"It knows {', '.join(map(str, known))}.",
@@ -141,7 +141,7 @@ def _build_one(
     if target is not None:
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(target, 0):
-            raise backend_error(ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED, f"the builder refuses compute capability {number}.")
+            raise argument_error(ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED, f"the builder refuses compute capability {number}.")
     monitor = _make_monitor(trt, number, progress) if progress else None
     if monitor is not None:
         config.progress_monitor = monitor

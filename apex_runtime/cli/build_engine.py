@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     metavar="CC[,CC]",
     help="tensorrt-rtx: one plan for each, 89 for sm_89.  [default: 75,86,89,120]",
 )
-@click.option("--max-batch", type=click.IntRange(1, 256), help="Largest batch of a plan.  [default: 8]")
+@click.option("--max-batch", type=click.IntRange(1, 256), help="TensorRT: largest batch of a plan.  [default: 8]")
 @click.option("--verbose", is_flag=True, help="Show the builder's own log.")
 @json_option
 def build_engine(
@@ -77,6 +77,8 @@ def build_engine(
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
     asked = load_recipe(recipe, {name: value for name, value in given.items() if value})
+    if asked.backend == "ort-cpu" and max_batch is not None:
+        raise UsageError("--max-batch has no meaning for ort-cpu.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
     with _progress() as progress:
         manifest = build_bundle(

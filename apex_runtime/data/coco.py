@@ -10,7 +10,7 @@ import numpy as np
 
 from apex_runtime.data import annotations as parsing
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.errors import DataError
+from apex_runtime.errors import DataError, UsageError
 from apex_runtime.model_info import Category
 
 
@@ -107,17 +107,17 @@ class CocoDataset:
 def open_split(data_dir: Path, split: str) -> CocoDataset:
     """The split ``data_dir/annotations/<split>.json``, its images under ``data_dir/images`` or ``data_dir/images/<split>``.
 
-    Raises DataError, naming the splits that exist when this one does not.
+    Raises UsageError when there is no such folder or split, naming the splits that exist; DataError for what is in it.
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise DataError(
+        raise UsageError(
             f"{folder}: data folder not found.", "Give a folder with annotations/<split>.json and images/.", path=folder
         )
     file = folder / "annotations" / f"{split}.json"
     if not file.is_file():
         found = parsing.shown(sorted(path.stem for path in (folder / "annotations").glob("*.json"))) or "none"
-        raise DataError(
+        raise UsageError(
             f"{file}: no such split. Splits found: {found}.", "A COCO set has annotations/<split>.json and images/.", path=file
         )
     return CocoDataset(file, folder / "images")

@@ -187,7 +187,7 @@ def test_a_truncated_model_is_refused(tiny_onnx: Path, tmp_path: Path, share: fl
 
 
 def test_missing_and_oversized_files(tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         OrtSession(tmp_path / "absent.onnx")
     monkeypatch.setattr(onnx_contract, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ModelError, match="more than"):

@@ -12,7 +12,7 @@ import pytest
 from apex_runtime.backends import tensorrt_builder
 from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
 from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_profile
-from apex_runtime.errors import BackendError
+from apex_runtime.errors import ApexError, BackendError, UsageError
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
@@ -117,7 +117,7 @@ def test_one_plan_per_capability_with_the_budget_as_values(model: OnnxFile, use:
 def test_a_flavour_without_targets_builds_for_the_local_gpu(model: OnnxFile, use: Any) -> None:
     use(FakeTensorRT())
     assert [plan.file_name for plan in build_plans(model, "tensorrt", [])] == ["plan.local"]
-    with pytest.raises(BackendError, match="this machine only"):
+    with pytest.raises(UsageError, match="this machine only"):
         build_plans(model, "tensorrt", [89])
 
 
@@ -134,9 +134,10 @@ def test_failures_carry_a_code_and_the_tools_own_words(
     model: OnnxFile, use: Any, fake: FakeTensorRT, code: str, words: str
 ) -> None:
     use(fake)
-    with pytest.raises(BackendError, match=words) as caught:
+    with pytest.raises(ApexError, match=words) as caught:
         build_plans(model, "tensorrt-rtx", [89])
     assert caught.value.code == code
+    assert caught.value.exit_code == (2 if code == "compute_capability_not_supported" else 1)
     assert caught.value.remedy
 
 
@@ -188,7 +189,7 @@ def test_tensorrt_for_rtx_names_the_node_it_refuses(model: OnnxFile) -> None:
 
 @needs_rtx
 def test_an_unknown_target_is_refused_with_the_known_ones(model: OnnxFile) -> None:
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(UsageError) as caught:
         build_plans(model, "tensorrt-rtx", [90])
     assert "75" in caught.value.remedy
 

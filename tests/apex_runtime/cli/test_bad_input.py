@@ -207,9 +207,9 @@ def test_build_engine_refuses(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
     cases = [
         (2, tiny_onnx, "-o", tmp_path / "mine"),
         (1, foreign, "-o", tmp_path / "new"),
-        (1, tmp_path / "absent.onnx", "-o", tmp_path / "new"),
+        (2, tmp_path / "absent.onnx", "-o", tmp_path / "new"),
         (2, tmp_path / "best.pt", "-o", tmp_path / "new"),
-        (1, tmp_path / "mine", "-o", tmp_path / "new"),
+        (2, tmp_path / "mine", "-o", tmp_path / "new"),
         (2, tiny_onnx, "-o", ""),
         (2, tiny_onnx, "-o", tmp_path / "new", "--compute-capability", "89"),
         (2, tiny_onnx, "-o", tmp_path / "new", "--precision", "fp16"),

@@ -101,3 +101,11 @@ def test_doctor_says_no_when_nothing_runs(apex_rt, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(capabilities, "_probe_onnxruntime", lambda: ("", answer))
     ran = apex_rt("doctor")
     assert ran.code == 1 and "onnxruntime_not_installed" in ran.out and "pip install onnxruntime" in ran.out
+
+
+def test_a_batch_limit_is_for_plans_only(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("max_batch: 4\n")
+    ran = apex_rt("build-engine", tiny_onnx, "--max-batch", "4", "-o", tmp_path / "a")
+    assert ran.code == 2 and "--max-batch" in ran.err and not (tmp_path / "a").exists()
+    assert apex_rt("build-engine", tiny_onnx, "--recipe", recipe, "-o", tmp_path / "b").code == 0

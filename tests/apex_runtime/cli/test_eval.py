@@ -83,8 +83,8 @@ def test_json_and_repeated_runs(apex_rt, validate, tiny_bundle: Path, data: Path
 
 def test_wrong_usage(apex_rt, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     for arguments, code in (
-        (["--data", tmp_path / "absent"], 1),
-        (["--data", data, "--split", "val"], 1),
+        (["--data", tmp_path / "absent"], 2),
+        (["--data", data, "--split", "val"], 2),
         (["--data", data, "--budget", "abc"], 2),
         (["--data", data, "--budget", ","], 2),
         (["--data", data, "--size", "12x"], 2),

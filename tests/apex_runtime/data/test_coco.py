@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from apex_runtime.data.coco import CocoDataset, open_split
-from apex_runtime.errors import DataError
+from apex_runtime.errors import DataError, UsageError
 
 BITS = np.zeros((20, 30), np.uint8)
 BITS[5:9, 10:14] = 1
@@ -177,12 +177,12 @@ def test_many_offenders_are_counted_and_the_first_named(tmp_path: Path) -> None:
 
 
 def test_missing_folders_and_splits(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data folder not found"):
+    with pytest.raises(UsageError, match="data folder not found"):
         open_split(tmp_path / "absent", "train")
     save(tmp_path, DOCUMENT, images=False)
     with pytest.raises(DataError, match="image folder"):
         open_split(tmp_path, "train")
-    with pytest.raises(DataError, match="Splits found: train"):
+    with pytest.raises(UsageError, match="Splits found: train"):
         open_split(tmp_path, "test")
 
 

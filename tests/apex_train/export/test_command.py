@@ -7,7 +7,10 @@ from click.testing import CliRunner
 
 from apex_runtime.cli.options import parse_size
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.parity import cases
 from apex_train.cli.export import export
+from apex_train.export import exporter
+from apex_train.export.agreement import budgets
 
 
 def invoke(*arguments):
@@ -31,3 +34,30 @@ def test_bad_checkpoints(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     broken = invoke(tmp_path / "text.pt", "-o", tmp_path / "m.onnx", "--size", "64")
     assert isinstance(broken.exception, ModelError) and not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (4, (1, 2, 4)), (9, (1, 5, 9))])
+def test_three_budgets_also_on_few_tiles(count, wanted):
+    assert budgets(count) == wanted
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_shipped_samples_are_checked_by_default(checkpoint, tmp_path, monkeypatch, installed):
+    seen = []
+
+    def fake_export(_model, _size, path, _sha256, images, _decode):
+        seen.extend(images)
+        raise UsageError(f"{path}: enough.")
+
+    monkeypatch.setattr(exporter, "export_onnx", fake_export)
+    if not installed:
+        monkeypatch.setattr(cases, "sample_folder", absent_samples)
+    result = invoke(checkpoint, "-o", tmp_path / "m.onnx", "--size", "64x128")
+    assert "enough" in str(result.exception)
+    assert [image.shape for image in seen] == [(64, 128, 3)] * (2 if installed else 0)
+    assert ("not installed" in result.output) is not installed
+    assert not seen or (seen[0] != seen[1]).any()
+
+
+def absent_samples():
+    raise ModuleNotFoundError("No module named 'apex_engines'")

@@ -107,7 +107,7 @@ def test_the_budget_matters_to_the_result(exported):
 def test_report(exported):
     path, report = exported
     assert report["path"] == str(path) and report["bytes"] == path.stat().st_size
-    assert (report["height"], report["width"], report["tiles"], report["budgets"]) == (HEIGHT, WIDTH, 8, [1, 2, 8])
+    assert (report["height"], report["width"], report["tiles"], report["budgets"]) == (HEIGHT, WIDTH, 8, [1, 4, 8])
     assert report["worst"]["scores"] <= 1e-4 and report["worst"]["boxes"] <= 0.05
     assert report["functions"] == {"TilePack": 1, "TileSSMScan": 2, "TileUnpackFusion": 1}
 
