@@ -81,7 +81,12 @@ def _checked_header(data: bytes, name: str) -> Header:
 
 @cache
 def _opencv() -> ModuleType:
-    """OpenCV, told to be silent about broken files unless the user set its log level: the ImageError says it once and better."""
+    """OpenCV, its own log silent about broken files unless the user set its level: the ImageError says it once and better.
+
+    libjpeg, libpng and libtiff inside it write past that log. For a fault they get over (a JPEG with damage inside its scan) the
+    picture is used as decoded, and their one line on stderr ("Corrupt JPEG data") names no file: OpenCV passes no warning on, and
+    to catch the line would mean to redirect the stderr of the whole process, which other threads write to.
+    """
     import cv2
 
     if "OPENCV_LOG_LEVEL" not in os.environ:

@@ -228,3 +228,11 @@ def test_header_of_big_tiff_and_lossless_webp() -> None:
     assert header is not None and (header.width, header.height) == (70000, 12)
     header = read_header(encode(picture(33, 47), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]))
     assert header is not None and (header.width, header.height) == (47, 33)
+
+
+def test_damage_inside_a_jpeg_that_the_decoder_gets_over_is_no_error() -> None:
+    """Its warning cannot be had from OpenCV; should that change, such a file should become an ImageError."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", pixels)[1].tobytes())
+    data[3000:3040] = b"\xd3\xff" * 20
+    assert decode_bytes(bytes(data), "damaged.jpg").shape == (64, 64, 3)
