@@ -58,7 +58,8 @@ def infer(
     """Detect and segment the objects in SOURCE: an image, a folder of images, or a quoted pattern.
 
     Writes results.json (COCO form), results.jsonl, failures.json, summary.json and annotated pictures to the output folder.
-    An image that cannot be read is named in failures.json and skipped; the exit code is then 1.
+    An image that cannot be read is named in failures.json and skipped; the exit code is then 1. A finished run in that folder
+    is replaced; an unfinished one (go on with --resume) or other files of these names are refused and left alone.
 
     \b
     Examples:

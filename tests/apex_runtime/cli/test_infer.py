@@ -199,3 +199,13 @@ def test_python_interface(tiny_bundle: Path, folder: Path) -> None:
         engine.predict(paths, budget=0)
     with pytest.raises(ImageError):
         list(engine.predict([folder / "absent.png"]))
+
+
+def test_the_results_of_somebody_else_are_refused_and_kept(apex_rt, tiny_onnx: Path, folder: Path) -> None:
+    (folder / "results.json").write_text("years of work")
+    (folder / "results.jsonl").write_text('{"id": 1, "file_name": 5, "annotations": []}\n')
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for more in ((), ("--resume",)):
+        ran = apex_rt("infer", folder, "--engine", tiny_onnx, "-o", folder, *more)
+        assert ran.code == 2 and "results.json" in ran.err and "--output" in ran.err and "Traceback" not in ran.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
