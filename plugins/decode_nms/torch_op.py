@@ -35,25 +35,12 @@ def decode_nms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """boxes [B,M,4], scores [B,M], labels [B,M], candidate_ids [B,M], padded; the meaning is that of ``reference.decode_nms``.
 
-    Inference only: no gradient leaves it. While exporting, the call becomes one ``apex::DecodeNMS`` node.
+    Inference only: no gradient leaves it. While exporting, the call becomes one ``apex::DecodeNMS`` node; else it takes the
+    steps of the ONNX body: candidates of each level, boxes, pairwise IoU, one pass over the rows, padding.
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.decode_nms(scores_BAC, ltrb_BA4, centres_A2, strides_A, max_detections, pre_nms, score, iou)
-    with torch.no_grad():
-        return decode_nms_formula(scores_BAC, ltrb_BA4, centres_A2, strides_A, max_detections, pre_nms, score, iou)
-
-
-def decode_nms_formula(
-    scores_BAC: Tensor,
-    ltrb_BA4: Tensor,
-    centres_A2: Tensor,
-    strides_A: Tensor,
-    max_detections: int,
-    pre_nms: int,
-    score: float,
-    iou: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Candidates of each level, boxes, pairwise IoU, one pass over the rows, padding: the steps of the ONNX body."""
+    scores_BAC, ltrb_BA4, centres_A2, strides_A = (item.detach() for item in (scores_BAC, ltrb_BA4, centres_A2, strides_A))
     batch = scores_BAC.shape[0]
     best_BA, label_BA = scores_BAC.max(dim=-1)
     ids_BP = _candidates(best_BA, strides_A, pre_nms)
@@ -105,7 +92,7 @@ def _decode_nms_op(
     score: float,
     iou: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return decode_nms_formula(scores, ltrb, centres, strides, max_detections, pre_nms, score, iou)
+    return decode_nms(scores, ltrb, centres, strides, max_detections, pre_nms, score, iou)
 
 
 @_decode_nms_op.register_fake
