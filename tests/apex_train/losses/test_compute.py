@@ -50,7 +50,7 @@ def test_every_key_is_there_finite_and_differentiable(model: ApexDetector, objec
     batch = targets(objects)
     total, terms = compute_training_losses(forward(model, batch), batch, LossConfig(), TILE)
     assert tuple(terms) == KEYS and all(torch.isfinite(term) for term in terms.values())
-    assert float(total) == pytest.approx(float(sum(v for k, v in terms.items() if k != "total")), rel=1e-6)
+    assert float(total.detach()) == pytest.approx(sum(float(v.detach()) for k, v in terms.items() if k != "total"), rel=1e-6)
     model.zero_grad()
     total.backward()
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
