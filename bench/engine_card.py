@@ -27,13 +27,14 @@ a CPU.
 | licence of the weights | Apache-2.0 |
 | trained at commit | {training["commit"]} |
 | shipped at commit | {commit} |
-| training time | {training["seconds"] / 3600:.1f} h on two CPU cores, bfloat16 autocast |
+| training time | {training["seconds"] / 3600:.1f} h of finished epochs on two CPU cores, bfloat16 autocast |
 
 ## Made by
 
 {commands}
 
-`train-1.yaml`, `train-2.yaml`, ... hold every value of these runs.
+`train-1.yaml`, `train-2.yaml`, ... hold every value of these runs. Each ran with the code and the
+defaults of its own commit; later code trains slightly differently (`bench/LOG.md`).
 
 ## Figures on the test split
 

@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Trainer:
             raise UsageError(
                 f"{checkpoint}: has no training state to resume.", "Resume from last.pt; use --init for weights alone."
             )
-        if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != self.fingerprint():
+        if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != self.fingerprint:
             raise UsageError(
                 f"{checkpoint}: belongs to a run with other data, another configuration or another version.",
                 "Give the same --data, configuration and --set values, or start a new run with --init.",
@@ -101,6 +102,7 @@ class Trainer:
         self.best, self.history = state["best"], state["history"]
         torch.set_rng_state(state["rng"])
 
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of what must not change within a run: the annotations, and every value that changes what is learned."""
         config = self.config.model_dump(mode="json")
@@ -211,7 +213,7 @@ class Trainer:
             "best": self.best,
             "history": self.history,
             "rng": torch.get_rng_state(),
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
             "config": self.config.model_dump(mode="json"),
         }
         save_checkpoint(self.output / "last.pt", self.average.model, self.model_config, training)
