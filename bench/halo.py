@@ -11,7 +11,7 @@ import click
 from dense import densify
 from evidence import write_evidence
 
-from apex_runtime.data.coco import open_split
+from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import matches_of, paired_bootstrap
 from apex_runtime.evaluation.coco_ap import detection_limit, predict_results
 from apex_runtime.evaluation.coco_matching import run_coco_eval
@@ -28,7 +28,7 @@ from apex_train.predictor import TorchSession
 @click.option("--output", type=click.Path(path_type=Path))
 def main(checkpoint: Path, data: Path, split: str, size: int, output: Path | None) -> None:
     """Measure both and the paired difference."""
-    model, dataset = load_model(checkpoint), open_split(data, split)
+    model, dataset = load_model(checkpoint), open_dataset(data, split)
     truth = dataset.ground_truth()
     limit = detection_limit(truth)
     matches = {}
@@ -44,7 +44,7 @@ def main(checkpoint: Path, data: Path, split: str, size: int, output: Path | Non
                 "checkpoint_sha256": file_sha256(checkpoint),
                 "tile": model.config.tile,
                 "halo": model.config.halo,
-                "data": {"split": split, "images": len(dataset), "annotations_sha256": file_sha256(dataset.annotations)},
+                "data": {"split": split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
                 "dense_minus_all_tiles": {"mAP_segm": gap.value, "interval": [gap.low, gap.high]},
             },
         )

@@ -18,7 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from apex_runtime.data.coco import CocoDataset, Instances, open_split
+from apex_runtime.data.dataset import InstanceDataset, Instances
+from apex_runtime.data.open import open_dataset
 from apex_runtime.data.roi_mask import RoiMask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def main(data_dir: Path) -> None:
     for folder in ("nuclei", "nuclei-yolo", "nuclei-satellite"):
         shutil.rmtree(FIXTURES / folder, ignore_errors=True)
     for split, names in FIXTURE_IMAGES.items():
-        dataset = open_split(data_dir, split)
+        dataset = open_dataset(data_dir, split)
         write_coco(FIXTURES / "nuclei", dataset, split, names)
         write_yolo(FIXTURES / "nuclei-yolo", dataset, split, names)
         write_satellite(FIXTURES / "nuclei-satellite", dataset, names)
@@ -66,10 +67,10 @@ def main(data_dir: Path) -> None:
         ("nuclei-satellite", "the same 8 images with one mask picture each; touching nuclei are one region there."),
     ):
         _write(FIXTURES / folder / "README.md", ORIGIN.format(title="# Nuclei for the tests", made=made))
-    write_samples(open_split(data_dir, "test"))
+    write_samples(open_dataset(data_dir, "test"))
 
 
-def write_coco(folder: Path, dataset: CocoDataset, split: str, names: tuple[str, ...]) -> None:
+def write_coco(folder: Path, dataset: InstanceDataset, split: str, names: tuple[str, ...]) -> None:
     """``annotations/<split>.json`` restricted to the named images, and the images."""
     document = dataset.ground_truth()
     ids = {dataset.records[index].image_id for index in _indices(dataset, names)}
@@ -80,7 +81,7 @@ def write_coco(folder: Path, dataset: CocoDataset, split: str, names: tuple[str,
     _copy_images(dataset, names, folder / "images")
 
 
-def write_yolo(folder: Path, dataset: CocoDataset, split: str, names: tuple[str, ...]) -> None:
+def write_yolo(folder: Path, dataset: InstanceDataset, split: str, names: tuple[str, ...]) -> None:
     """``labels/<split>/*.txt`` with class and polygon in fractions of the image, and ``data.yaml``."""
     _copy_images(dataset, names, folder / "images" / split)
     for index in _indices(dataset, names):
@@ -91,7 +92,7 @@ def write_yolo(folder: Path, dataset: CocoDataset, split: str, names: tuple[str,
     _write(folder / "data.yaml", f"path: .\ntrain: images/train\nval: images/val\nnames:\n{classes}")
 
 
-def write_satellite(folder: Path, dataset: CocoDataset, names: tuple[str, ...]) -> None:
+def write_satellite(folder: Path, dataset: InstanceDataset, names: tuple[str, ...]) -> None:
     """``masks/*.png`` beside ``images/*``: white where any nucleus is; ``classes.json`` says what the colours mean."""
     _copy_images(dataset, names, folder / "images")
     (folder / "masks").mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ def write_satellite(folder: Path, dataset: CocoDataset, names: tuple[str, ...]) 
     _write(folder / "classes.json", json.dumps(legend, indent=1) + "\n")
 
 
-def write_samples(dataset: CocoDataset) -> None:
+def write_samples(dataset: InstanceDataset) -> None:
     """The pictures that the first run of a newcomer works on."""
     shutil.rmtree(SAMPLES, ignore_errors=True)
     _copy_images(dataset, SAMPLE_IMAGES, SAMPLES)
@@ -114,12 +115,12 @@ def write_samples(dataset: CocoDataset) -> None:
     _write(SAMPLES / "README.md", ORIGIN.format(title="# Sample images: nuclei under the microscope", made=made))
 
 
-def _indices(dataset: CocoDataset, names: tuple[str, ...]) -> list[int]:
+def _indices(dataset: InstanceDataset, names: tuple[str, ...]) -> list[int]:
     by_stem = {Path(record.file_name).stem: index for index, record in enumerate(dataset.records)}
     return [by_stem[name] for name in names]
 
 
-def _copy_images(dataset: CocoDataset, names: tuple[str, ...], folder: Path) -> None:
+def _copy_images(dataset: InstanceDataset, names: tuple[str, ...], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for index in _indices(dataset, names):
         record = dataset.records[index]

@@ -19,7 +19,8 @@ from evidence import ROOT, circumstances, write_evidence
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.recipe import BuildRecipe
-from apex_runtime.data.coco import CocoDataset, open_split
+from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, bootstrap_interval, matches_of, paired_bootstrap
 from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, predict_results
 from apex_runtime.evaluation.coco_matching import run_coco_eval
@@ -54,7 +55,7 @@ def main(
     recipe = BuildRecipe(backend="ort-cpu")
     build_bundle(draft, recipe.backend, folder)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    dataset = open_split(data, split)
+    dataset = open_dataset(data, split)
     predictors = {str(budget): (Predictor(OrtSession(folder / "model.onnx")), budget) for budget in BUDGETS}
     predictors[PERIPHERAL] = (Predictor(TorchSession(model, size, size, peripheral_only=True)), 1.0)
     rows, gaps = evaluate(predictors, dataset)
@@ -75,7 +76,7 @@ def main(
             "seconds": round(sum(line["seconds"] for log in logs for line in log)),
             "validation": [[line for line in log if "mAP_segm" in line] for log in logs],
         },
-        "data": {"split": split, "images": len(dataset), "annotations_sha256": file_sha256(dataset.annotations)},
+        "data": {"split": split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
         "contract": {"max_detections": detection_limit(dataset.ground_truth()), "min_score": 0.001, "evaluator": "pycocotools"},
         "rows": rows,
         "gaps": gaps,
@@ -91,7 +92,7 @@ def main(
     click.echo(json.dumps(gaps, indent=2))
 
 
-def evaluate(predictors: dict[str, tuple[Predictor, float]], dataset: CocoDataset) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate(predictors: dict[str, tuple[Predictor, float]], dataset: InstanceDataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures per line with 95 % intervals over images, and the paired differences of all tiles to each other line."""
     truth = dataset.ground_truth()
     limit = detection_limit(truth)

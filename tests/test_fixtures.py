@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pycocotools import mask as coco_mask
 
-from apex_runtime.data.coco import open_split
 from apex_runtime.data.image import decode_image
+from apex_runtime.data.open import open_dataset
 
 LIMIT = 1_000_000  # bytes
 
@@ -38,7 +38,7 @@ def test_six_samples_of_mixed_sizes_and_none_of_them_a_fixture(repo_root: Path, 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_yolo_twin_has_the_same_objects(split: str, nuclei_fixture: Path, nuclei_yolo_fixture: Path) -> None:
-    dataset = open_split(nuclei_fixture, split)
+    dataset = open_dataset(nuclei_fixture, split)
     config = yaml.safe_load((nuclei_yolo_fixture / "data.yaml").read_text())
     assert list(config["names"].values()) == [category.name for category in dataset.categories]
     for index, record in enumerate(dataset.records):
@@ -60,7 +60,7 @@ def test_the_satellite_twin_has_the_same_pixels(nuclei_fixture: Path, nuclei_sat
     legend = json.loads((nuclei_satellite_fixture / "classes.json").read_text())
     assert [(entry["name"], entry["color"]) for entry in legend["classes"]] == [("nucleus", "#FFFFFF")]
     for split in ("train", "val"):
-        dataset = open_split(nuclei_fixture, split)
+        dataset = open_dataset(nuclei_fixture, split)
         for index, record in enumerate(dataset.records):
             picture = cv2.imread(str(nuclei_satellite_fixture / "masks" / f"{record.path.stem}.png"), cv2.IMREAD_UNCHANGED)
             union = np.zeros((record.height, record.width), bool)

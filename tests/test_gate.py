@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from apex_runtime.cli.main import main as apex_rt
-from apex_runtime.data.coco import open_split
+from apex_runtime.data.open import open_dataset
 from apex_train.checkpoint import save_checkpoint
 from apex_train.cli.main import main as apex_train
 from apex_train.config import FitConfig, load_config
@@ -39,7 +39,7 @@ def trained(
 ) -> tuple[Trainer, dict, dict, Path]:
     """A network after one step on real images: the trainer, the weights before, the step's terms, its checkpoint."""
     folder = tmp_path_factory.mktemp("gate")
-    trainer = Trainer(config, open_split(nuclei_fixture, "train"), None, folder, Console(quiet=True))
+    trainer = Trainer(config, open_dataset(nuclei_fixture, "train"), None, folder, Console(quiet=True))
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     terms = trainer.train_step(next(iter(trainer.loader)))
     save_checkpoint(folder / "step.pt", trainer.model, trainer.model_config)
@@ -66,7 +66,7 @@ def test_every_module_imports(room: str) -> None:
 
 def test_losses_are_finite_and_complete_and_reach_the_network_without_objects(config: FitConfig, trained, nuclei_fixture) -> None:
     trainer = trained[0]
-    loader, _ = training_loader(open_split(nuclei_fixture, "train"), config)
+    loader, _ = training_loader(open_dataset(nuclei_fixture, "train"), config)
     batch = next(iter(loader))
     tiles = trainer.model_config.grid(SIDE, SIDE)
     bonus = torch.zeros(len(batch.images), tiles[0] * tiles[1])

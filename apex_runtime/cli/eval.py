@@ -13,7 +13,7 @@ from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
-    from apex_runtime.data.coco import CocoDataset
+    from apex_runtime.data.dataset import InstanceDataset
 
 REPORT_FORMAT_VERSION = 1
 _RESAMPLES = 1000
@@ -63,7 +63,7 @@ def evaluate(
     """
     from apex_runtime.bundle.load import open_engine
     from apex_runtime.cli.progress import counter
-    from apex_runtime.data.coco import open_split
+    from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
     from apex_runtime.pipeline.results import write_json
     from apex_runtime.routing.budget import parse_budget
@@ -71,7 +71,7 @@ def evaluate(
     budgets = [parse_budget(item) for item in budget]
     if not budgets:
         raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
-    dataset = open_split(Path(data), split)
+    dataset = open_dataset(Path(data), split)
     opened = open_engine(engine, threads, device, policy, parse_size(size) if size else None)
     options = SweepOptions(min_score, max_detections, batch, _RESAMPLES if bootstrap else 0)
     position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}
@@ -84,7 +84,7 @@ def evaluate(
     click.echo(json.dumps(report, indent=2) if as_json else _table(report))
 
 
-def _contract(options: Any, dataset: CocoDataset, threads: int | None) -> dict[str, Any]:
+def _contract(options: Any, dataset: InstanceDataset, threads: int | None) -> dict[str, Any]:
     """What must be equal for two reports to be compared."""
     from apex_runtime.evaluation.coco_ap import detection_limit
 
@@ -99,10 +99,8 @@ def _contract(options: Any, dataset: CocoDataset, threads: int | None) -> dict[s
 
 
 def _report(
-    opened: Opened, dataset: CocoDataset, split: str, rows: list[dict[str, Any]], contract: dict[str, Any]
+    opened: Opened, dataset: InstanceDataset, split: str, rows: list[dict[str, Any]], contract: dict[str, Any]
 ) -> dict[str, Any]:
-    from apex_runtime.bundle.hashing import sha256_of
-
     info = opened.session.info
     return {
         "format_version": REPORT_FORMAT_VERSION,
@@ -118,7 +116,7 @@ def _report(
             "split": split,
             "images": len(dataset),
             "objects": len(dataset.ground_truth()["annotations"]),
-            "annotations_sha256": sha256_of(dataset.annotations),
+            "fingerprint": dataset.fingerprint(),
         },
         "contract": contract,
         "budgets": rows,

@@ -14,19 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from apex_runtime.data.findings import shown
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
 from apex_runtime.postprocess.rle import rle_to_roi
-
-_SHOWN = 3  # offenders listed in a message
-
-
-def shown(items: Iterable[Any]) -> str:
-    """The first few items of a list of offenders, and how many more there are."""
-    everything = [str(item) for item in items]
-    more = f" and {len(everything) - _SHOWN} more" if len(everything) > _SHOWN else ""
-    return ", ".join(everything[:_SHOWN]) + more
 
 
 def load_coco(path: Path) -> dict[str, Any]:

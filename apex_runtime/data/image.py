@@ -5,12 +5,14 @@
 * An alpha channel is dropped, not composited: the colours under it are what the sensor saw, and no background is ours to choose.
 * More than 8 bits (16-bit PNG and TIFF, integer and float TIFF) are stretched to 8: the 0.5 and 99.5 percentiles over all
   channels become 0 and 255. The full range of the type would turn 12-bit microscopy and satellite counts black. NaN becomes 0.
+  ``read_picture`` says which values those were.
 * The first page of a file with several is read.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -30,19 +32,45 @@ _STRETCH_SAMPLES = 1_000_000  # enough for a percentile, and cheap on a large sc
 _CHECK = "Open it in an image viewer; save it again as PNG or JPEG, or leave it out."
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """The values of a file with more than 8 bits that became 0 and 255."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """``pixels`` uint8 [h,w,3] RGB, and how they were scaled; ``scaling`` is None for a file of 8 bits."""
+
+    pixels: np.ndarray
+    scaling: Scaling | None = None
+
+
 def decode_image(path: Path) -> np.ndarray:
     """The image in a file as uint8 [h,w,3] RGB. Raises ImageError, which names the file, the cause and the remedy."""
+    return read_picture(path).pixels
+
+
+def read_picture(path: Path) -> Picture:
+    """The image in a file with the scaling of its values. Raises ImageError, which names the file, the cause and the remedy."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions.", path=path
         ) from error
-    return decode_bytes(data, str(path))
+    return decode_picture(data, str(path))
 
 
 def decode_bytes(data: bytes, name: str) -> np.ndarray:
     """Encoded bytes as uint8 [h,w,3] RGB; ``name`` stands for them in messages. Raises ImageError."""
+    return decode_picture(data, name).pixels
+
+
+def decode_picture(data: bytes, name: str) -> Picture:
+    """Encoded bytes as a picture; ``name`` stands for them in messages. Raises ImageError."""
     header = _checked_header(data, name)
     cv2 = _opencv()
     encoded = np.frombuffer(data, np.uint8)
@@ -96,31 +124,43 @@ def _opencv() -> ModuleType:
     return cv2
 
 
-def _to_rgb8(image: np.ndarray) -> np.ndarray:
+def _to_rgb8(image: np.ndarray) -> Picture:
     """What OpenCV returns ([h,w] or [h,w,c] in BGR order, any type) as contiguous uint8 [h,w,3] RGB."""
     if image.ndim == 2:
         image = image[:, :, None]
+    scaling = None
     if image.dtype != np.uint8:
-        image = _stretch(image[:, :, :3])
+        image = image[:, :, :3]
+        scaling = percentile_scaling(image)
+        image = rescale(image, scaling)
     if image.shape[2] < 3:
-        return np.repeat(image[:, :, :1], 3, axis=2)
+        return Picture(np.repeat(image[:, :, :1], 3, axis=2), scaling)
     if image.shape[2] > 4:  # more bands than colours: the first three
         image = np.ascontiguousarray(image[:, :, :3])
     cv2 = _opencv()
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB))
+    return Picture(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)), scaling)
 
 
-def _stretch(image: np.ndarray) -> np.ndarray:
-    """Deep channels to uint8 by percentiles common to all of them. A constant image keeps its place in the range of its type."""
+def percentile_scaling(image: np.ndarray) -> Scaling:
+    """The percentiles of finite values, common to all channels, of an array of any shape and more than 8 bits.
+
+    A constant image keeps its place in the range of its type; one without any finite value gets (0, 1).
+    """
     flat = image.reshape(-1)
     sample = flat[:: max(1, flat.size // _STRETCH_SAMPLES)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
-        return np.zeros(image.shape, np.uint8)
-    low, high = np.percentile(sample, _STRETCH)
+        return Scaling(0.0, 1.0)
+    low, high = (float(value) for value in np.percentile(sample, _STRETCH))
     if low == high:  # nearly constant: the extremes are all that is left
         low, high = float(sample.min()), float(sample.max())
     if low == high:
         low, high = (0.0, float(np.iinfo(image.dtype).max)) if image.dtype.kind in "iu" else (0.0, max(1.0, abs(low)))
+    return Scaling(low, high)
+
+
+def rescale(image: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Values to uint8 of the same shape: ``low`` and below become 0, ``high`` and above 255, NaN 0."""
+    low, high = scaling.low, scaling.high
     scaled = (np.nan_to_num(image.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (255.0 / (high - low))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

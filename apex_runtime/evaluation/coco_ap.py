@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.detections import Detections
 from apex_runtime.errors import DataError
 from apex_runtime.evaluation.results import detections_to_results
@@ -92,7 +92,7 @@ def detection_limit(ground_truth: dict[str, Any]) -> int:
 
 def predict_results(
     predictor: ImagePredictor,
-    dataset: CocoDataset,
+    dataset: InstanceDataset,
     budget: Budget | int | float | str,
     *,
     min_score: float = 0.001,
@@ -118,23 +118,23 @@ def predict_results(
     return results
 
 
-def _class_ids(info: ModelInfo, dataset: CocoDataset) -> dict[int, int]:
+def _class_ids(info: ModelInfo, dataset: InstanceDataset) -> dict[int, int]:
     """The data set's category id of each category id of the model that has one of the same name."""
     names = {category.name: category.id for category in dataset.categories}
     shared = {category.id: names[category.name] for category in info.classes if category.name in names}
     if not shared:
         known = ", ".join(category.name for category in info.classes[:5])
         raise DataError(
-            f"{dataset.annotations}: none of its classes ({', '.join(list(names)[:5])}) is known to the model ({known}).",
+            f"{dataset.source}: none of its classes ({', '.join(list(names)[:5])}) is known to the model ({known}).",
             "Evaluate on the kind of data the model was trained for, or rename the categories.",
-            path=dataset.annotations,
+            path=dataset.source,
         )
     return shared
 
 
 def evaluate_predictor(
     predictor: ImagePredictor,
-    dataset: CocoDataset,
+    dataset: InstanceDataset,
     budget: Budget | int | float | str = 1.0,
     *,
     iou_types: Sequence[str] = IOU_TYPES,

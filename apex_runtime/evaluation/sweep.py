@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from apex_runtime.backends.session import Session
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.evaluation.bootstrap import bootstrap_interval, matches_of
 from apex_runtime.evaluation.coco_ap import IOU_TYPES, detection_limit, predict_results, summarise
 from apex_runtime.evaluation.coco_matching import run_coco_eval
@@ -64,7 +64,7 @@ class SweepOptions:
 
 
 def sweep(
-    session: Session, dataset: CocoDataset, budgets: Sequence[Budget], options: SweepOptions, progress: Progress | None = None
+    session: Session, dataset: InstanceDataset, budgets: Sequence[Budget], options: SweepOptions, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """One row per budget: figures (fractions), 95 % intervals if asked, tiles per image, milliseconds of the graph per image.
 
@@ -75,7 +75,7 @@ def sweep(
 
 
 def _row(
-    session: Session, dataset: CocoDataset, budget: Budget, options: SweepOptions, limit: int, progress: Progress | None
+    session: Session, dataset: InstanceDataset, budget: Budget, options: SweepOptions, limit: int, progress: Progress | None
 ) -> dict[str, Any]:
     timed = TimedSession(session)
     results = predict_results(

@@ -11,7 +11,7 @@ import click
 from apex_runtime.errors import ApexError
 
 if TYPE_CHECKING:
-    from apex_runtime.data.coco import CocoDataset
+    from apex_runtime.data.dataset import InstanceDataset
     from apex_train.config import FitConfig
 
 
@@ -83,23 +83,21 @@ def _check_output(output: Path, resume: bool) -> None:
         raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
 
 
-def _open_data(data: Path) -> tuple[CocoDataset, CocoDataset | None]:
-    from apex_runtime.data.coco import open_split
+def _open_data(data: Path) -> tuple[InstanceDataset, InstanceDataset | None]:
+    from apex_runtime.data.open import open_dataset
     from apex_runtime.errors import DataError
 
-    train = open_split(data, "train")
-    val = open_split(data, "val") if (data / "annotations" / "val.json").is_file() else None
+    train = open_dataset(data, "train")
+    val = open_dataset(data, "val") if (data / "annotations" / "val.json").is_file() else None
     if val is not None and val.categories != train.categories:
-        raise DataError(
-            f"{val.annotations}: its categories differ from those of {train.annotations}.", "Use the same list in both."
-        )
+        raise DataError(f"{val.source}: its categories differ from those of {train.source}.", "Use the same list in both.")
     return train, val
 
 
 def _train(
     run: FitConfig,
-    train: CocoDataset,
-    val: CocoDataset | None,
+    train: InstanceDataset,
+    val: InstanceDataset | None,
     output: Path,
     init: Path | None,
     resume: bool,

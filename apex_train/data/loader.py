@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.errors import ApexError
 from apex_train.config import FitConfig
@@ -48,7 +48,7 @@ class Batch:
 class TrainingSet(Dataset[Sample | ApexError]):
     """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
 
-    def __init__(self, dataset: CocoDataset, config: FitConfig) -> None:
+    def __init__(self, dataset: InstanceDataset, config: FitConfig) -> None:
         self.dataset, self.config = dataset, config
         self._cache: dict[int, Sample] = {}
         self._cached_bytes = 0
@@ -102,7 +102,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def training_loader(dataset: CocoDataset, config: FitConfig) -> tuple[DataLoader[Batch | ApexError], EpochSampler]:
+def training_loader(dataset: InstanceDataset, config: FitConfig) -> tuple[DataLoader[Batch | ApexError], EpochSampler]:
     """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only
     one."""
     sampler = EpochSampler(len(dataset), config.train.seed)

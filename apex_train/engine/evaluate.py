@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.dataset import InstanceDataset
 from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 
 
-def pick_metric(dataset: CocoDataset) -> str | None:
+def pick_metric(dataset: InstanceDataset) -> str | None:
     """The figure that decides the best epoch, chosen once per run: of masks, else of boxes; None without truth.
 
     Crowd regions are no truth: evaluation ignores what is found in them.
@@ -21,7 +21,7 @@ def pick_metric(dataset: CocoDataset) -> str | None:
     return "mAP_segm" if with_mask else "mAP_bbox"
 
 
-def evaluate_weights(model: ApexDetector, dataset: CocoDataset, size: int, metric: str) -> dict[str, float]:
+def evaluate_weights(model: ApexDetector, dataset: InstanceDataset, size: int, metric: str) -> dict[str, float]:
     """COCO figures at K = N, plus the same metric at K = 0 as ``<metric>_peripheral``."""
     from apex_runtime.evaluation.coco_ap import evaluate_predictor
     from apex_runtime.pipeline.predictor import Predictor

@@ -17,11 +17,10 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
 from apex_train.checkpoint import (
     FORMAT_VERSION,
-    file_sha256,
     load_weights,
     read_checkpoint,
     save_checkpoint,
@@ -45,7 +44,9 @@ class TrainingError(ApexError):
 class Trainer:
     """One run: ``train`` set, optional ``val`` set, a folder for what comes out."""
 
-    def __init__(self, config: FitConfig, train: CocoDataset, val: CocoDataset | None, output: Path, console: Console) -> None:
+    def __init__(
+        self, config: FitConfig, train: InstanceDataset, val: InstanceDataset | None, output: Path, console: Console
+    ) -> None:
         metric = pick_metric(val) if val is not None else None
         self.config, self.train_set, self.output, self.console = config, train, output, console
         self.val_set = val if metric is not None else None  # without an object there is nothing to measure
@@ -108,7 +109,7 @@ class Trainer:
         config = self.config.model_dump(mode="json")
         for name in ("workers", "evaluate_every", "bad_steps"):
             del config["train"][name]
-        files = [file_sha256(item.annotations) for item in (self.train_set, self.val_set) if item is not None]
+        files = [item.fingerprint() for item in (self.train_set, self.val_set) if item is not None]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()
 
     def fit(self, stop_after_epoch: int | None = None, stop: threading.Event | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 import apex_runtime
 from apex_runtime.backends.ort import OrtSession
-from apex_runtime.data.coco import open_split
+from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
 from apex_runtime.pipeline.predictor import Predictor
 
@@ -62,7 +62,7 @@ def test_the_training_values_load(folder: Path) -> None:
 def test_it_finds_nuclei_in_images_it_has_not_learned_from(nuclei_fixture: Path) -> None:
     """The val images of the fixture were not trained on; more tiles must not be worse by more than a little."""
     engine = apex_runtime.load(threads=2)
-    dataset = open_split(nuclei_fixture, "val")
+    dataset = open_dataset(nuclei_fixture, "val")
     figures = {budget: evaluate_predictor(Predictor(engine.opened.session), dataset, budget) for budget in ("1", "1.0")}
     assert figures["1.0"]["AP50_segm"] > 0.5
     assert figures["1.0"]["mAP_segm"] > figures["1"]["mAP_segm"] + 0.03, "the close look must matter"
@@ -85,7 +85,7 @@ def test_the_promised_figures_hold(evidence: dict) -> None:
 
 @pytest.mark.slow
 def test_the_evidence_is_reproduced(folder: Path, evidence: dict, shared_data: Path) -> None:
-    dataset = open_split(shared_data / "nuclei-dsb2018", "test")
+    dataset = open_dataset(shared_data / "nuclei-dsb2018", "test")
     predictor = Predictor(OrtSession(folder / "model.onnx"))
     for budget in ("1.0", "0.5"):
         found = evaluate_predictor(predictor, dataset, budget, max_detections=500)

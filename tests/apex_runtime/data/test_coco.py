@@ -9,7 +9,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from apex_runtime.data.coco import CocoDataset, open_split
+from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import DataError, UsageError
 
 BITS = np.zeros((20, 30), np.uint8)
@@ -69,7 +70,7 @@ def save(folder: Path, document: Any, images: bool = True) -> Path:
 @pytest.fixture
 def dataset(tmp_path: Path) -> CocoDataset:
     save(tmp_path, DOCUMENT)
-    return open_split(tmp_path, "train")
+    return open_dataset(tmp_path, "train")
 
 
 def test_records_and_categories(dataset: CocoDataset) -> None:
@@ -108,7 +109,7 @@ def test_images_may_lie_in_a_folder_named_like_the_split(tmp_path: Path) -> None
     save(tmp_path, DOCUMENT)
     (tmp_path / "images" / "train").mkdir()
     (tmp_path / "images" / "b.png").rename(tmp_path / "images" / "train" / "b.png")
-    assert open_split(tmp_path, "train").records[1].path == tmp_path / "images" / "train" / "b.png"
+    assert open_dataset(tmp_path, "train").records[1].path == tmp_path / "images" / "train" / "b.png"
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_a_broken_file_is_refused_by_name(document: Any, reason: str, tmp_path: Path) -> None:
     path = save(tmp_path, document)
     with pytest.raises(DataError, match=reason) as caught:
-        open_split(tmp_path, "train")
+        open_dataset(tmp_path, "train")
     assert str(path) in str(caught.value) and caught.value.remedy
 
 
@@ -165,7 +166,7 @@ def test_a_broken_file_is_refused_by_name(document: Any, reason: str, tmp_path: 
 def test_a_broken_mask_is_named_when_it_is_read(counts: Any, tmp_path: Path) -> None:
     save(tmp_path, changed("annotations.1.segmentation.counts", counts))
     with pytest.raises(DataError, match=r"annotation 1 \(sub/a.png\)"):
-        open_split(tmp_path, "train").instances(0)
+        open_dataset(tmp_path, "train").instances(0)
 
 
 def test_many_offenders_are_counted_and_the_first_named(tmp_path: Path) -> None:
@@ -173,17 +174,17 @@ def test_many_offenders_are_counted_and_the_first_named(tmp_path: Path) -> None:
     document["images"] += [{"id": 100 + i, "file_name": f"no{i}.png", "width": 9, "height": 9} for i in range(7)]
     save(tmp_path, document)
     with pytest.raises(DataError, match=r"7 of 9 images are absent under .*: no0.png, no1.png, no2.png and 4 more"):
-        open_split(tmp_path, "train")
+        open_dataset(tmp_path, "train")
 
 
 def test_missing_folders_and_splits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="data folder not found"):
-        open_split(tmp_path / "absent", "train")
+        open_dataset(tmp_path / "absent", "train")
     save(tmp_path, DOCUMENT, images=False)
     with pytest.raises(DataError, match="image folder"):
-        open_split(tmp_path, "train")
+        open_dataset(tmp_path, "train")
     with pytest.raises(UsageError, match="Splits found: train"):
-        open_split(tmp_path, "test")
+        open_dataset(tmp_path, "test")
 
 
 def test_an_image_of_another_size_is_refused(dataset: CocoDataset) -> None:
@@ -205,7 +206,7 @@ def assert_equals_pycocotools(dataset: CocoDataset, images: int) -> None:
 
 @pytest.mark.parametrize(("split", "images", "objects"), [("train", 5, 86), ("val", 3, 61)])
 def test_the_committed_images(nuclei_fixture: Path, split: str, images: int, objects: int) -> None:
-    dataset = open_split(nuclei_fixture, split)
+    dataset = open_dataset(nuclei_fixture, split)
     assert len(dataset) == images
     assert sum(len(dataset.instances(index)) for index in range(images)) == objects
     assert all(dataset.read_image(index).std() > 0 for index in range(images))
@@ -214,6 +215,6 @@ def test_the_committed_images(nuclei_fixture: Path, split: str, images: int, obj
 
 @pytest.mark.parametrize("name", ["nuclei-dsb2018", "coco-mini", "satellite-banepa", "satellite-dubai"])
 def test_masks_of_the_large_sets_equal_pycocotools(shared_data: Path, name: str) -> None:
-    dataset = open_split(shared_data / name, "val")
+    dataset = open_dataset(shared_data / name, "val")
     assert_equals_pycocotools(dataset, 15)
     assert dataset.read_image(0).shape[2] == 3

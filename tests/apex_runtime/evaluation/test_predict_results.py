@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from apex_runtime.data.coco import CocoDataset, open_split
+from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.data.open import open_dataset
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.detections import Detections
 from apex_runtime.errors import DataError
@@ -34,7 +35,7 @@ def info_of(*names: str) -> ModelInfo:
 class Oracle:
     """Gives the instances of the data set image by image, as the class named ``kind``; knows other classes too."""
 
-    def __init__(self, dataset: CocoDataset, names: tuple[str, ...], kind: str, shift: int = 0) -> None:
+    def __init__(self, dataset: InstanceDataset, names: tuple[str, ...], kind: str, shift: int = 0) -> None:
         self.info = info_of(*names)
         self.label = names.index(kind)
         self.dataset, self.shift, self.seen = dataset, shift, 0
@@ -65,11 +66,11 @@ class Oracle:
 
 
 @pytest.fixture
-def dataset(nuclei_fixture: Path) -> CocoDataset:
-    return open_split(nuclei_fixture, "val")
+def dataset(nuclei_fixture: Path) -> InstanceDataset:
+    return open_dataset(nuclei_fixture, "val")
 
 
-def test_the_answers_get_full_marks(dataset: CocoDataset) -> None:
+def test_the_answers_get_full_marks(dataset: InstanceDataset) -> None:
     oracle = Oracle(dataset, ("cell", "nucleus"), "nucleus")
     figures = evaluate_predictor(oracle, dataset, "25%", batch=2, min_score=0.01)
     assert figures["mAP_bbox"] == pytest.approx(1) and figures["mAP_segm"] == pytest.approx(1)
@@ -80,7 +81,7 @@ def test_the_answers_get_full_marks(dataset: CocoDataset) -> None:
     assert shifted["AP75_segm"] < shifted["AP50_segm"] < 1
 
 
-def test_results_are_coco_results_in_the_ids_of_the_data_set(dataset: CocoDataset) -> None:
+def test_results_are_coco_results_in_the_ids_of_the_data_set(dataset: InstanceDataset) -> None:
     done: list[int] = []
     results = predict_results(Oracle(dataset, ("nucleus",), "nucleus"), dataset, 1.0, batch=1, on_images=done.append)
     assert done == [1, 2, 3]
@@ -92,7 +93,7 @@ def test_results_are_coco_results_in_the_ids_of_the_data_set(dataset: CocoDatase
         np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), coco_mask.decode(expected["segmentation"]))
 
 
-def test_a_class_the_data_set_lacks_is_left_out_and_no_shared_class_is_an_error(dataset: CocoDataset) -> None:
+def test_a_class_the_data_set_lacks_is_left_out_and_no_shared_class_is_an_error(dataset: InstanceDataset) -> None:
     assert predict_results(Oracle(dataset, ("nucleus", "yeast"), "yeast"), dataset, 1.0) == []
     with pytest.raises(DataError, match=r"\(nucleus\) is known to the model \(cat, dog\)"):
         predict_results(Oracle(dataset, ("cat", "dog"), "cat"), dataset, 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from apex_runtime.data.coco import open_split
+from apex_runtime.data.open import open_dataset
 from apex_runtime.data.roi_mask import RoiMask
 from apex_train.config import load_config
 from apex_train.data.loader import collate, sample_seed, training_loader
@@ -16,7 +16,7 @@ SMALL = {"train.size": 128, "train.crop": 64, "train.batch": 2}
 
 
 def batches(folder, workers: int, epoch: int):
-    loader, sampler = training_loader(open_split(folder, "train"), load_config(None, SMALL | {"train.workers": workers}))
+    loader, sampler = training_loader(open_dataset(folder, "train"), load_config(None, SMALL | {"train.workers": workers}))
     sampler.epoch = epoch
     return list(loader)
 

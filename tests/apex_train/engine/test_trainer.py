@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from apex_runtime.data.coco import open_split
+from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ImageError, UsageError
 from apex_train.checkpoint import load_model, read_checkpoint
 from apex_train.config import RoutingConfig, load_config
@@ -27,7 +27,7 @@ SMALL = {"train.size": 128, "train.crop": 128, "train.batch": 2, "train.workers"
 
 def trainer(data: Path, output: Path, **changes) -> Trainer:
     config = load_config(None, SMALL | {key.replace("__", "."): value for key, value in changes.items()})
-    return Trainer(config, open_split(data, "train"), None, output, Console(file=io.StringIO()))
+    return Trainer(config, open_dataset(data, "train"), None, output, Console(file=io.StringIO()))
 
 
 def freeze_norms(run: Trainer) -> None:
@@ -162,10 +162,10 @@ def test_one_poisoned_step_leaves_no_trace(nuclei_fixture: Path, tmp_path: Path)
 def test_a_broken_validation_image_costs_no_epoch(nuclei_fixture: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(nuclei_fixture, data)
-    val = open_split(data, "val")
+    val = open_dataset(data, "val")
     val.records[0].path.write_bytes(val.records[0].path.read_bytes()[:200])
     config = load_config(None, SMALL | {"train.evaluate_every": 1})
-    run = Trainer(config, open_split(data, "train"), val, tmp_path / "run", Console(file=io.StringIO()))
+    run = Trainer(config, open_dataset(data, "train"), val, tmp_path / "run", Console(file=io.StringIO()))
     with pytest.raises(ImageError, match=val.records[0].path.name):
         run.fit()
     assert read_checkpoint(tmp_path / "run" / "last.pt")["training"]["epoch"] == 1
@@ -176,7 +176,7 @@ def test_a_broken_validation_image_costs_no_epoch(nuclei_fixture: Path, tmp_path
 def test_a_broken_training_image_is_named(nuclei_fixture: Path, tmp_path: Path, workers: int) -> None:
     data = tmp_path / "data"
     shutil.copytree(nuclei_fixture, data)
-    train = open_split(data, "train")
+    train = open_dataset(data, "train")
     train.records[0].path.write_bytes(b"not an image")
     config = load_config(None, SMALL | {"train.batch": 5, "train.workers": workers})
     run = Trainer(config, train, None, tmp_path / "run", Console(file=io.StringIO()))
@@ -193,8 +193,8 @@ def test_a_val_split_without_objects_is_no_val_split(nuclei_fixture: Path, tmp_p
     file.write_text(json.dumps(document | {"annotations": []}))
     run = Trainer(
         load_config(None, SMALL),
-        open_split(data, "train"),
-        open_split(data, "val"),
+        open_dataset(data, "train"),
+        open_dataset(data, "val"),
         tmp_path / "run",
         Console(file=io.StringIO()),
     )
