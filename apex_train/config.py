@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from apex_runtime.data.dataset import DatasetType
 from apex_runtime.errors import ConfigError
 from apex_runtime.model_info import Category
 from apex_train.model.config import STRIDES, ModelConfig
@@ -85,8 +86,12 @@ class RoutingConfig(_Section):
 
 
 class TrainSection(_Section):
-    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees."""
+    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees.
 
+    ``dataset_type`` says how the data folder is read; null: it is recognised, and the run says as what.
+    """
+
+    dataset_type: DatasetType | None = None
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
     size: int = 512

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import engine_options, json_option, parse_size, split_list
+from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, parse_size, split_list
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
-    from apex_runtime.data.dataset import InstanceDataset
+    from apex_runtime.data.dataset import DatasetType, InstanceDataset
 
 REPORT_FORMAT_VERSION = 1
 _RESAMPLES = 1000
@@ -22,8 +22,9 @@ _COLUMNS = ("mAP_bbox", "AP50_bbox", "mAP_segm", "AP50_segm", "AP75_segm")
 
 @click.command("eval")
 @click.argument("engine", type=click.Path())
-@click.option("--data", type=click.Path(), required=True, help="Folder with annotations/<split>.json and images/.")
-@click.option("--split", default="test", show_default=True, help="Which annotation file.")
+@click.option("--data", type=click.Path(), required=True, help="A COCO, YOLO or satellite data set.")
+@dataset_type_option
+@click.option("--split", default="test", show_default=True, help="Which split of the data set.")
 @click.option(
     "--budget", multiple=True, default=("0.25", "1.0"), show_default=True, callback=split_list, help="Budgets, one row each."
 )
@@ -40,6 +41,7 @@ _COLUMNS = ("mAP_bbox", "AP50_bbox", "mAP_segm", "AP50_segm", "AP75_segm")
 def evaluate(
     engine: str,
     data: str,
+    dataset_type: DatasetType | None,
     split: str,
     budget: tuple[str, ...],
     max_detections: int | None,
@@ -62,6 +64,7 @@ def evaluate(
       apex-rt eval best.pt --data nuclei/ --split val --size 512
     """
     from apex_runtime.bundle.load import open_engine
+    from apex_runtime.cli.data import choose_type, say_left_out
     from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
@@ -71,7 +74,9 @@ def evaluate(
     budgets = [parse_budget(item) for item in budget]
     if not budgets:
         raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
-    dataset = open_dataset(Path(data), split)
+    kind = choose_type(Path(data), dataset_type)
+    dataset = open_dataset(Path(data), split, kind)
+    say_left_out(dataset)
     opened = open_engine(engine, threads, device, policy, parse_size(size) if size else None)
     options = SweepOptions(min_score, max_detections, batch, _RESAMPLES if bootstrap else 0)
     position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}

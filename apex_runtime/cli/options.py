@@ -43,6 +43,15 @@ def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None)
     return value
 
 
+def dataset_type_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--dataset-type``: how a data folder is read."""
+    return click.option(
+        "--dataset-type",
+        type=click.Choice(["coco", "yolo", "satellite"]),
+        help="How the data is read.  [default: recognised, and said]",
+    )(function)
+
+
 def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--threads``, ``--device`` and ``--policy``: how an engine is opened."""
     for option in (

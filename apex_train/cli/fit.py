@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.cli.options import dataset_type_option
 from apex_runtime.errors import ApexError
 
 if TYPE_CHECKING:
-    from apex_runtime.data.dataset import InstanceDataset
+    from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_train.config import FitConfig
 
 
@@ -21,9 +22,8 @@ class Interrupted(ApexError):
 
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder with annotations/{train,val}.json and images/."
-)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="A COCO, YOLO or satellite data set.")
+@dataset_type_option
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run: checkpoints, log, configuration."
 )
@@ -37,6 +37,7 @@ class Interrupted(ApexError):
 def fit(
     config: Path | None,
     data: Path,
+    dataset_type: DatasetType | None,
     output: Path,
     epochs: int | None,
     init: Path | None,
@@ -54,18 +55,21 @@ def fit(
       apex-train fit recipe.yaml --data nuclei/ --output runs/b --epochs 20 --set train.batch=8
       apex-train fit --data nuclei/ --output runs/a --resume
       apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
+      apex-train fit --data vehicles/data.yaml --dataset-type yolo --output runs/d
     """
     from apex_runtime.errors import UsageError
     from apex_train.config import load_config, parse_assignment
 
     overrides = dict(parse_assignment(text) for text in assignments)
+    if dataset_type is not None:
+        overrides["train.dataset_type"] = dataset_type
     if epochs is not None:
         overrides["train.epochs"] = epochs
     run = load_config(config, overrides)
     if resume and init is not None:
         raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
     _check_output(output, resume)
-    train, val = _open_data(data)
+    train, val = _open_data(data, run.train.dataset_type)
     last = _train(run, train, val, output, init, resume, stop_after_epoch, threads, as_json)
     if as_json:
         import json
@@ -83,14 +87,17 @@ def _check_output(output: Path, resume: bool) -> None:
         raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
 
 
-def _open_data(data: Path) -> tuple[InstanceDataset, InstanceDataset | None]:
-    from apex_runtime.data.open import open_dataset
+def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None]:
+    from apex_runtime.cli.data import choose_type, say_left_out
+    from apex_runtime.data.open import open_dataset, split_names
     from apex_runtime.errors import DataError
 
-    train = open_dataset(data, "train")
-    val = open_dataset(data, "val") if (data / "annotations" / "val.json").is_file() else None
+    kind = choose_type(data, kind)
+    train = open_dataset(data, "train", kind)
+    val = open_dataset(data, "val", kind) if "val" in split_names(data, kind) else None
     if val is not None and val.categories != train.categories:
         raise DataError(f"{val.source}: its categories differ from those of {train.source}.", "Use the same list in both.")
+    say_left_out(train, val)
     return train, val
 
 
