@@ -1,7 +1,8 @@
 """Checkpoints: written atomically, read without pickle (``weights_only``), with a report of every key that does not fit.
 
-A file holds ``format_version``, ``model_config``, ``model`` (the averaged weights that are evaluated and exported) and, in
-``last.pt``, ``training``: everything a resumed run needs. Raw state dicts and the usual wrappers of other code bases load too.
+A file holds ``format_version``, ``model_config``, ``model`` (the averaged weights that are evaluated and exported), ``data``
+(fingerprints of what it was trained and chosen on) and, in ``last.pt``, ``training``: everything a resumed run needs. Raw state
+dicts and the usual wrappers of other code bases load too.
 """
 
 from __future__ import annotations
@@ -49,13 +50,21 @@ class KeyReport:
         return "; ".join(parts) or "all weights fit"
 
 
-def save_checkpoint(path: Path, model: nn.Module, config: ModelConfig, training: dict[str, Any] | None = None) -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    config: ModelConfig,
+    training: dict[str, Any] | None = None,
+    data: dict[str, dict[str, Any]] | None = None,
+) -> None:
     """Write the file in one step: a crash leaves the old one or the new one, never half of one."""
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "model_config": config.model_dump(mode="json"),
         "model": {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()},
     }
+    if data is not None:
+        content["data"] = data
     if training is not None:
         content["training"] = training
     # Through memory, not into the file: torch's zip writer hides a full disk or a Ctrl-C behind an error of its own.

@@ -107,10 +107,19 @@ class Trainer:
     def fingerprint(self) -> str:
         """Hash of what must not change within a run: the annotations, and every value that changes what is learned."""
         config = self.config.model_dump(mode="json")
-        for name in ("workers", "evaluate_every", "bad_steps"):
+        for name in ("workers", "evaluate_every", "bad_steps", "dataset_type"):  # the type is part of ``data``
             del config["train"][name]
-        files = [item.fingerprint() for item in (self.train_set, self.val_set) if item is not None]
-        return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([config, self.data], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def data(self) -> dict[str, dict[str, Any]]:
+        """Layout, number of images and fingerprint of the splits of this run, for its checkpoints."""
+        splits = {"train": self.train_set, "val": self.val_set}
+        return {
+            name: {"dataset_type": item.kind, "split": item.split, "images": len(item), "fingerprint": item.fingerprint()}
+            for name, item in splits.items()
+            if item is not None
+        }
 
     def fit(self, stop_after_epoch: int | None = None, stop: threading.Event | None = None) -> dict[str, Any]:
         """Train to the end, or to the end of epoch ``stop_after_epoch`` (1-based). Returns the last line of the history.
@@ -217,7 +226,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "config": self.config.model_dump(mode="json"),
         }
-        save_checkpoint(self.output / "last.pt", self.average.model, self.model_config, training)
+        save_checkpoint(self.output / "last.pt", self.average.model, self.model_config, training, self.data)
         log = "".join(json.dumps(line) + "\n" for line in self.history)
         write_atomically(self.output / "log.jsonl", log.encode())
 
@@ -226,7 +235,7 @@ class Trainer:
         value = self.history[-1].get(self.metric)
         if self.best is None or (value is not None and value > self.best):
             self.best = value
-            save_checkpoint(self.output / "best.pt", self.average.model, self.model_config)
+            save_checkpoint(self.output / "best.pt", self.average.model, self.model_config, data=self.data)
         if value is not None:
             self._save_last()  # with the figures of this epoch
 

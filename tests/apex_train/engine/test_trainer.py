@@ -105,6 +105,11 @@ def test_resume_refuses_another_run_and_a_file_without_state(nuclei_fixture: Pat
     with pytest.raises(UsageError, match="no training state"):
         trainer(nuclei_fixture, tmp_path).resume(tmp_path / "best.pt")
     assert "optimizer" in read_checkpoint(tmp_path / "last.pt")["training"]
+    train = {"dataset_type": "coco", "split": "train", "images": 5}
+    for name in ("last.pt", "best.pt"):
+        assert read_checkpoint(tmp_path / name)["data"] == {
+            "train": train | {"fingerprint": open_dataset(nuclei_fixture, "train").fingerprint()}
+        }
 
 
 def test_init_takes_what_fits(nuclei_fixture: Path, tmp_path: Path) -> None:
