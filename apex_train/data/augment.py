@@ -5,7 +5,7 @@ The window is cut out of the source first and only that window is scaled, so a l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -88,8 +88,11 @@ def cut(sample: Sample, window: Window, crop: int, keep_visible: float = 0.0) ->
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
         masks,
+        [piece for region in sample.ignore if (piece := _place_mask(region, window)) is not None],
         sample.image_id,
         sample.original_size,
+        sample.categories,
+        sample.scaling,
     )
 
 
@@ -98,14 +101,15 @@ def flip_horizontal(sample: Sample) -> Sample:
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-    masks = [m and RoiMask(width - m.x - m.bits.shape[1], m.y, m.bits[:, ::-1]) for m in sample.masks]
-    return _with(sample, sample.image[:, ::-1], boxes, masks)
+    mirrored = replace(sample, ignore=[_mirror(region, width) for region in sample.ignore])
+    return _with(mirrored, sample.image[:, ::-1], boxes, [m and _mirror(m, width) for m in sample.masks])
 
 
 def transpose(sample: Sample) -> Sample:
     """Swap rows and columns."""
     masks = [m and RoiMask(m.y, m.x, m.bits.T) for m in sample.masks]
-    return _with(sample, sample.image.swapaxes(0, 1), sample.boxes[:, [1, 0, 3, 2]], masks)
+    turned = replace(sample, ignore=[RoiMask(m.y, m.x, m.bits.T) for m in sample.ignore])
+    return _with(turned, sample.image.swapaxes(0, 1), sample.boxes[:, [1, 0, 3, 2]], masks)
 
 
 def relight(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:
@@ -117,7 +121,11 @@ def relight(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> 
 
 
 def _with(sample: Sample, image: np.ndarray, boxes: np.ndarray, masks: list[RoiMask | None]) -> Sample:
-    return Sample(np.ascontiguousarray(image), boxes, sample.labels, masks, sample.image_id, sample.original_size)
+    return replace(sample, image=np.ascontiguousarray(image), boxes=boxes, masks=masks)
+
+
+def _mirror(mask: RoiMask, width: int) -> RoiMask:
+    return RoiMask(width - mask.x - mask.bits.shape[1], mask.y, mask.bits[:, ::-1])
 
 
 def _place_box(box: np.ndarray, window: Window, keep_visible: float) -> np.ndarray | None:
@@ -151,7 +159,7 @@ def _place_mask(mask: RoiMask, window: Window) -> RoiMask | None:
     if not len(rows):
         return None
     tight = bits[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return RoiMask(out_x + int(cols[0]), out_y + int(rows[0]), tight.astype(np.uint8))
+    return RoiMask(out_x + int(cols[0]), out_y + int(rows[0]), tight)
 
 
 def _tight_box(mask: RoiMask) -> np.ndarray:

@@ -18,7 +18,7 @@ from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.errors import ApexError
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
-from apex_train.data.sample import Sample
+from apex_train.data.sample import Sample, read_sample
 from apex_train.model.config import MASK_STRIDE
 
 CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by one loader process
@@ -29,7 +29,7 @@ class Batch:
     """B samples of one size. Objects are padded to G per image: ``labels`` is -1 there and ``masks`` 0.
 
     images uint8 [B,H,W,3], boxes float32 [B,G,4], labels int64 [B,G], masks uint8 [B,G,H/4,W/4] (coverage 0..255 of each cell),
-    has_mask bool [B,G].
+    has_mask bool [B,G]; ignore uint8 [B,H/4,W/4]: 1 where a cell is touched by a region that is neither object nor background.
     """
 
     images: Tensor
@@ -37,6 +37,7 @@ class Batch:
     labels: Tensor
     masks: Tensor
     has_mask: Tensor
+    ignore: Tensor
     image_ids: list[int]
 
     @property
@@ -67,15 +68,11 @@ class TrainingSet(Dataset[Sample | ApexError]):
         return augment(source, train.size, train.crop, self.config.augment, rng)
 
     def source(self, index: int) -> Sample:
-        """The image as it lies on the disk, crowd regions left out."""
+        """The image as it lies on the disk."""
         if index in self._cache:
             return self._cache[index]
-        record, found = self.dataset.records[index], self.dataset.instances(index)
-        keep = np.flatnonzero(~found.crowd)
-        masks = [found.masks[i] for i in keep]
-        image = self.dataset.read_image(index)
-        sample = Sample(image, found.boxes[keep], found.labels[keep], masks, record.image_id, image.shape[:2])
-        size = image.nbytes + sum(mask.bits.nbytes for mask in masks if mask is not None)
+        sample = read_sample(self.dataset, index)
+        size = sample.nbytes
         if self._cached_bytes + size <= CACHE_BYTES:
             self._cache[index] = sample
             self._cached_bytes += size
@@ -135,6 +132,7 @@ def collate(samples: list[Sample]) -> Batch:
     labels = np.full((len(samples), count), -1, np.int64)
     masks = np.zeros((len(samples), count, height // MASK_STRIDE, width // MASK_STRIDE), np.uint8)
     has_mask = np.zeros((len(samples), count), bool)
+    ignore = np.zeros((len(samples), *masks.shape[2:]), np.uint8)
     for b, sample in enumerate(samples):
         n = len(sample.labels)
         boxes[b, :n], labels[b, :n] = sample.boxes, sample.labels
@@ -142,21 +140,40 @@ def collate(samples: list[Sample]) -> Batch:
             if mask is not None:
                 _draw_coverage(masks[b, g], mask)
                 has_mask[b, g] = True
+        for region in sample.ignore:
+            _mark_touched(ignore[b], region)
     images = np.stack([sample.image for sample in samples])
     tensor = torch.from_numpy
     ids = [sample.image_id for sample in samples]
-    return Batch(tensor(images), tensor(boxes), tensor(labels), tensor(masks), tensor(has_mask), ids)
+    return Batch(tensor(images), tensor(boxes), tensor(labels), tensor(masks), tensor(has_mask), tensor(ignore), ids)
 
 
 def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:
     """Write how much of each 4 x 4 pixel cell the mask covers (0..255) into ``cells`` [H/4,W/4]."""
+    rows, columns, patch = _on_cells(cells.shape, mask)
+    area = (columns.stop - columns.start, rows.stop - rows.start)
+    cells[rows, columns] = cv2.resize(patch * np.uint8(255), area, interpolation=cv2.INTER_AREA)
+
+
+def _mark_touched(cells: np.ndarray, region: RoiMask) -> None:
+    """Write 1 into each 4 x 4 pixel cell of ``cells`` [H/4,W/4] that holds a pixel of the region.
+
+    Any pixel, not half of them: background that is passed over costs little, an unmarked object that is taught to be background
+    costs a detection, so the region rather grows by up to 3 pixels than loses its rim.
+    """
+    rows, columns, patch = _on_cells(cells.shape, region)
+    blocks = patch.reshape(patch.shape[0] // MASK_STRIDE, MASK_STRIDE, -1, MASK_STRIDE)
+    cells[rows, columns] |= blocks.max((1, 3))
+
+
+def _on_cells(shape: tuple[int, ...], mask: RoiMask) -> tuple[slice, slice, np.ndarray]:
+    """The rows and columns of cells that the mask reaches in a grid of ``shape``, and its pixels (uint8 0 and 1) on them."""
     s = MASK_STRIDE
     left, top = mask.x // s, mask.y // s
-    right = min(cells.shape[1], -(-(mask.x + mask.bits.shape[1]) // s))
-    bottom = min(cells.shape[0], -(-(mask.y + mask.bits.shape[0]) // s))
+    right = min(shape[1], -(-(mask.x + mask.bits.shape[1]) // s))
+    bottom = min(shape[0], -(-(mask.y + mask.bits.shape[0]) // s))
     patch = RoiMask(mask.x - left * s, mask.y - top * s, mask.bits).full((bottom - top) * s, (right - left) * s)
-    area = (right - left, bottom - top)
-    cells[top:bottom, left:right] = cv2.resize(patch * np.uint8(255), area, interpolation=cv2.INTER_AREA)
+    return slice(top, bottom), slice(left, right), patch
 
 
 def _start_worker(_: int) -> None:

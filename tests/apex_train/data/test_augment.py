@@ -34,7 +34,7 @@ def painted(height: int, width: int, seed: int, count: int = 6) -> Sample:
         top, bottom, left, right = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
         boxes.append([left, top, right, bottom])
         masks.append(RoiMask(int(left), int(top), disc[top:bottom, left:right].astype(np.uint8)))
-    return Sample(image, np.array(boxes, np.float32), np.arange(len(boxes)), masks, 7, (height, width))
+    return Sample(image, np.array(boxes, np.float32), np.arange(len(boxes)), masks, [], 7, (height, width))
 
 
 def assert_aligned(sample: Sample, tolerance: float) -> None:
@@ -86,7 +86,9 @@ def test_an_object_outside_the_window_is_dropped_with_its_label_and_mask() -> No
 
 
 def test_a_box_without_a_mask_survives_as_a_box() -> None:
-    sample = Sample(np.zeros((64, 64, 3), np.uint8), np.array([[8, 8, 24, 40]], np.float32), np.array([0]), [None], 1, (64, 64))
+    sample = Sample(
+        np.zeros((64, 64, 3), np.uint8), np.array([[8, 8, 24, 40]], np.float32), np.array([0]), [None], [], 1, (64, 64)
+    )
     piece = cut(sample, Window(0, 0, 64, 64, 128, 128), 128)
     np.testing.assert_allclose(piece.boxes, [[16, 16, 48, 80]])
     assert piece.masks == [None]

@@ -26,7 +26,7 @@ def test_workers_change_nothing(nuclei_fixture) -> None:
     assert len(alone) == 2
     for a, b in zip(alone, helped, strict=True):
         assert a.image_ids == b.image_ids
-        for name in ("images", "boxes", "labels", "masks", "has_mask"):
+        for name in ("images", "boxes", "labels", "masks", "has_mask", "ignore"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
@@ -42,9 +42,15 @@ def test_seeds_do_not_collide() -> None:
 def test_collate_pads_and_measures_coverage() -> None:
     bits = np.ones((6, 9), np.uint8)
     one = Sample(
-        np.zeros((32, 32, 3), np.uint8), np.array([[3, 2, 12, 8]], np.float32), np.array([1]), [RoiMask(3, 2, bits)], 5, (9, 9)
+        np.zeros((32, 32, 3), np.uint8),
+        np.array([[3, 2, 12, 8]], np.float32),
+        np.array([1]),
+        [RoiMask(3, 2, bits)],
+        [],
+        5,
+        (9, 9),
     )
-    none = Sample(np.zeros((32, 32, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), [], 6, (9, 9))
+    none = Sample(np.zeros((32, 32, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), [], [], 6, (9, 9))
     batch = collate([none, one])
     assert batch.labels.tolist() == [[-1], [1]] and batch.objects == 1 and batch.image_ids == [6, 5]
     full = RoiMask(3, 2, bits).full(32, 32).astype(float)
@@ -55,4 +61,4 @@ def test_collate_pads_and_measures_coverage() -> None:
 
 def test_a_sample_refuses_lists_of_different_length() -> None:
     with pytest.raises(ValueError, match="do not match"):
-        Sample(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 4), np.float32), np.zeros(1, np.int64), [None], 1, (8, 8))
+        Sample(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 4), np.float32), np.zeros(1, np.int64), [None], [], 1, (8, 8))
