@@ -194,7 +194,7 @@ def test_an_image_of_another_size_is_refused(dataset: CocoDataset) -> None:
 
 
 def assert_equals_pycocotools(dataset: CocoDataset, images: int) -> None:
-    reference = COCO(str(dataset.annotations))
+    reference = COCO(str(dataset.source))
     for index, record in enumerate(dataset.records[:images]):
         found = dataset.instances(index)
         entries = [e for e in reference.imgToAnns[record.image_id] if e["bbox"][2] > 0 and e["bbox"][3] > 0]
