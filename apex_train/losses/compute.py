@@ -13,6 +13,7 @@ from apex_train.losses.assignment import Assignment, assign, reachable
 from apex_train.losses.boxes import box_loss
 from apex_train.losses.masks import choose_instances, mask_losses
 from apex_train.losses.oracle import oracle_loss, tile_gains
+from apex_train.model.config import MASK_STRIDE
 from apex_train.model.detector import HeadOutputs, Outputs
 from apex_train.model.heads import anchor_grid
 
@@ -43,6 +44,13 @@ class Matcher:
         detached = self.boxes_BA4.detach()
         self.many = assign(heads.many.detach().float().sigmoid(), detached, *truth, config.top_many)
         self.one = assign(heads.one.detach().float().sigmoid(), detached, *truth, 1)
+        self.ignored_BA = ignored_anchors(targets.ignore.to(self.boxes_BA4.device), self.centres_A2)
+
+
+def ignored_anchors(ignore_BHW: Tensor, centres_A2: Tensor) -> Tensor:
+    """bool [B,A]: the anchor's centre lies in an ignore region, such as a crowd; ``ignore_BHW`` is at the stride of the masks."""
+    columns, rows = (centres_A2 / MASK_STRIDE).long().unbind(1)
+    return ignore_BHW[:, rows, columns] != 0
 
 
 def compute_training_losses(
@@ -81,14 +89,18 @@ def compute_training_losses(
 
 
 def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> Tensor:
-    """Weighted binary cross entropy per anchor [B,A] of both branches, with the soft alignment as the target."""
+    """Weighted binary cross entropy per anchor [B,A] of both branches, with the soft alignment as the target.
+
+    An anchor in an ignore region that answers for no object is no background either: what it finds there may be right.
+    """
     total = heads.ltrb.new_zeros(heads.ltrb.shape[:2])
     for logits, assignment, weight in ((heads.many, matcher.many, config.cls), (heads.one, matcher.one, config.cls_one)):
         target_BAC = torch.zeros_like(logits, dtype=torch.float32)
         labels_BA = torch.gather(targets.labels, 1, assignment.object_BA.clamp(min=0)).clamp(min=0)
         quality = torch.where(assignment.positive_BA, assignment.quality_BA, torch.zeros_like(assignment.quality_BA))
         target_BAC.scatter_(2, labels_BA[..., None], quality[..., None])
-        total = total + weight * F.binary_cross_entropy_with_logits(logits.float(), target_BAC, reduction="none").sum(-1)
+        loss_BA = F.binary_cross_entropy_with_logits(logits.float(), target_BAC, reduction="none").sum(-1)
+        total = total + weight * loss_BA.masked_fill(matcher.ignored_BA & ~assignment.positive_BA, 0.0)
     return total
 
 

@@ -11,7 +11,7 @@ import torch
 
 from apex_train.config import LossConfig, ModelSection
 from apex_train.data.loader import Batch
-from apex_train.losses.compute import KEYS, compute_training_losses
+from apex_train.losses.compute import KEYS, Matcher, class_loss, compute_training_losses, ignored_anchors
 from apex_train.losses.oracle import MARGIN, oracle_loss, tile_gains
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector, HeadOutputs, Outputs
@@ -31,7 +31,8 @@ def targets(objects: int, images: int = 2, side: int = 128) -> Batch:
             masks[b, g, y // 4 : y // 4 + 6, x // 4 : x // 4 + 8] = 255
     labels = torch.full((images, count), 0 if objects else -1)
     pictures = torch.from_numpy(rng.integers(0, 255, (images, side, side, 3), dtype=np.uint8))
-    return Batch(pictures, boxes, labels, masks, labels >= 0, list(range(images)))
+    ignore = torch.zeros(images, side // 4, side // 4, dtype=torch.uint8)
+    return Batch(pictures, boxes, labels, masks, labels >= 0, ignore, list(range(images)))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
 
 
 def cut_image(batch: Batch, outputs: Outputs, b: int) -> tuple[Batch, Outputs]:
-    one = Batch(*(getattr(batch, f.name)[b : b + 1] for f in fields(Batch)[:5]), image_ids=[b])
+    one = Batch(*(getattr(batch, f.name)[b : b + 1] for f in fields(Batch)[:6]), image_ids=[b])
     part = lambda heads: HeadOutputs(*(getattr(heads, f.name)[b : b + 1] for f in fields(HeadOutputs)))  # noqa: E731
     names = ("utilities", "tile_ids", "alpha")
     return one, Outputs(part(outputs.heads), *(getattr(outputs, n)[b : b + 1] for n in names))
@@ -139,3 +140,33 @@ def test_the_oracle_loss_against_a_loop() -> None:
                 sign = float(torch.sign(gains[b, i] - gains[b, j]))
                 pairs += max(0.0, MARGIN - sign * float(chosen[i] - chosen[j])) if sign else 0.0
     assert float(oracle_loss(utilities, ids, gains)) == pytest.approx(total / 8 + pairs / 32, rel=1e-5)
+
+
+def test_an_ignore_region_is_neither_object_nor_background(model: ApexDetector) -> None:
+    """Confident nonsense inside of the region costs nothing, the same outside costs; objects in the region still teach."""
+    batch = targets(3)
+    with torch.no_grad():
+        outputs = replace(forward(model, batch), peripheral=None)
+        matcher = Matcher(outputs.heads, batch, LossConfig())
+        background_BA = ~(matcher.many.positive_BA | matcher.one.positive_BA)
+        left_BA = (matcher.centres_A2[:, 0] < 64)[None].expand_as(background_BA)
+        region = replace(batch, ignore=batch.ignore.clone())
+        region.ignore[:, :, :16] = 1
+        matcher = Matcher(outputs.heads, region, LossConfig())
+        plain, spared = (
+            class_loss(outputs.heads, batch_, Matcher(outputs.heads, batch_, LossConfig()), LossConfig())
+            for batch_ in (batch, region)
+        )
+    assert (background_BA & left_BA).any() and (~background_BA & left_BA).any()
+    assert (spared[background_BA & left_BA] == 0).all() and (plain[background_BA & left_BA] > 0).all()
+    same = ~(background_BA & left_BA)
+    torch.testing.assert_close(spared[same & ~left_BA], plain[same & ~left_BA])
+    positive_in_both = matcher.many.positive_BA & matcher.one.positive_BA & left_BA
+    torch.testing.assert_close(spared[positive_in_both], plain[positive_in_both])
+
+
+def test_ignore_cells_meet_the_anchors_whose_centre_they_hold() -> None:
+    ignore = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    ignore[0, 2, 5] = 1  # pixels x 20..23, y 8..11
+    centres = torch.tensor([[20.0, 8.0], [23.9, 11.9], [19.9, 8.0], [24.0, 8.0], [20.0, 12.0]])
+    assert ignored_anchors(ignore, centres).tolist() == [[True, True, False, False, False]]
