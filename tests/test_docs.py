@@ -22,31 +22,48 @@ def blocks(document: Path) -> list[tuple[str, str]]:
     return FENCE.findall(document.read_text(encoding="utf-8"))
 
 
+LARGE = "../shared/data"
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder that looks like the checkout to the commands, and where they may leave what they write."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
     for name in ("engines", "tests"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    return tmp_path
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run_blocks(document: Path, found: list[tuple[str, str]], folder: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    for language, text in found:
+        assert language in ("bash", "python"), f"{document.name}: a {language or 'nameless'} block is not run; indent it instead"
+        command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+        assert run.returncode == 0, f"{document.name}:\n{text}\nexit code {run.returncode}\n{run.stdout}\n{run.stderr}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_the_commands_of_a_document_run(document: Path, checkout: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
-    found = blocks(document)
+    found = [block for block in blocks(document) if LARGE not in block[1]]
     assert found, f"{document.name} has no commands"
-    for language, text in found:
-        assert language in ("bash", "python"), f"{document.name}: a {language or 'nameless'} block is not run; indent it instead"
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
-        run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
-        assert run.returncode == 0, f"{document.name}:\n{text}\nexit code {run.returncode}\n{run.stdout}\n{run.stderr}"
+    run_blocks(document, found, checkout)
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if any(LARGE in text for _, text in blocks(path))], ids=lambda path: path.stem
+)
+def test_the_commands_on_the_large_sets_run(document: Path, checkout: Path, shared_data: Path) -> None:
+    (checkout.parent / "shared").symlink_to(shared_data.parent)
+    run_blocks(document, [block for block in blocks(document) if LARGE in block[1]], checkout)
 
 
 def test_every_command_is_shown_somewhere() -> None:
     shown = "\n".join(text for document in DOCUMENTS for _, text in blocks(document))
     for command in ("apex-rt infer", "apex-rt build-engine", "apex-rt eval", "apex-rt parity", "apex-rt doctor"):
         assert command in shown
-    for command in ("apex-train fit", "apex-train export", "apex-train eval"):
+    for command in ("apex-train fit", "apex-train export", "apex-train eval", "apex-train preflight", "apex-train init"):
         assert command in shown
 
 
