@@ -1,25 +1,31 @@
 """Any image file as uint8 RGB, or an error that says what is wrong with it.
 
-* EXIF orientation is applied: the image is what a viewer shows.
+* The orientation in the EXIF of JPEG, PNG and WebP and in TIFF is applied: the image is what a viewer shows, and ``image_size``
+  says the same without decoding.
 * Grey and black-and-white become three equal channels, palettes become colours, CMYK is converted by the decoder.
 * An alpha channel is dropped, not composited: the colours under it are what the sensor saw, and no background is ours to choose.
 * More than 8 bits (16-bit PNG and TIFF, integer and float TIFF) are stretched to 8: the 0.5 and 99.5 percentiles over all
   channels become 0 and 255. The full range of the type would turn 12-bit microscopy and satellite counts black. NaN becomes 0.
   ``read_picture`` says which values those were.
+* Of a TIFF with four bands the first three are read; one with more, or with deep bands in separate planes, is refused.
 * The first page of a file with several is read.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 
-from apex_runtime.data.image_header import Header, read_header
+from apex_runtime.data.image_header import Buffer, Header, read_header
 from apex_runtime.errors import ImageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -27,6 +33,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # 900 MB as uint8 RGB and as much again while it is converted: what 8 GB of memory survive. 12000 x 9000 are 108 million.
 MAX_PIXELS = 300_000_000
 
+# How OpenCV numbers its flips; orientations above 4 are transposed before.
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 _STRETCH = (0.5, 99.5)  # percentiles
 _STRETCH_SAMPLES = 1_000_000  # enough for a percentile, and cheap on a large scene
 _CHECK = "Open it in an image viewer; save it again as PNG or JPEG, or leave it out."
@@ -55,13 +63,35 @@ def decode_image(path: Path) -> np.ndarray:
 
 def read_picture(path: Path) -> Picture:
     """The image in a file with the scaling of its values. Raises ImageError, which names the file, the cause and the remedy."""
-    try:
+    with _readable(path):
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions.", path=path
-        ) from error
     return decode_picture(data, str(path))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels of the image as ``decode_image`` returns it, from the header alone.
+
+    Raises ImageError as that does, except for damage that shows only on decoding.
+    """
+    with _readable(path), open(path, "rb") as file:
+        return _checked_header(_mapped(file), str(path)).shown
+
+
+def _mapped(file: BinaryIO) -> Buffer:
+    """A file of which only the pages that are looked at are read; all of it where it cannot be mapped (empty, some mounts)."""
+    try:
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (ValueError, OSError):
+        return file.read()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        cause = f"{path}: cannot be read ({error.strerror or error})."
+        raise ImageError(cause, "Check the path and its permissions.", path=path) from error
 
 
 def decode_bytes(data: bytes, name: str) -> np.ndarray:
@@ -73,19 +103,20 @@ def decode_picture(data: bytes, name: str) -> Picture:
     """Encoded bytes as a picture; ``name`` stands for them in messages. Raises ImageError."""
     header = _checked_header(data, name)
     cv2 = _opencv()
-    encoded = np.frombuffer(data, np.uint8)
-    # The second reading is for float and 32-bit TIFF, which OpenCV refuses to turn into three channels.
-    for flags in (cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, cv2.IMREAD_UNCHANGED):
+    encoded = _repaired(data, header)
+    # The second reading is for float and 32-bit TIFF, which OpenCV refuses to turn into three channels. Orientation is ours, so
+    # that one rule serves every release of OpenCV and ``image_size``; a TIFF is turned by OpenCV, which cannot be told not to.
+    for flags in (cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION, cv2.IMREAD_UNCHANGED):
         try:
             image = cv2.imdecode(encoded, flags)
         except (cv2.error, MemoryError):
             image = None
         if image is not None:
-            return _to_rgb8(image)
+            return _to_rgb8(image if header.kind == "TIFF" else _turned(image, header.orientation))
     raise ImageError(f"{name}: this {header.kind} file is damaged or of a kind that cannot be decoded.", _CHECK, path=name)
 
 
-def _checked_header(data: bytes, name: str) -> Header:
+def _checked_header(data: Buffer, name: str) -> Header:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy it again, or leave it out.", path=name)
     try:
@@ -100,11 +131,32 @@ def _checked_header(data: bytes, name: str) -> Header:
     if header.width * header.height > MAX_PIXELS:
         size = f"{header.width}x{header.height} pixels, the limit is {MAX_PIXELS // 1_000_000} million"
         raise ImageError(f"{name}: too large: {size}.", "Cut it into smaller images.", path=name)
+    if header.obstacle:
+        remedy = "Keep one band, or three interleaved: gdal_translate -b 1 -b 2 -b 3 -co INTERLEAVE=PIXEL in.tif out.tif"
+        raise ImageError(f"{name}: this {header.kind} file has {header.obstacle}.", remedy, path=name)
     if not header.complete:
         raise ImageError(
             f"{name}: this {header.kind} file is truncated: its end is missing.", "Copy it again, or leave it out.", path=name
         )
     return header
+
+
+def _repaired(data: bytes, header: Header) -> np.ndarray:
+    """The encoded bytes, uint8 [bytes], with what the header says must be changed for OpenCV."""
+    if not header.repairs:
+        return np.frombuffer(data, np.uint8)
+    changed = bytearray(data)
+    for at, value in header.repairs:
+        changed[at : at + len(value)] = value
+    return np.frombuffer(changed, np.uint8)
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels ([h,w] or [h,w,c]) as they are shown; ``orientation`` as in EXIF, 1 to 8."""
+    cv2 = _opencv()
+    if orientation > 4:
+        image = cv2.transpose(image)
+    return np.asarray(cv2.flip(image, _FLIPS[orientation])) if orientation in _FLIPS else image
 
 
 @cache
@@ -135,8 +187,6 @@ def _to_rgb8(image: np.ndarray) -> Picture:
         image = rescale(image, scaling)
     if image.shape[2] < 3:
         return Picture(np.repeat(image[:, :, :1], 3, axis=2), scaling)
-    if image.shape[2] > 4:  # more bands than colours: the first three
-        image = np.ascontiguousarray(image[:, :, :3])
     cv2 = _opencv()
     return Picture(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)), scaling)
 

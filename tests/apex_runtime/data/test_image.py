@@ -1,18 +1,16 @@
 """Every kind of image file a user may have, made here byte by byte or by OpenCV, and every way in which one is broken."""
 
 import base64
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from encoded_images import encode, picture, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apex_runtime.data.image import MAX_PIXELS, decode_bytes, decode_image
-from apex_runtime.data.image_header import read_header
 from apex_runtime.errors import ImageError
 
 # 16 x 8 pixels, left half pure red, right half half-dark cyan, as CMYK JPEG with an Adobe marker (written by Pillow 12).
@@ -22,28 +20,6 @@ CMYK_JPEG = base64.b64decode(
     "g/7/2Q=="
 )
 LOSSLESS = [".png", ".bmp", ".tif"]
-
-
-def picture(height: int = 30, width: int = 40) -> np.ndarray:
-    """Smooth colours, all different at the corners, so that a flip, a turn or swapped channels would show."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // width, y * 255 // height, 255 - x * 200 // width], -1).astype(np.uint8)
-
-
-def encode(image: np.ndarray, extension: str, parameters: list[int] | None = None) -> bytes:
-    if image.ndim == 3:
-        order = [2, 1, 0, 3] if image.shape[2] == 4 else [2, 1, 0]
-        image = np.ascontiguousarray(image[:, :, order])
-    return cv2.imencode(extension, image, parameters or [])[1].tobytes()
-
-
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, palette: bytes = b"") -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    middle = chunk(b"PLTE", palette) if palette else b""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("extension", LOSSLESS)
@@ -124,16 +100,6 @@ def test_cmyk_jpeg() -> None:
     assert np.abs(decoded[:, 0] - [255, 0, 0]).max() <= 3 and np.abs(decoded[:, 15] - [0, 127, 127]).max() <= 3
 
 
-@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_exif_orientation_is_applied(orientation: int, turn: int) -> None:
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
-    plain = encode(picture(), ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95])
-    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    expected = np.rot90(decode_bytes(plain, "x"), turn)
-    np.testing.assert_array_equal(decode_bytes(turned, "x"), expected)
-
-
 def test_extension_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "really_a_png.jpg"
     path.write_bytes(encode(picture(), ".png"))
@@ -205,29 +171,6 @@ def test_no_damage_ends_in_anything_but_an_image_or_an_image_error(extension: st
     except ImageError:
         return
     assert decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.dtype == np.uint8
-
-
-@pytest.mark.parametrize(
-    ("extension", "kind"), [(".jpg", "JPEG"), (".png", "PNG"), (".bmp", "BMP"), (".tif", "TIFF"), (".webp", "WebP")]
-)
-def test_header_names_kind_and_size(extension: str, kind: str) -> None:
-    header = read_header(encode(picture(33, 47), extension))
-    assert header is not None and header == (kind, 47, 33, True)
-
-
-@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
-def test_a_missing_end_is_seen_without_decoding(extension: str) -> None:
-    """Older releases of OpenCV fill the rest of a truncated JPEG or PNG with grey and say nothing."""
-    header = read_header(encode(picture(33, 47), extension)[:-20])
-    assert header is not None and not header.complete
-
-
-def test_header_of_big_tiff_and_lossless_webp() -> None:
-    entries = struct.pack("<HHQQ", 256, 4, 1, 70000) + struct.pack("<HHQQ", 257, 3, 1, 12)
-    header = read_header(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + entries)
-    assert header is not None and (header.width, header.height) == (70000, 12)
-    header = read_header(encode(picture(33, 47), ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]))
-    assert header is not None and (header.width, header.height) == (47, 33)
 
 
 def test_damage_inside_a_jpeg_that_the_decoder_gets_over_is_no_error() -> None:
