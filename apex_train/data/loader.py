@@ -21,7 +21,7 @@ from apex_train.data.augment import augment
 from apex_train.data.sample import Sample, read_sample
 from apex_train.model.config import MASK_STRIDE
 
-CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by one loader process
+CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by all workers together
 
 
 @dataclass(frozen=True)
@@ -46,37 +46,46 @@ class Batch:
         return int((self.labels >= 0).sum())
 
 
-class TrainingSet(Dataset[Sample | ApexError]):
-    """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
+class SourceCache:
+    """The samples of a data set as they lie on the disk, kept in memory up to ``limit`` bytes."""
 
-    def __init__(self, dataset: InstanceDataset, config: FitConfig) -> None:
-        self.dataset, self.config = dataset, config
-        self._cache: dict[int, Sample] = {}
-        self._cached_bytes = 0
+    def __init__(self, dataset: InstanceDataset, limit: int) -> None:
+        self.dataset, self.limit = dataset, limit
+        self.used = 0
+        self._kept: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``. Raises what the data set's readers raise."""
+        sample = self._kept.get(index)
+        if sample is None:
+            sample = read_sample(self.dataset, index)
+            if self.used + sample.nbytes <= self.limit:
+                self._kept[index] = sample
+                self.used += sample.nbytes
+        return sample
+
+
+class TrainingSet(Dataset[Sample | ApexError]):
+    """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
+
+    def __init__(self, dataset: InstanceDataset, config: FitConfig) -> None:
+        self.config = config
+        self.sources = SourceCache(dataset, CACHE_BYTES // max(1, config.train.workers))  # each worker has a cache of its own
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
     def __getitem__(self, key: tuple[int, int]) -> Sample | ApexError:
         epoch, index = key
-        rng = np.random.default_rng(sample_seed(self.config.train.seed, epoch, index))
         train = self.config.train
+        rng = np.random.default_rng(sample_seed(train.seed, epoch, index))
         try:
-            source = self.source(index)
+            return augment(self.sources, index, train.size, train.crop, self.config.augment, rng)
         except ApexError as error:  # as a value: raised in a worker it would reach the user as a traceback in a string
             return error
-        return augment(source, train.size, train.crop, self.config.augment, rng)
-
-    def source(self, index: int) -> Sample:
-        """The image as it lies on the disk."""
-        if index in self._cache:
-            return self._cache[index]
-        sample = read_sample(self.dataset, index)
-        size = sample.nbytes
-        if self._cached_bytes + size <= CACHE_BYTES:
-            self._cache[index] = sample
-            self._cached_bytes += size
-        return sample
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
