@@ -1,113 +1,194 @@
-"""COCO instance annotations: what is accepted, and what is refused before any training starts.
+"""The lists of a COCO file: which entries are sound, and what is wrong with the others.
 
-Format: https://cocodataset.org/#format-data. Every refusal names the file, the first offenders and the remedy.
+Format: https://cocodataset.org/#format-data. A faulty entry becomes a finding with its line and is left out.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from apex_runtime.data.findings import shown
-from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.data import coco_masks
+from apex_runtime.data.findings import Fault, Finding, Findings, shown
+from apex_runtime.data.image import MAX_PIXELS
+from apex_runtime.data.json_lines import JsonFile
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
-from apex_runtime.postprocess.rle import rle_to_roi
+
+LISTS = ("images", "annotations", "categories")
+
+# Tools that count pixel corners, start at 1 or round outwards end a box up to one pixel beyond the image. More than that is
+# another image, another scale or a picture that was cut without its annotations.
+ROUNDING_PX = 1.0
+
+Problem = tuple[Fault, str]
 
 
-def load_coco(path: Path) -> dict[str, Any]:
-    """Read a COCO instance file. Raises DataError when it is missing, is not JSON or has not the three lists."""
-    if not path.is_file():
-        raise DataError(f"{path}: annotation file not found.", "Check the data folder and the split name.", path=path)
-    try:
-        document = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}).", "Export the annotations again.", path=path) from error
-    lists = ("images", "annotations", "categories")
-    missing = [key for key in lists if not isinstance(document, dict) or not isinstance(document.get(key), list)]
+class CocoImage(NamedTuple):
+    """A sound entry of the list of images, and its place in that list."""
+
+    place: int
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+
+
+def read_coco(path: Path) -> JsonFile:
+    """Read a COCO file. Raises DataError when it is missing, is not JSON, or lacks one of the three lists or has an empty one."""
+    file = JsonFile(path)
+    missing = [key for key in LISTS if not isinstance(file.values.get(key), list)]
     if missing:
         raise DataError(
             f"{path}: not a COCO instance file: no list {shown(missing)}.",
             "A COCO file is an object with the lists images, annotations and categories.",
             path=path,
         )
-    for key in lists:
-        _require(
-            path, [i for i, entry in enumerate(document[key]) if not isinstance(entry, dict)], f"entries of {key} are not objects"
-        )
-    return document
+    for key, remedy in (("images", "Add images, or leave this split out."), ("categories", "Name at least one class.")):
+        if not file.values[key]:
+            raise DataError(f"{path}: the list of {key} is empty.", remedy, path=path)
+    return file
 
 
-def parse_categories(path: Path, document: dict[str, Any]) -> tuple[Category, ...]:
-    """Classes sorted by id; the position is the label index. Ids may have gaps. Raises DataError."""
-    entries = document["categories"]
-    _require(
-        path, [e for e in entries if not _is_id(e.get("id")) or not isinstance(e.get("name"), str)], "categories lack id or name"
-    )
-    if not entries:
-        raise DataError(f"{path}: the list of categories is empty.", "Name at least one class.", path=path)
-    _require(path, _duplicates(entry["id"] for entry in entries), "category ids appear twice")
-    return tuple(sorted((Category(id=e["id"], name=e["name"]) for e in entries), key=lambda category: category.id))
+def parse_categories(file: JsonFile, findings: Findings) -> tuple[dict[str, Any], ...]:
+    """The sound entries of the list of categories, sorted by id: the position is the label. Ids may have gaps."""
+    sound: dict[int, dict[str, Any]] = {}
+    for index, entry in enumerate(file.values["categories"]):
+        problem = _category_problem(entry, sound)
+        if problem is None:
+            sound[entry["id"]] = entry
+        else:
+            report(findings, file, "categories", index, problem)
+    return tuple(sound[key] for key in sorted(sound))
 
 
-def check_images(path: Path, document: dict[str, Any]) -> None:
-    """Every image needs a unique integer id, a positive size and a relative file name that stays in the folder."""
-    images = document["images"]
-    if not images:
-        raise DataError(f"{path}: the list of images is empty.", "Add images, or leave this split out.", path=path)
-    _require(path, [e.get("id", e) for e in images if not _is_id(e.get("id"))], "images lack an integer id")
-    _require(path, _duplicates(entry["id"] for entry in images), "image ids appear twice")
-    sides = ("width", "height")
-    bad = [e["id"] for e in images if not all(_is_id(e.get(side)) and e[side] > 0 for side in sides)]
-    _require(path, bad, "images lack a positive width and height; their ids")
-    _require(
-        path,
-        [e["id"] for e in images if not _is_safe_name(e.get("file_name"))],
-        "images have a file_name that leaves the image folder; ids",
-    )
+def as_categories(entries: tuple[dict[str, Any], ...]) -> tuple[Category, ...]:
+    """Category entries as the classes of a data set."""
+    return tuple(Category(id=entry["id"], name=entry["name"]) for entry in entries)
 
 
-def check_annotations(path: Path, document: dict[str, Any], categories: tuple[Category, ...]) -> None:
-    """Every annotation needs a known image and class, a finite ``bbox`` [x,y,w,h] and a segmentation of a known form."""
-    annotations = document["annotations"]
-    images = {entry["id"]: entry for entry in document["images"]}
-    known = {category.id for category in categories}
-    _require(path, [e.get("id", e) for e in annotations if not _is_id(e.get("id"))], "annotations lack an integer id")
-    _require(path, _duplicates(entry["id"] for entry in annotations), "annotation ids appear twice")
-    _require(
-        path, [e["id"] for e in annotations if e.get("image_id") not in images], "annotations name an unknown image_id; their ids"
-    )
-    bad = [f"{e['id']} (category {e.get('category_id')})" for e in annotations if e.get("category_id") not in known]
-    _require(path, bad, "annotations name an unknown category")
-    _require(
-        path,
-        [e["id"] for e in annotations if not _is_box(e.get("bbox"))],
-        "annotations lack a finite bbox [x, y, width, height]; ids",
-    )
-    bad = [e["id"] for e in annotations if not _is_segmentation(e.get("segmentation", []), images[e["image_id"]])]
-    _require(path, bad, "annotations have a segmentation that is neither polygons nor an RLE of the image's size; ids")
+def _category_problem(entry: Any, sound: dict[int, dict[str, Any]]) -> Problem | None:
+    if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+        return Fault.MALFORMED, f"a category needs an integer id and a name, not {brief(entry)}"
+    if entry["id"] in sound:
+        return Fault.DUPLICATE_ID, f"category id {entry['id']} appears twice: {sound[entry['id']]['name']}, {entry['name']}"
+    return None
 
 
-def decode_segmentation(segmentation: Any, height: int, width: int) -> RoiMask | None:
-    """Polygons (several parts are one mask) or RLE as a mask cut to its box; None where there is no mask or it has no pixel.
+def parse_images(file: JsonFile, findings: Findings) -> tuple[dict[int, CocoImage], set[int]]:
+    """The sound images by id in the order of the file, and every image id that was declared, sound or not."""
+    sound: dict[int, CocoImage] = {}
+    declared: set[int] = set()
+    names: set[str] = set()
+    for index, entry in enumerate(file.values["images"]):
+        problem = _image_problem(entry, declared, names)
+        if problem is not None:
+            report(findings, file, "images", index, problem)
+        if isinstance(entry, dict) and is_id(entry.get("id")):
+            if problem is None:
+                name, width, height = entry["file_name"], int(entry["width"]), int(entry["height"])
+                sound[entry["id"]] = CocoImage(index, entry["id"], name, width, height)
+                names.add(str(PurePosixPath(name)))
+            declared.add(entry["id"])
+    return sound, declared
 
-    Polygons are filled by pycocotools, so that training sees the masks that the evaluation sees. Raises ValueError.
+
+def _image_problem(entry: Any, declared: set[int], names: set[str]) -> Problem | None:
+    if not isinstance(entry, dict) or not is_id(entry.get("id")):
+        return Fault.MALFORMED, f"an image needs an integer id, not {brief(entry)}"
+    name = f"image {entry['id']} ({brief(entry.get('file_name'))})"
+    if entry["id"] in declared:
+        return Fault.DUPLICATE_ID, f"{name}: the image id appears twice"
+    width, height = entry.get("width"), entry.get("height")
+    if not _is_side(width) or not _is_side(height):
+        return Fault.MALFORMED, f"{name}: it needs a positive width and height, not {brief(width)} and {brief(height)}"
+    if width * height > MAX_PIXELS:
+        return Fault.MALFORMED, f"{name}: {width}x{height} pixels, the limit is {MAX_PIXELS // 1_000_000} million"
+    if not is_safe_name(entry.get("file_name")):
+        return Fault.MALFORMED, f"{name}: file_name is no relative path, with slashes, that stays in the image folder"
+    if str(PurePosixPath(entry["file_name"])) in names:
+        return Fault.DUPLICATE_ID, f"{name}: the file_name appears twice"
+    return None
+
+
+def parse_annotations(
+    file: JsonFile, images: dict[int, CocoImage], declared: set[int], category_ids: set[int], findings: Findings
+) -> dict[int, list[int]]:
+    """Places of the sound annotations in their list, by image id. What shows only on decoding a mask is not known yet.
+
+    Annotations of images that are faulty themselves are left out without a word.
     """
-    if isinstance(segmentation, dict):
-        return rle_to_roi(segmentation)
-    # Parts of fewer than three points have no area, and pycocotools would read four numbers as a box.
-    parts = [part for part in segmentation or [] if len(part) >= 6]
-    if not parts:
-        return None
-    from pycocotools import mask as coco_mask
+    groups: dict[int, list[int]] = defaultdict(list)
+    seen: set[int] = set()
+    for index, entry in enumerate(file.values["annotations"]):
+        problem = _reference_problem(entry, declared, category_ids, seen)
+        image = None if problem is not None else images.get(entry["image_id"])
+        if image is not None:
+            problem = _shape_problem(entry, image)
+        if problem is not None:
+            report(findings, file, "annotations", index, (problem[0], f"{annotation_name(entry, images)}: {problem[1]}"))
+        if image is not None and (problem is None or not problem[0].is_error):
+            groups[image.image_id].append(index)
+    return dict(groups)
 
-    return rle_to_roi(coco_mask.merge(coco_mask.frPyObjects(parts, height, width)))
+
+def annotation_name(entry: Any, images: dict[int, CocoImage]) -> str:
+    """What a message calls an annotation: its id and its image."""
+    if not isinstance(entry, dict):
+        return "annotation"
+    image_id = entry.get("image_id")
+    image = images.get(image_id) if is_id(image_id) else None
+    return f"annotation {brief(entry.get('id'))}" + (f" ({brief(image.file_name)})" if image is not None else "")
+
+
+def _reference_problem(entry: Any, declared: set[int], category_ids: set[int], seen: set[int]) -> Problem | None:
+    """What is wrong with an annotation's ids."""
+    if not isinstance(entry, dict) or not is_id(entry.get("id")):
+        return Fault.MALFORMED, f"it needs an integer id, not {brief(entry.get('id') if isinstance(entry, dict) else entry)}"
+    if entry["id"] in seen:
+        return Fault.DUPLICATE_ID, "the annotation id appears twice"
+    seen.add(entry["id"])
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    if not is_id(image_id) or image_id not in declared:
+        return Fault.MALFORMED, f"unknown image_id {brief(image_id)}"
+    if not is_id(category_id) or category_id not in category_ids:
+        return Fault.UNKNOWN_CLASS, f"unknown category {brief(category_id)}"
+    return None
+
+
+def _shape_problem(entry: dict[str, Any], image: CocoImage) -> Problem | None:
+    """What is wrong with an annotation's box, or with the form of its other fields."""
+    if entry.get("iscrowd") not in (None, 0, 1):
+        return Fault.MALFORMED, f"iscrowd is {brief(entry['iscrowd'])}, not 0 or 1"
+    segmentation = entry.get("segmentation")
+    reason = coco_masks.malformed(segmentation, image.height, image.width)
+    if reason:
+        return Fault.MALFORMED, reason
+    box = entry.get("bbox")
+    if box is None and coco_masks.has_segmentation(segmentation):
+        return None  # the box is that of the mask
+    if not isinstance(box, list) or len(box) != 4 or not {int, float}.issuperset(map(type, box)):
+        return Fault.MALFORMED, f"bbox is {brief(box)}, not [x, y, width, height]"
+    return box_problem(box, image.height, image.width)
+
+
+def box_problem(box: list[float], height: int, width: int) -> Problem | None:
+    """What is wrong with a COCO box [x, y, width, height] in an image of that size, all in pixels."""
+    if 0 <= box[0] <= width - box[2] and 0 <= box[1] <= height - box[3] and box[2] >= 1 and box[3] >= 1:
+        return None  # nearly all: not worth the rest
+    if not all(map(is_number, box)) or box[2] <= 0 or box[3] <= 0:
+        return Fault.INVALID_BOX, f"bbox {_numbers(box)} is not finite or has no positive size"
+    x1, y1, x2, y2 = clip_box(box, height, width)
+    # Compared in float32, the type in which boxes are handed out: a sliver may be empty there and only there.
+    if not (np.float32(x2) > np.float32(x1) and np.float32(y2) > np.float32(y1)):
+        return Fault.BOX_OUTSIDE, f"bbox {_numbers(box)} lies outside of the {width}x{height} image"
+    beyond = max(-box[0], -box[1], box[0] + box[2] - width, box[1] + box[3] - height)
+    if beyond > ROUNDING_PX:
+        return Fault.BOX_CLIPPED, f"bbox {_numbers(box)} goes {beyond:.6g} px beyond the {width}x{height} image"
+    return None
 
 
 def clip_box(box: list[float], height: int, width: int) -> tuple[float, float, float, float]:
@@ -116,56 +197,48 @@ def clip_box(box: list[float], height: int, width: int) -> tuple[float, float, f
     return x1, y1, min(max(box[0] + box[2], 0.0), width), min(max(box[1] + box[3], 0.0), height)
 
 
-def group_by_image(path: Path, document: dict[str, Any]) -> tuple[dict[int, list[dict[str, Any]]], int]:
-    """Annotations per image id, without those whose box has no area in the image, and how many those were."""
-    sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in document["images"]}
-    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    dropped = 0
-    for entry in document["annotations"]:
-        x1, y1, x2, y2 = clip_box(entry["bbox"], *sizes[entry["image_id"]])
-        # Compared in float32, the type in which boxes are handed out: a sliver may be empty there and only there.
-        if np.float32(x2) > np.float32(x1) and np.float32(y2) > np.float32(y1):
-            groups[entry["image_id"]].append(entry)
-        else:
-            dropped += 1
-    return dict(groups), dropped
+def report(findings: Findings, file: JsonFile, key: str, index: int, problem: Problem) -> None:
+    """Note what is wrong with entry ``index`` of the list ``key``."""
+    findings.append(Finding(problem[0], file.where(key, index), problem[1]))
 
 
-def _require(path: Path, offenders: list[Any], what: str) -> None:
-    if offenders:
-        raise DataError(f"{path}: {len(offenders)} {what}: {shown(offenders)}.", "Correct the annotation file.", path=path)
-
-
-def _duplicates(ids: Iterable[int]) -> list[int]:
-    seen: set[int] = set()
-    return [value for value in ids if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
-
-
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[int]:
+    """An integer, which true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """A finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < coco_masks.LARGEST
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-
-
-def _is_safe_name(name: Any) -> bool:
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name or ":" in name[:3]:
+def is_safe_name(name: Any) -> bool:
+    """A relative path, with slashes, that does not leave its folder and that a file system can hold."""
+    if not isinstance(name, str) or not (name.isascii() or _encodes(name)):
+        return False
+    if not name or "\\" in name or "\0" in name or ":" in name[:3]:
         return False
     parts = PurePosixPath(name)
-    return not parts.is_absolute() and ".." not in parts.parts
+    return not parts.is_absolute() and ".." not in parts.parts and str(parts) != "."
 
 
-def _is_segmentation(value: Any, image: dict[str, Any]) -> bool:
-    if isinstance(value, dict):
-        counts = value.get("counts")
-        sized = value.get("size") == [image["height"], image["width"]]
-        return sized and (isinstance(counts, str) or (isinstance(counts, list) and all(map(_is_id, counts))))
-    if value is None:
-        return True
-    polygons = isinstance(value, list) and all(isinstance(part, list) and len(part) % 2 == 0 for part in value)
-    return polygons and all(_is_number(number) for part in value for number in part)
+def brief(value: Any) -> str:
+    """A value from a file as a message shows it: short, and without what a terminal would obey."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _encodes(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_side(value: Any) -> TypeGuard[int | float]:
+    return is_number(value) and value > 0 and value == int(value)
+
+
+def _numbers(values: list[float]) -> str:
+    return "[" + ", ".join(f"{value:.6g}" if is_number(value) else brief(value) for value in values) + "]"

@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 SATELLITE_FILE = "satellite.yaml"
-ROBOFLOW_FILE = "_annotations.coco.json"
+# what tools call the one file beside its images, in the order in which they are tried: Roboflow, labelme2coco, CVAT, others
+COCO_FILES = ("_annotations.coco.json", "annotations.json", "coco.json", "instances_default.json")
 
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-# instances_train2017, person_keypoints are not read: the prefix must be one that stands for whole instances or segments
+# prefixes that stand for instances or segments, and those of COCO's other tasks, which are no splits
 _PREFIXES = ("instances_", "panoptic_", "annotations_", "coco_")
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "image_info_")
 _YEAR = re.compile(r"(?<=[a-z])[_-]?\d{4}$")
+_SPLITS = ("train", "val", "test")
+_PEEK = 1 << 20  # bytes at either end of a JSON file in which the names of COCO's lists are looked for
 
 
 class CocoPlace(NamedTuple):
@@ -25,31 +29,83 @@ class CocoPlace(NamedTuple):
 
 def split_name(folder_or_stem: str) -> str:
     """The split that a name stands for: ``valid`` is val, ``instances_train2017`` is train; other names stay as they are."""
-    name = folder_or_stem.lower()
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    name = _YEAR.sub("", name)
+    name = _YEAR.sub("", _without_prefix(folder_or_stem.lower()))
     name = _ALIASES.get(name, name)
-    return name if name in ("train", "val", "test") else folder_or_stem
+    return name if name in _SPLITS else folder_or_stem
 
 
 def coco_places(data: Path) -> dict[str, CocoPlace]:
     """The COCO splits of a folder, or of one annotation file given by itself.
 
     Known: ``annotations/<split>.json`` with ``images/`` or ``images/<split>/``; ``annotations/instances_<split>2017.json`` with
-    ``<split>2017/``; Roboflow's ``<split>/_annotations.coco.json``; a file beside its images. Instances win over panoptic
-    segments of the same split, which stay reachable under their full name.
+    ``<split>2017/``; Roboflow's ``<split>/_annotations.coco.json``; ``<split>.json``, ``annotations.json`` or ``coco.json``
+    beside the images or ``images/``. Instances win over panoptic segments of the same split, which stay reachable under their
+    full name. One file alone whose name says no split is train.
     """
     if data.is_file():
-        return {split_name(data.stem): _place(data.parent.parent if data.parent.name == "annotations" else data.parent, data)}
-    places: dict[str, CocoPlace] = {}
-    files = sorted((data / "annotations").glob("*.json"), key=lambda file: (file.stem.startswith("panoptic"), file.stem))
-    for file in files:
-        name = split_name(file.stem)
-        places.setdefault(name if name not in places else file.stem, _place(data, file))
-    for file in sorted(data.glob(f"*/{ROBOFLOW_FILE}")):
-        places.setdefault(split_name(file.parent.name), CocoPlace(file, (file.parent, file.parent / "images")))
-    return places
+        return _named([_place(_root_of(data), data)])
+    files = [file for file in sorted((data / "annotations").glob("*.json"), key=_instances_first) if looks_like_coco_file(file)]
+    places = [_place(data, file) for file in files]
+    if not places:
+        places = [place for folder in sorted(data.glob("*/")) if _is_split(folder.name) for place in _beside(folder)]
+    return _named(places or _beside(data))
+
+
+def _named(places: list[CocoPlace]) -> dict[str, CocoPlace]:
+    named: dict[str, CocoPlace] = {}
+    for place in places:
+        file = place.annotations
+        own = split_name(file.parent.name if file.name in COCO_FILES else file.stem)
+        name = own if _is_split(own) or len(places) > 1 else "train"
+        named.setdefault(name if name not in named else file.stem, place)
+    return named
+
+
+def _beside(folder: Path) -> list[CocoPlace]:
+    """Files that lie with their images: one of the usual names, or one per split."""
+    usual = next((folder / name for name in COCO_FILES if looks_like_coco_file(folder / name)), None)
+    if usual is not None:
+        return [_place(folder, usual)]
+    files = (file for file in sorted(folder.glob("*.json"), key=_instances_first) if _is_split(file.stem))
+    return [_place(folder, file) for file in files if looks_like_coco_file(file)]
+
+
+def looks_like_coco_file(file: Path) -> bool:
+    """Whether a JSON file claims to hold instances or segments: by its name, or by a megabyte at either end.
+
+    A name that says a split is believed, so that a broken file is an error and not a split that is missing. Captions, results
+    and lists of classes have not all of the lists images, annotations and categories; in a large file these may stand where
+    nobody looks, there an opening brace will do.
+    """
+    if file.suffix.lower() != ".json" or file.name.lower().startswith(_OTHER_TASKS) or not file.is_file():
+        return False
+    if _is_split(file.stem) or file.name in COCO_FILES:
+        return True
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(_PEEK)
+        stream.seek(max(_PEEK, size - _PEEK))
+        text = head + stream.read()
+    opened = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return opened and (size > 2 * _PEEK or all(key in text for key in (b'"images"', b'"annotations"', b'"categories"')))
+
+
+def _root_of(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "annotations" else file.parent
+
+
+def _is_split(name: str) -> bool:
+    return split_name(name) in _SPLITS
+
+
+def _instances_first(file: Path) -> tuple[bool, str]:
+    return file.stem.startswith("panoptic"), file.stem
+
+
+def _without_prefix(stem: str) -> str:
+    for prefix in _PREFIXES:
+        stem = stem.removeprefix(prefix)
+    return stem
 
 
 def coco_splits(data: Path) -> list[str]:
@@ -58,11 +114,10 @@ def coco_splits(data: Path) -> list[str]:
 
 
 def _place(data: Path, file: Path) -> CocoPlace:
-    stem = file.stem
-    for prefix in _PREFIXES:
-        stem = stem.removeprefix(prefix)
+    stem = _without_prefix(file.stem)
     images = data / "images"
-    return CocoPlace(file, (images, images / stem, images / split_name(stem), data / stem, data / split_name(stem), data))
+    folders = (images, images / stem, images / split_name(stem), data / stem, data / split_name(stem), data)
+    return CocoPlace(file, tuple(dict.fromkeys(folders)))
 
 
 def yolo_file(data: Path) -> Path | None:
@@ -76,6 +131,14 @@ def looks_like_yolo(data: Path) -> str:
     """Why a folder is a YOLO set, or nothing."""
     file = yolo_file(data)
     return f"{file.name} describes a YOLO set" if file is not None else ""
+
+
+def yolo_without_description(data: Path) -> str:
+    """What to add to an error about a folder with YOLO's labels but without its data.yaml; empty for any other folder."""
+    labels = data / "labels"
+    if labels.is_dir() and next(labels.glob("**/*.txt"), None) is not None:
+        return ": labels/ holds text files as YOLO has them, but data.yaml, which names the classes and the splits, is missing"
+    return ""
 
 
 def looks_like_coco(data: Path) -> str:

@@ -46,7 +46,8 @@ def recognise(data: Path) -> Recognised:
         raise UsageError(f"{data}: data folder not found.", _EXPECTED, path=data)
     found = [(kind, reason) for kind, evidence in _EVIDENCE.items() if (reason := evidence(data))]
     if not found:
-        raise UsageError(f"{data}: no data set recognised.", _EXPECTED, path=data)
+        hint = layouts.yolo_without_description(data)
+        raise UsageError(f"{data}: no data set recognised{hint}.", _EXPECTED, path=data)
     (kind, reason), *others = found
     return Recognised(kind, reason, tuple(other for other, _ in others))
 

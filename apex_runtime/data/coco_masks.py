@@ -1,0 +1,142 @@
+"""COCO segmentations as masks, and what is wrong with those that are none.
+
+Polygons are filled by pycocotools, so that training sees the masks that the evaluation sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apex_runtime.data.findings import Fault
+from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.postprocess.rle import rle_to_roi
+
+LARGEST = 1e15  # a coordinate beyond it is no pixel; below it no arithmetic overflows
+_FLAT = 1e-9  # distance of points from a line, as a share of its length, below which they lie on it
+
+
+class Decoded(NamedTuple):
+    """A mask (None: there is none, or no sound one), the sound part of the segmentation, and the faults of the rest."""
+
+    mask: RoiMask | None
+    segmentation: Any
+    faults: list[tuple[Fault, str]]
+
+
+def has_segmentation(segmentation: Any) -> bool:
+    """Whether there is anything: null, ``[]`` and ``[[]]`` stand for an object that has a box only."""
+    return any(segmentation) if isinstance(segmentation, list) else segmentation is not None
+
+
+def malformed(segmentation: Any, height: int, width: int) -> str:
+    """Why a value is neither polygons nor an RLE of the image's size; empty when it is. Numbers may still be NaN."""
+    if segmentation is None:
+        return ""
+    if isinstance(segmentation, dict):
+        return _malformed_rle(segmentation, height, width)
+    if not isinstance(segmentation, list):
+        return "the segmentation is neither polygons nor an RLE"
+    for part in segmentation:
+        if not isinstance(part, list) or not {int, float}.issuperset(map(type, part)):
+            return "the segmentation is neither polygons (lists of numbers) nor an RLE"
+        if len(part) % 2:
+            return f"a polygon has {len(part)} numbers, which are no pairs x, y"
+    return ""
+
+
+def _malformed_rle(rle: dict[str, Any], height: int, width: int) -> str:
+    if rle.get("size") != [height, width]:
+        return f"the RLE has the size {rle.get('size')}, the image is {width}x{height} (size is [height, width])"
+    counts = rle.get("counts")
+    if not isinstance(counts, str) and not (isinstance(counts, list) and {int}.issuperset(map(type, counts))):
+        return "the RLE has no counts (a string or a list of integers)"
+    return ""
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> Decoded:
+    """Polygons (several parts are one mask) or RLE as a mask cut to its box; the form has been checked (``malformed``)."""
+    if not has_segmentation(segmentation):
+        return Decoded(None, [], [])
+    if isinstance(segmentation, dict):
+        return _decode_rle(segmentation)
+    return _decode_polygons(segmentation, height, width)
+
+
+def _decode_rle(rle: dict[str, Any]) -> Decoded:
+    try:
+        mask = rle_to_roi(rle)
+    except (ValueError, OverflowError) as error:
+        return Decoded(None, None, [(Fault.MALFORMED, f"broken RLE: {error}")])
+    return Decoded(mask, rle, [] if mask is not None else [(Fault.EMPTY_MASK, "the RLE has no pixel")])
+
+
+def _decode_polygons(polygons: list[list[float]], height: int, width: int) -> Decoded:
+    parts = [part for part in polygons if part]
+    reasons = [_degenerate(part) for part in parts]
+    good = [part for part, reason in zip(parts, reasons, strict=True) if not reason]
+    bad = [reason for reason in reasons if reason]
+    if not good:
+        return Decoded(None, None, [(Fault.DEGENERATE_POLYGON, _of_parts(bad[0], len(bad), len(parts)))])
+    mask = _fill(good, height, width)
+    if mask is None:
+        return Decoded(None, None, [(Fault.EMPTY_MASK, "the polygon fills no pixel of the image")])
+    # A stray point beside a good outline, which contour finders leave, takes nothing from the object.
+    faults = [(Fault.SMALL_PIECES, _of_parts(bad[0], len(bad), len(parts)) + ", left out")] if bad else []
+    return Decoded(mask, good if bad else polygons, faults)
+
+
+def _of_parts(reason: str, bad: int, parts: int) -> str:
+    return f"the polygon {reason}" if parts == 1 else f"{bad} of {parts} polygons: the first {reason}"
+
+
+def _degenerate(part: list[float]) -> str:
+    """Why a polygon encloses nothing; empty when it does."""
+    # Compared in Python, which has no largest integer. NaN is below nothing.
+    if not all(-LARGEST < value < LARGEST for value in part):
+        return "has a coordinate that is not finite"
+    points = np.array(part, np.float64).reshape(-1, 2)
+    distinct = len(set(map(tuple, points.tolist())))
+    if distinct < 3:
+        return f"has {distinct} distinct points"
+    away = points - points[0]
+    length = np.abs(away).max()
+    x, y = away[np.abs(away).max(axis=1).argmax()] / length
+    if np.abs(away[:, 0] / length * y - away[:, 1] / length * x).max() < _FLAT:
+        return f"has no area: its {distinct} points lie on one line"
+    return ""
+
+
+def _fill(parts: list[list[float]], height: int, width: int) -> RoiMask | None:
+    from pycocotools import mask as coco_mask
+
+    cut = [part for part in (_bounded(part, height, width) for part in parts) if part]
+    return rle_to_roi(coco_mask.merge(coco_mask.frPyObjects(cut, height, width))) if cut else None
+
+
+def _bounded(part: list[float], height: int, width: int) -> list[float]:
+    """The polygon, cut one image side beyond the image where it goes further; empty where nothing is left.
+
+    pycocotools walks every edge in steps of a fifth of a pixel: coordinates in another unit would take all memory.
+    """
+    points = np.array(part, np.float64).reshape(-1, 2)
+    low, high = np.array([-width, -height]), np.array([2 * width, 2 * height])
+    if (points >= low).all() and (points <= high).all():
+        return part
+    for axis in (0, 1):
+        points = _half_plane(points, axis, float(low[axis]), 1.0)
+        points = _half_plane(points, axis, float(high[axis]), -1.0)
+    return [float(value) for value in points.reshape(-1)] if len(points) >= 3 else []
+
+
+def _half_plane(points: np.ndarray, axis: int, border: float, sign: float) -> np.ndarray:
+    """The part of a polygon, [n,2], with ``sign * (coordinate - border) >= 0`` (Sutherland and Hodgman, 1974)."""
+    kept: list[np.ndarray] = []
+    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+        inside = [sign * (point[axis] - border) >= 0 for point in (start, end)]
+        if inside[0]:
+            kept.append(start)
+        if inside[0] != inside[1]:
+            kept.append(start + (end - start) * ((border - start[axis]) / (end[axis] - start[axis])))
+    return np.array(kept).reshape(-1, 2)
