@@ -335,9 +335,7 @@ def test_missing_folders_and_splits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="data folder not found"):
         open_dataset(tmp_path / "absent", "train")
     save(tmp_path, DOCUMENT, images=False)
-    with pytest.raises(
-        DataError, match=r"none of its 2 images is there, the first is image 7 \(sub/a.png\); looked in .*images,"
-    ):
+    with pytest.raises(DataError, match=r"none of its 2 images is there, the first is image 7 .* looked in .*images,"):
         open_dataset(tmp_path, "train")
     with pytest.raises(UsageError, match="Splits found: train"):
         open_dataset(tmp_path, "test")

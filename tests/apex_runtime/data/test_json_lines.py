@@ -59,11 +59,9 @@ def test_the_lines_of_a_committed_file() -> None:
     path = Path(__file__).parents[2] / "fixtures" / "nuclei" / "annotations" / "val.json"
     document = JsonFile(path)
     text = path.read_text()
-    entry = document.values["images"][-1]
-    assert (
-        document.where("images", len(document.values["images"]) - 1).line
-        == text[: text.index(entry["file_name"])].count("\n") + 1
-    )
+    last = len(document.values["images"]) - 1
+    line = text[: text.index(document.values["images"][last]["file_name"])].count("\n") + 1
+    assert document.where("images", last).line == line
 
 
 def test_a_byte_order_mark_and_numbers_that_are_none(tmp_path: Path) -> None:
