@@ -52,7 +52,7 @@ def decode_mask(path: Path) -> MaskPicture:
         return MaskPicture(_undo_expansion(_whole(pixels), data))
     if pixels.dtype != np.uint8:
         raise ValueError("a colour mask of more than 8 bits per channel")
-    return _colours(cv2.cvtColor(np.ascontiguousarray(pixels[:, :, :3]), cv2.COLOR_BGR2RGB), data)
+    return MaskPicture(cv2.cvtColor(np.ascontiguousarray(pixels[:, :, :3]), cv2.COLOR_BGR2RGB), png_palette(data))
 
 
 def _size(data: bytes) -> tuple[int, int]:
@@ -61,9 +61,12 @@ def _size(data: bytes) -> tuple[int, int]:
         raise ValueError("not an image")
     if not header.complete:
         raise ValueError(f"this {header.kind} file is truncated")
+    if header.obstacle:
+        raise ValueError(f"this {header.kind} file has {header.obstacle}")
     if not 0 < header.width * header.height <= MAX_PIXELS:
         raise ValueError(f"{header.width}x{header.height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
-    return header.height, header.width
+    # OpenCV turns a TIFF, and nothing else here.
+    return header.shown if header.kind == "TIFF" else (header.height, header.width)
 
 
 def _whole(pixels: np.ndarray) -> np.ndarray:
@@ -80,11 +83,6 @@ def _undo_expansion(pixels: np.ndarray, data: bytes) -> np.ndarray:
     """The decoder stretches PNG of 2 and 4 bits to the whole byte; a class value of 3 must stay 3. One bit means 0 and 255."""
     depth = data[24] if data.startswith(b"\x89PNG") else 8
     return pixels // (255 // (2**depth - 1)) if depth in (2, 4) else pixels
-
-
-def _colours(pixels: np.ndarray, data: bytes) -> MaskPicture:
-    palette = png_palette(data)
-    return MaskPicture(pixels, palette)
 
 
 def png_palette(data: bytes) -> tuple[Colour, ...]:

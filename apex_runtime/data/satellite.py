@@ -129,8 +129,8 @@ def satellite_splits(data: Path) -> list[str]:
     """Names of the splits of a satellite set. Raises what opening it raises when there is nothing to open."""
     described = describe(Path(data))
     kind = source_kind(described)
-    if kind == "coco" and described.options.split is None:
-        return list(coco_places(described.root))
+    if kind == "coco" and described.options.split is None and (places := coco_places(described.root)):
+        return list(places)
     scenes = CocoAnnotations(described, "", False).scenes if kind == "coco" else _scenes(described)[0]
     return list(assign(scenes, described)[0])
 

@@ -20,6 +20,7 @@ POLYGON_FOLDERS = ("labels", "vectors", "raw_vector", "geojson")
 SPLITS = ("train", "val", "test")
 
 _MASK_SUFFIXES = ("_mask", "_label")
+_IMAGE_SUFFIXES = ("_sat", "_image", "_img")  # of images that share a folder and a stem with their masks
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ def _looks_flat(data: Path) -> str:
         return "TIFF scenes and GeoJSON are images with polygons"
     if pictures and any(is_voc(file) or is_box_table(file) for file in beside):
         return "images with box files (Pascal VOC or CSV)"
+    for folder in (data, *split_folders(data)):
+        masks = [file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and file.stem.endswith(_MASK_SUFFIXES)]
+        if masks:
+            return f"{masks[0].relative_to(data)} is a mask beside its image"
     voc = next((data / name for name in VOC_FOLDERS if any(map(is_voc, sorted((data / name).glob("*.xml"))[:1]))), None)
     images = next((data / name for name in IMAGE_FOLDERS if (data / name).is_dir()), None)
     return f"{images.name}/ and {voc.name}/ are images with Pascal VOC boxes" if images is not None and voc is not None else ""
@@ -87,34 +92,50 @@ def find_scenes(root: Path, images: str, masks: str) -> list[SceneFile]:
     else:  # beside their annotations
         found = [(file.name, file) for file in sorted(root.iterdir()) if file.is_file() and file.suffix.lower() in EXTENSIONS]
         found += [pair for folder in split_folders(root) for pair in _pictures(folder, folder.name, apart)]
-        found = [(name, path) for name, path in found if not PurePosixPath(name).stem.endswith(_MASK_SUFFIXES)]
+    if not apart:  # the masks may lie among them
+        among = _masks_among(name for name, _ in found)
+        found = [(name, path) for name, path in found if name not in among]
     return sorted((SceneFile(name, path, _folder_split(name)) for name, path in found), key=lambda scene: scene.name)
 
 
 def find_masks(root: Path, masks: str) -> dict[str, Path]:
-    """Mask pictures by their name within the mask folder; where there is none, the pictures beside scenes named ``*_mask``."""
+    """Mask pictures by their name within the mask folder; where there is none, those among the images called ``*_mask``."""
     places = _places(root, (masks,) if masks else MASK_FOLDERS)
-    if not places and not any(True for _ in _places(root, IMAGE_FOLDERS)):
-        places = [("", root)]
-        beside = dict(pair for prefix, place in places for pair in _pictures(place, prefix, ()))
-        return {name: path for name, path in beside.items() if PurePosixPath(name).stem.endswith(_MASK_SUFFIXES)}
-    return dict(pair for prefix, place in places for pair in _pictures(place, prefix, ()))
+    if places:
+        return dict(pair for prefix, place in places for pair in _pictures(place, prefix, ()))
+    pictures = dict(
+        pair for prefix, place in _places(root, IMAGE_FOLDERS) or [("", root)] for pair in _pictures(place, prefix, ())
+    )
+    return {name: pictures[name] for name in _masks_among(pictures)}
+
+
+def _masks_among(names: Iterable[str]) -> list[str]:
+    """Pictures that are called like another one with ``_mask`` or ``_label`` at the end."""
+    key_of_name = {name: key_of(name) for name in names}
+    keys = set(key_of_name.values())
+    return [
+        name
+        for name, key in key_of_name.items()
+        for suffix in _MASK_SUFFIXES
+        if key.endswith(suffix) and any(key.removesuffix(suffix) + image in keys for image in ("", *_IMAGE_SUFFIXES))
+    ]
 
 
 def pair_masks(scenes: Sequence[SceneFile], masks: dict[str, Path]) -> tuple[dict[str, Path], Findings]:
     """The mask of each scene by key where there is one, and the masks without a scene.
 
-    A mask is named like its scene, or like it with ``_mask`` or ``_label`` at the end.
+    A mask is named like its scene, or like it with ``_mask`` or ``_label`` at the end, also in place of ``_sat`` or ``_image``.
     """
     by_key: dict[str, Path] = {}
     for name in sorted(masks):
         by_key.setdefault(key_of(name), masks[name])
-    pairs = {
-        scene.key: by_key[scene.key + suffix]
-        for scene in scenes
-        for suffix in reversed(("", *_MASK_SUFFIXES))
-        if scene.key + suffix in by_key
-    }
+    pairs = {}
+    for scene in scenes:
+        stems = dict.fromkeys([scene.key, *(scene.key.removesuffix(suffix) for suffix in _IMAGE_SUFFIXES)])
+        names = [stem + suffix for stem in stems for suffix in ("", *_MASK_SUFFIXES)]
+        found = next((by_key[name] for name in names if name in by_key), None)
+        if found is not None:
+            pairs[scene.key] = found
     used = set(pairs.values())
     unused = [path for path in masks.values() if path not in used]
     return pairs, [Finding(Fault.UNUSED_FILE, Location(path), "a mask without an image of its name") for path in unused]

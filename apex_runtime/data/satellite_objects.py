@@ -32,8 +32,8 @@ def cut(found: Instances, window: Window, min_piece: float) -> tuple[Instances, 
     low = np.array([window.x, window.y], np.float32)
     high = low + np.array([window.width, window.height], np.float32)
     boxes = found.boxes
-    near = np.flatnonzero((boxes[:, :2] < high).all(axis=1) & (boxes[:, 2:] > low).all(axis=1))
-    inside = (boxes[:, :2] >= low).all(axis=1) & (boxes[:, 2:] <= high).all(axis=1)
+    near = np.flatnonzero(np.all((boxes[:, :2] < high) & (boxes[:, 2:] > low), axis=1)).tolist()
+    inside = np.all((boxes[:, :2] >= low) & (boxes[:, 2:] <= high), axis=1).tolist()
     pieces = [_whole(found, n, window) if inside[n] else _piece(found, n, window) for n in near]
     kept = [
         (n, piece)
