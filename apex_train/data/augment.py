@@ -39,7 +39,7 @@ def augment(pictures: Pictures, index: int, size: int, crop: int, config: Augmen
     else:
         piece = _piece(pictures[index], (crop, crop), size, config, rng)
     if rng.random() < config.copy_paste:
-        donor = _piece(pictures[_another(index, len(pictures), rng)], (crop, crop), size, config, rng)
+        donor = _piece(pictures[_others(index, len(pictures), 1, rng)[0]], (crop, crop), size, config, rng)
         piece = paste_objects(piece, donor, config.copy_paste_objects, config.keep_visible, rng)
     return replace(piece, image=relight(piece.image, config, rng))
 
@@ -53,11 +53,14 @@ def _mosaic(pictures: Pictures, index: int, size: int, crop: int, config: Augmen
     """Four pictures that meet in a random point, the sample itself in the upper left."""
     x, y = (round(crop * rng.uniform(*MOSAIC_CENTRE)) for _ in range(2))
     places = [Rect(0, 0, x, y), Rect(x, 0, crop, y), Rect(0, y, x, crop), Rect(x, y, crop, crop)]
-    chosen = [index, *(_another(index, len(pictures), rng) for _ in range(3))]
+    chosen = [index, *_others(index, len(pictures), 3, rng)]
     pieces = [_piece(pictures[i], (at.height, at.width), size, config, rng) for i, at in zip(chosen, places, strict=True)]
     return side_by_side(pieces, places, (crop, crop))
 
 
-def _another(index: int, count: int, rng: np.random.Generator) -> int:
-    """Any other sample of the set; the same one when there is no other."""
-    return (index + int(rng.integers(1, max(2, count)))) % count
+def _others(index: int, count: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """Other samples of a set of ``count``; a set that has not so many gives some twice, a single one itself."""
+    if count == 1:
+        return [index] * wanted
+    steps = rng.choice(count - 1, wanted, replace=count - 1 < wanted)
+    return [(index + 1 + int(step)) % count for step in steps]

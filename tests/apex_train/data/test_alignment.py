@@ -1,8 +1,8 @@
 """Image, masks and boxes stay aligned through any chain of augmentations: the picture itself says where each object went.
 
 Every object is painted white on black in a channel of its own (three to a run), and the painted pictures go through the real
-``augment`` with the same random stream. What comes out is linear in what went in: the channel, less what black pictures leave there
-(the grey outside of them), is 255 times the share of each pixel that the object covers. Its pixels are those of half or more.
+``augment`` with the same random stream. What comes out is linear in what went in: the channel, less what black pictures leave
+there (the grey outside of them), is 255 times the share of each pixel that the object covers; half of it makes a pixel its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Seen:
 
 
 def shape_of(kind: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """bool [height,width]: an ellipse, a rectangle or a ragged blob with holes somewhere in the image, maybe beyond its border."""
+    """bool [height,width]: an ellipse, a rectangle or a ragged blob with holes somewhere in the image, maybe cut by it."""
     y, x = np.mgrid[:height, :width]
     cx, cy = rng.uniform(0, width), rng.uniform(0, height)
     rx, ry = rng.uniform(4, 0.3 * min(height, width), 2)
@@ -64,8 +64,8 @@ def mask_of(shape: np.ndarray) -> RoiMask:
 
 
 def scene(first: int, apart: bool, rng: np.random.Generator) -> Sample:
-    """A black image with up to six objects from label ``first`` on, and an ignore region. ``apart``: those that meet are cut, so that
-    they touch; otherwise half of the scenes let them overlap."""
+    """A black image with up to six objects from label ``first`` on, and an ignore region. ``apart``: those that meet are cut, so
+    that they touch; otherwise half of the scenes let them overlap."""
     height, width = (int(side) for side in rng.integers(40, 260, 2))
     shapes = [shape_of(int(rng.integers(3)), height, width, rng) for _ in range(7)]
     if apart or rng.random() < 0.5:
@@ -91,7 +91,7 @@ def painted(sample: Sample, channels: tuple[int, ...]) -> Sample:
 def run_chain(seed: int, config: AugmentConfig) -> dict[int, Seen]:
     """A chain of augmentations on random scenes: what became of every object (by label) and of the ignore regions (-1)."""
     rng = np.random.default_rng(seed)
-    partners = 2 if config.mosaic or config.copy_paste else 0
+    partners = 4 if config.mosaic or config.copy_paste else 0
     # Of two objects that overlap, a pasted one takes the shared pixels along, and with them the colour of the other.
     scenes = [scene(100 * i, config.copy_paste > 0, rng) for i in range(1 + partners)]
     size, crop = int(rng.integers(64, 200)), int(rng.integers(48, 129))
@@ -119,7 +119,9 @@ def run_chain(seed: int, config: AugmentConfig) -> dict[int, Seen]:
 
 
 def overlap(seen: Seen) -> float:
-    pixels = seen.cover >= 0.5
+    """IoU of the mask and the object's pixels. Half a pixel is 127 or 128 in a picture of 8 bits: a tie, left to the mask."""
+    tie = np.abs(seen.cover - 0.5) < 1.01 / 255
+    pixels = np.where(tie, seen.mask, seen.cover >= 0.5)
     return float((pixels & seen.mask).sum() / max(1, (pixels | seen.mask).sum()))
 
 
@@ -156,5 +158,5 @@ def test_masks_lie_on_their_colour(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_lie_on_their_colour_in_ten_thousand_chains(kind: str) -> None:
-    """About 4 minutes on one core."""
+    """About 2 minutes on one core."""
     print(f"{kind}: smallest IoU {worst_overlap(kind, range(1000, 2667)):.4f}")
