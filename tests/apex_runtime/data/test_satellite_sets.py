@@ -1,0 +1,83 @@
+"""The large sets: counts as their README files say, and masks that agree with their annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from satellite_sets import describe_as
+
+from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.data.findings import Fault, Finding
+from apex_runtime.data.open import open_dataset, split_names
+
+SPLITS = ("train", "val", "test")
+
+
+def tally(dataset: InstanceDataset) -> tuple[int, int, list[Finding]]:
+    """Images, objects and findings."""
+    decoded = [dataset.decode(n) for n in range(len(dataset))]
+    objects = sum(int((~found.crowd).sum()) for found, _ in decoded)
+    return len(dataset), objects, [*dataset.findings, *(finding for _, findings in decoded for finding in findings)]
+
+
+def check(data: Path, expected: dict[str, tuple[int, int]]) -> None:
+    """Images and objects per split; no error as the set is."""
+    assert split_names(data, "satellite") == list(expected)
+    for split, numbers in expected.items():
+        images, objects, findings = tally(open_dataset(data, split, "satellite"))
+        assert (images, objects) == numbers, split
+        assert [finding for finding in findings if finding.fault.is_error] == []
+
+
+def test_dubai_masks_are_the_annotations(shared_data: Path, tmp_path: Path) -> None:
+    data = shared_data / "satellite-dubai"
+    description = describe_as(tmp_path, path=str(data), source="masks")
+    counts, specks = [], 0
+    for split in SPLITS:
+        annotated, decoded = open_dataset(data, split, "coco"), open_dataset(description, split, "satellite")
+        assert annotated.categories == decoded.categories
+        place = {record.file_name: n for n, record in enumerate(annotated.records)}
+        total = 0
+        for n, record in enumerate(decoded.records):
+            found, findings = decoded.decode(n)
+            truth = annotated.instances(place[record.file_name])
+            assert keys(found.labels, found.masks) == keys(truth.labels, truth.masks), record.file_name
+            assert {finding.fault for finding in findings} <= {Fault.SMALL_PIECES}
+            specks += sum(int(finding.message.split()[0]) for finding in findings)
+            total += len(found)
+        counts.append(total)
+    assert counts == [7048, 299, 417] and specks == 14_936
+
+
+def keys(labels: np.ndarray, masks: list) -> set[tuple[int, int, int, bytes]]:
+    return {(int(label), mask.x, mask.y, mask.bits.tobytes()) for label, mask in zip(labels, masks, strict=True)}
+
+
+def test_sets_with_coco_files_are_read_through_them(shared_data: Path) -> None:
+    check(shared_data / "satellite-dubai", {"train": (54, 7048), "val": (9, 299), "test": (9, 417)})
+    check(shared_data / "satellite-banepa", {"train": (36, 1515), "val": (6, 142), "test": (6, 165)})
+
+
+def test_banepa_components_lose_what_touches(shared_data: Path, tmp_path: Path) -> None:
+    description = describe_as(tmp_path, path=str(shared_data / "satellite-banepa"), source="masks")
+    check(description, {"train": (36, 701), "val": (6, 86), "test": (6, 78)})
+
+
+def test_davis_masks_are_one_test_split(shared_data: Path, tmp_path: Path) -> None:
+    # The mask of a frame is one object in the annotations; rider and bicycle are often two regions and more.
+    check(describe_as(tmp_path, path=str(shared_data / "video-davis"), source="masks"), {"test": (80, 130)})
+
+
+@pytest.mark.parametrize("windows", [{}, {"window": 256, "overlap": 64}])
+def test_boxes_of_the_trees(shared_data: Path, tmp_path: Path, windows: dict[str, int]) -> None:
+    data = shared_data / "format-samples" / "trees-voc"
+    dataset = open_dataset(describe_as(tmp_path, path=str(data), **windows), "train")
+    assert [category.name for category in dataset.categories] == ["Alive", "Dead", "Tree"]
+    if not windows:
+        check(data, {"train": (3, 377)})
+        by_image = {record.file_name: len(dataset.instances(n)) for n, record in enumerate(dataset.records)}
+        assert by_image == {"2019_YELL_2_541000_4977000_image_crop.png": 279, "OSBS_029.tif": 61, "SOAP_061.png": 37}
+    else:
+        assert len(dataset) > 3 and tally(dataset)[1] > 377  # trees in the overlap are in two windows
