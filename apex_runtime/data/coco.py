@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,8 @@ def locate(file: JsonFile, images: Iterable[CocoImage], folders: Sequence[Path],
     records: list[ImageRecord] = []
     absent: list[str] = []
     for image in images:
-        path = next((path for folder in present if (path := folder / image.file_name).is_file()), None)
+        # os.path.isfile says no, where Path.is_file raises, to names that no file system holds.
+        path = next((path for folder in present if os.path.isfile(path := folder / image.file_name)), None)
         declared = file.where("images", image.place)
         if path is not None:
             records.append(ImageRecord(image.image_id, image.file_name, image.width, image.height, path, declared))

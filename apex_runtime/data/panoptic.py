@@ -5,6 +5,7 @@ Format: https://cocodataset.org/#format-data, section 4; the id of a pixel is R 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -227,7 +228,7 @@ class _Reader:
         name = entry.get("file_name")
         if not parsing.is_safe_name(name) or PurePosixPath(name).suffix.lower() != ".png":
             return Fault.MALFORMED, f"image {image_id}: file_name {parsing.brief(name)} is no PNG in the folder"
-        if not (self._pictures / name).is_file():
+        if not os.path.isfile(self._pictures / name):
             return Fault.MISSING_MASK, f"image {image_id}: {self._pictures / name} not found"
         if not isinstance(entry.get("segments_info"), list):
             return Fault.MALFORMED, f"image {image_id}: no list segments_info"
