@@ -43,7 +43,10 @@ def decode_mask(path: Path) -> MaskPicture:
     data = path.read_bytes()
     _size(data)
     # IMREAD_UNCHANGED is the one reading that neither turns the picture nor mixes its channels.
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise ValueError("the mask is damaged or of a kind that cannot be decoded")
     if pixels.ndim == 3 and pixels.shape[2] in (1, 2):

@@ -84,7 +84,7 @@ class SatelliteDataset(InstanceDataset):
         found, faults = self._scene_objects(view.scene)
         findings = [fault for fault in faults if view.first or fault.fault.stops_training]
         if view.is_whole:
-            return found, findings
+            return _copied(found), findings
         pieces, dropped = cut(found, view.window, self._described.options.min_piece)
         if dropped:
             message = f"{self.records[index].file_name}: {dropped} pieces at its border were left out as too small"
@@ -198,6 +198,11 @@ def _record(image_id: int, view: _View) -> ImageRecord:
     name = PurePosixPath(file.name)
     shown = file.name if view.is_whole else str(name.with_name(f"{name.stem}@{window.x}_{window.y}{name.suffix}"))
     return ImageRecord(image_id, shown, window.width, window.height, file.path, Location(file.path))
+
+
+def _copied(found: Instances) -> Instances:
+    """What the caller may change without changing what is kept here; masks are shared."""
+    return Instances(found.boxes.copy(), found.labels.copy(), list(found.masks), found.crowd.copy(), found.areas.copy())
 
 
 def _bytes(found: Instances) -> int:
