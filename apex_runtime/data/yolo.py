@@ -93,8 +93,8 @@ class YoloDataset(InstanceDataset):
         return _instances(kept), findings
 
 
-# Of pixel coordinates. Outlines are drawn in tenths and hundredths of a pixel, and pycocotools rounds to fifths: what a label file
-# cut off behind its last digit would decide the ties, and move the edge of a mask by a pixel.
+# Of pixel coordinates. Outlines are drawn in hundredths of a pixel, and pycocotools rounds them to fifths: the digits that a
+# label file cut off would decide the ties, and move the edge of a mask by a pixel.
 _DECIMALS = 2
 _NO_MASK = Decoded(None, [], [])
 

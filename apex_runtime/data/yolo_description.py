@@ -25,6 +25,7 @@ from apex_runtime.data.layouts import YOLO_FILES, split_name, yolo_file
 from apex_runtime.errors import DataError, UsageError
 
 MAX_BYTES = 1_000_000  # of a description; 1 203 classes of LVIS are 20 000
+MAX_DEPTH = 20  # exporters add their own blocks, of two or three levels
 _SPLITS = ("train", "val", "test")
 
 
@@ -73,9 +74,7 @@ def _read(file: Path) -> dict[Any, Any]:
         if file.stat().st_size > MAX_BYTES:
             _fail(file, f"larger than {MAX_BYTES} bytes", "A description names classes and folders; is it the right file?")
         text = file.read_bytes().decode("utf-8-sig")
-        # An anchor that is merged into itself level by level grows without bound; no description needs one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            _fail(file, "it uses YAML anchors", "Write the values out.")
+        _check_structure(file, text)
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not valid YAML ({_short(error)}).", "Correct the file.", path=file) from error
@@ -86,6 +85,17 @@ def _read(file: Path) -> dict[Any, Any]:
     if not isinstance(document, dict):
         _fail(file, "not a description: no names and no splits", "It needs names, and train, val or test.")
     return document
+
+
+def _check_structure(file: Path, text: str) -> None:
+    """No description needs what lets YAML grow without bound: aliases, merged level by level, and lists in lists in lists."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            _fail(file, "it uses YAML aliases", "Write the values out.")
+        if depth > MAX_DEPTH:
+            _fail(file, f"more than {MAX_DEPTH} levels of lists", "Correct the file.")
 
 
 def _names(file: Path, document: dict[Any, Any]) -> tuple[str, ...]:
