@@ -34,13 +34,14 @@ def augment(pictures: Pictures, index: int, size: int, crop: int, config: Augmen
 
     Everything random comes from ``rng``, the partners of a mosaic and of pasting too.
     """
+    *partners, donor = _others(index, len(pictures), 4, rng)
     if rng.random() < config.mosaic:
-        piece = _mosaic(pictures, index, size, crop, config, rng)
+        piece = _mosaic([pictures[i] for i in (index, *partners)], size, crop, config, rng)
     else:
         piece = _piece(pictures[index], (crop, crop), size, config, rng)
     if rng.random() < config.copy_paste:
-        donor = _piece(pictures[_others(index, len(pictures), 1, rng)[0]], (crop, crop), size, config, rng)
-        piece = paste_objects(piece, donor, config.copy_paste_objects, config.keep_visible, rng)
+        pasted = _piece(pictures[donor], (crop, crop), size, config, rng)
+        piece = paste_objects(piece, pasted, config.copy_paste_objects, config.keep_visible, rng)
     return replace(piece, image=relight(piece.image, config, rng))
 
 
@@ -49,12 +50,11 @@ def _piece(sample: Sample, frame: tuple[int, int], size: int, config: AugmentCon
     return place(sample, matrix, frame, config.keep_visible)
 
 
-def _mosaic(pictures: Pictures, index: int, size: int, crop: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+def _mosaic(four: list[Sample], size: int, crop: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
     """Four pictures that meet in a random point, the sample itself in the upper left."""
     x, y = (round(crop * rng.uniform(*MOSAIC_CENTRE)) for _ in range(2))
     places = [Rect(0, 0, x, y), Rect(x, 0, crop, y), Rect(0, y, x, crop), Rect(x, y, crop, crop)]
-    chosen = [index, *_others(index, len(pictures), 3, rng)]
-    pieces = [_piece(pictures[i], (at.height, at.width), size, config, rng) for i, at in zip(chosen, places, strict=True)]
+    pieces = [_piece(sample, (at.height, at.width), size, config, rng) for sample, at in zip(four, places, strict=True)]
     return side_by_side(pieces, places, (crop, crop))
 
 
