@@ -116,14 +116,15 @@ def _tiff(data: Buffer) -> Header:
 
 
 def _tiff_obstacle(tags: dict[int, _Tag]) -> str:
-    """OpenCV refuses five bands; the others it fills with memory that was lying around (measured with OpenCV 5.0)."""
+    """OpenCV refuses five bands. Others it fills with memory that was lying around, or cuts to 8 bits (measured with 5.0)."""
     bands, bits, planar = (tags[tag].value if tag in tags else 1 for tag in (_BANDS, _BITS, _PLANAR))
     if bands > 4:
         return f"{bands} bands, at most 4 are read"
     if planar == 2 and bands > 1 and bits > 8:
         return f"{bands} bands of {bits} bits in separate planes, only interleaved ones are read"
-    scattered = _TILE in tags or planar == 2
-    return "2 bands in tiles or planes, only interleaved rows are read" if bands == 2 and scattered else ""
+    if bands == 2 and (_TILE in tags or planar == 2 or bits > 8):
+        return "2 bands in tiles, in planes or of more than 8 bits, only interleaved rows of 8 bits are read"
+    return ""
 
 
 def _tiff_repairs(tags: dict[int, _Tag]) -> Iterator[tuple[int, bytes]]:

@@ -72,14 +72,24 @@ def oriented_webp(image: np.ndarray, orientation: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def tiff(image: np.ndarray, orientation: int = 1, order: str = "<", big: bool = False, tile: int = 0, bits: int = 0) -> bytes:
-    """Pixels [h,w] or [h,w,c] of any type as an uncompressed TIFF or BigTIFF, in one strip or in square tiles.
+def tiff(
+    image: np.ndarray,
+    orientation: int = 1,
+    order: str = "<",
+    big: bool = False,
+    tile: int = 0,
+    bits: int = 0,
+    planes: bool = False,
+    more: dict[int, list[int]] | None = None,
+) -> bytes:
+    """Pixels [h,w] or [h,w,c] of any type as an uncompressed TIFF or BigTIFF, in strips or in square tiles.
 
-    ``bits`` of 1 takes packed rows of 8 pixels to the byte.
+    ``bits`` of 1 takes packed rows of 8 pixels to the byte; ``planes`` separates the bands; ``more`` adds or replaces tags.
     """
     height, width, bands = (*image.shape, 1)[:3]
     kind = image.dtype.newbyteorder(order)
-    blocks = [image] if not tile else _tiles(image, tile)
+    parts = [image[:, :, band] for band in range(bands)] if planes else [image]
+    blocks = [block for part in parts for block in (_tiles(part, tile) if tile else [part])]
     pixels = [np.ascontiguousarray(block).astype(kind).tobytes() for block in blocks]
     sample_format = {"u": 1, "i": 2, "f": 3}[image.dtype.kind]
     tags: dict[int, list[int]] = {
@@ -90,7 +100,7 @@ def tiff(image: np.ndarray, orientation: int = 1, order: str = "<", big: bool = 
         262: [2 if bands >= 3 else 1],
         274: [orientation],
         277: [bands],
-        284: [1],
+        284: [2 if planes else 1],
         339: [sample_format] * bands,
     }
     if bands in (2, 4) or bands > 4:
@@ -99,7 +109,7 @@ def tiff(image: np.ndarray, orientation: int = 1, order: str = "<", big: bool = 
         tags |= {322: [tile], 323: [tile]}
     else:
         tags[278] = [height]
-    return _tiff_file(tags, pixels, (324, 325) if tile else (273, 279), order, big)
+    return _tiff_file(tags | (more or {}), pixels, (324, 325) if tile else (273, 279), order, big)
 
 
 def _tiles(image: np.ndarray, tile: int) -> list[np.ndarray]:

@@ -1,16 +1,26 @@
 """Every kind of image file a user may have, made here byte by byte or by OpenCV, and every way in which one is broken."""
 
 import base64
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from encoded_images import encode, picture, png
+from encoded_images import ORIENTED, encode, picture, png, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apex_runtime.data.image import MAX_PIXELS, decode_bytes, decode_image
+from apex_runtime.data.image import (
+    MAX_PIXELS,
+    Scaling,
+    decode_bytes,
+    decode_image,
+    decode_picture,
+    percentile_scaling,
+    read_picture,
+    rescale,
+)
 from apex_runtime.errors import ImageError
 
 # 16 x 8 pixels, left half pure red, right half half-dark cyan, as CMYK JPEG with an Adobe marker (written by Pillow 12).
@@ -55,6 +65,157 @@ def test_palette_and_black_and_white() -> None:
     np.testing.assert_array_equal(colours, [[[255, 0, 0], [0, 200, 0], [9, 9, 250], [0, 200, 0]]] * 3)
     bits = decode_bytes(png(8, 2, 1, 0, b"\0\xf0\0\x0f"), "x")
     np.testing.assert_array_equal(bits[:, :, 1], [[255] * 4 + [0] * 4, [0] * 4 + [255] * 4])
+
+
+def png_rows(image: np.ndarray) -> bytes:
+    """Rows without a filter, samples big-endian."""
+    return b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in image)
+
+
+def test_transparency_of_a_palette_and_of_one_colour_is_dropped() -> None:
+    colours = bytes([255, 0, 0, 0, 200, 0, 9, 9, 250])
+    decoded = decode_bytes(png(3, 1, 8, 3, b"\0\0\1\2", colours, transparency=bytes([0, 128, 255])), "x")
+    np.testing.assert_array_equal(decoded, [[[255, 0, 0], [0, 200, 0], [9, 9, 250]]])
+    image = picture()
+    key = struct.pack(">HHH", *(int(value) for value in image[3, 3]))
+    np.testing.assert_array_equal(decode_bytes(png(40, 30, 8, 2, png_rows(image), transparency=key), "x"), image)
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_alpha_beside_grey_is_dropped(alpha: int) -> None:
+    grey = picture()[:, :, 0]
+    both = np.dstack([grey, np.full_like(grey, alpha)])
+    expected = np.repeat(grey[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(decode_bytes(png(40, 30, 8, 4, png_rows(both)), "x"), expected)
+    np.testing.assert_array_equal(decode_bytes(tiff(both, more={338: [2]}), "x"), expected)
+    deep = both.astype(np.uint16) * 16
+    stretched = rescale(deep[:, :, :1], percentile_scaling(deep[:, :, :1]))
+    np.testing.assert_array_equal(decode_bytes(png(40, 30, 16, 4, png_rows(deep)), "x"), np.repeat(stretched, 3, axis=2))
+
+
+@pytest.mark.parametrize("meaning", [0, 1, 2])
+@pytest.mark.parametrize("photometric", [1, 2])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_of_a_tiff_with_three_or_four_bands_the_first_three_are_the_colours(bands: int, photometric: int, meaning: int) -> None:
+    """Whatever the fourth is said to be (2: alpha that libtiff would multiply with), and where they are said to be grey (1)."""
+    pixels = np.dstack([picture(), np.zeros((30, 40), np.uint8)])[:, :, :bands]
+    extra = {338: [meaning] * (bands - (3 if photometric == 2 else 1))} if bands == 4 or photometric == 1 else {}
+    for planes in (False, True):
+        data = tiff(pixels, planes=planes, more={262: [photometric], **extra})
+        np.testing.assert_array_equal(decode_bytes(data, "x"), picture())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiled_tiff(order: str, big: bool, kind: type) -> None:
+    pixels = picture(70, 100).astype(kind)
+    decoded = decode_bytes(tiff(pixels, 1, order, big, tile=32), "x")
+    expected = pixels if kind is np.uint8 else rescale(pixels, percentile_scaling(pixels))
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_black_and_white_tiff() -> None:
+    packed = np.random.default_rng(0).integers(0, 256, (30, 5), dtype=np.uint8)
+    expected = np.unpackbits(packed, axis=1) * 255
+    np.testing.assert_array_equal(decode_bytes(tiff(packed, bits=1), "x")[:, :, 1], expected)
+
+
+@pytest.mark.parametrize("kind", ["i2", "u4", "i4", "f4", "f8"])
+def test_other_types_of_tiff(kind: str) -> None:
+    grey = (picture()[:, :, 0].astype(np.int64) * 7).astype(kind)
+    found = decode_picture(tiff(grey), "x")
+    low, high = np.percentile(grey, [0.5, 99.5])
+    assert found.scaling == Scaling(low, high)
+    assert np.abs(found.pixels[:, :, 2] - np.clip((grey - low) / (high - low) * 255, 0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tiff(np.zeros((8, 8, 5), np.uint8)), "5 bands, at most 4"),
+        (tiff(np.zeros((8, 8, 13), np.uint16), tile=16, big=True), "13 bands"),
+        (tiff(np.zeros((8, 8, 3), np.uint16), planes=True), "3 bands of 16 bits in separate planes"),
+        (tiff(np.zeros((8, 8, 4), np.float32), planes=True, tile=16), "4 bands of 32 bits in separate planes"),
+        (tiff(np.zeros((64, 64, 2), np.uint8), tile=32), "2 bands in tiles"),
+        (tiff(np.zeros((64, 64, 2), np.uint8), planes=True), "2 bands in tiles"),
+        (tiff(np.zeros((64, 64, 2), np.uint16)), "2 bands in tiles"),
+    ],
+)
+def test_tiff_that_opencv_reads_wrongly_is_refused_with_a_way_out(data: bytes, reason: str) -> None:
+    """Deep bands in planes came back as memory that was lying around, without an error."""
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_bytes(data, "x.tif")
+    assert "gdal_translate" in caught.value.remedy
+
+
+def test_jpeg_compressed_ycbcr_tiff(shared_data: Path) -> None:
+    """The upstream tiles against the JPEGs that another library made of them."""
+    folder = shared_data / "satellite-banepa"
+    tiles = sorted((folder / "raw_tif").glob("*.tif"))[::12]
+    for tile in tiles:
+        twin = decode_image(folder / "images" / f"{tile.stem}.jpg")
+        difference = np.abs(decode_image(tile).astype(int) - twin)
+        assert difference.mean() < 3
+    assert tiles
+
+
+def test_what_libtiff_says_about_foreign_tags_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    decode_bytes(tiff(picture(), more={33550: [1], 42113: [0]}), "geo.tif")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scaling_of_a_deep_image_is_stated_and_is_the_percentile(tmp_path: Path, channels: int) -> None:
+    deep = np.random.default_rng(0).gamma(2, 900, (200, 300, channels)).astype(np.uint16)
+    (tmp_path / "deep.png").write_bytes(encode(deep[:, :, 0] if channels == 1 else deep, ".png"))
+    found = read_picture(tmp_path / "deep.png")
+    low, high = np.percentile(deep, [0.5, 99.5])
+    assert found.scaling == Scaling(low, high)
+    expected = np.clip((deep.astype(np.float64) - low) / (high - low) * 255, 0, 255)
+    assert np.abs(found.pixels - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".tif", ".bmp", ".webp"])
+def test_an_image_of_8_bits_is_not_scaled(extension: str) -> None:
+    assert decode_picture(encode(picture() // 2, extension), "x").scaling is None
+
+
+def test_scaling_of_nothing_finite() -> None:
+    assert percentile_scaling(np.full((3, 3), np.nan)) == Scaling(0, 1)
+    assert (rescale(np.full((3, 3), np.nan), Scaling(0, 1)) == 0).all()
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_rescaling_keeps_the_order_of_finite_values(values: list[float]) -> None:
+    image = np.array([values], np.float32)
+    with np.errstate(over="ignore"):
+        scaled = rescale(image, percentile_scaling(image))
+    finite = np.isfinite(image[0])
+    order = np.argsort(image[0][finite], kind="stable")
+    assert (np.diff(scaled[0][finite][order].astype(int)) >= 0).all() and scaled.dtype == np.uint8
+    assert (scaled[np.isnan(image)] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ORIENTED)
+def test_orientation_is_what_opencv_shows(kind: str) -> None:
+    """All eight, in EXIF of JPEG, PNG and WebP and in TIFF; values beyond them mean nothing."""
+    for orientation in range(10):
+        data = ORIENTED[kind](picture(), orientation)
+        shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        found = decode_bytes(data, "x")
+        if kind == "deep_tiff":  # stretched here, cut to its high byte there
+            assert found.shape == shown.shape and np.abs(found.astype(int) - shown).max() <= 4
+        else:
+            np.testing.assert_array_equal(found, shown)
+
+
+def test_the_eight_orientations_are_the_eight_ways_to_lay_a_picture() -> None:
+    image = picture()
+    ways = [image, image[:, ::-1], image[::-1, ::-1], image[::-1]]
+    ways += [np.swapaxes(way, 0, 1) for way in (image, image[::-1], image[::-1, ::-1], image[:, ::-1])]
+    for orientation, expected in enumerate(ways, 1):
+        np.testing.assert_array_equal(decode_bytes(ORIENTED["png"](image, orientation), "x"), expected)
 
 
 @pytest.mark.parametrize("peak", [300, 4095, 65535])
