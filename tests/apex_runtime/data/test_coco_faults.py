@@ -36,6 +36,7 @@ FAULTS: list[tuple[dict[str, Any], Fault, str, bool]] = [  # document, fault, wh
     (changed("images.1", "b.png"), Fault.MALFORMED, "an image needs an integer id, not b.png", True),
     (changed("images.1.id", 7), Fault.DUPLICATE_ID, "image 7 (b.png): the image id appears twice", True),
     (changed("images.1.file_name", "./sub//a.png"), Fault.DUPLICATE_ID, "image 3 (./sub//a.png): the file_name appears", True),
+    (changed("images.0.file_name", "./b.png"), Fault.DUPLICATE_ID, "image 3 (b.png): the file_name appears", True),
     (changed("images.1.width", 0), Fault.MALFORMED, "image 3 (b.png): it needs a positive width and height, not 0 and 20", True),
     (changed("images.1.width", 29.5), Fault.MALFORMED, "positive width and height, not 29.5", True),
     (changed("images.1.height", 10**9), Fault.MALFORMED, "the limit is 300 million", True),

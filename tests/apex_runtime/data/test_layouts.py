@@ -135,15 +135,9 @@ def test_a_broken_file_whose_name_says_a_split_is_not_passed_over(tmp_path: Path
 
 
 def test_a_large_file_is_judged_by_its_ends(tmp_path: Path) -> None:
-    padding = " " * (3 << 20)
-    build(
-        tmp_path,
-        ["images/a.jpg"],
-        {
-            "annotations/north.json": json.dumps(A).replace('"annotations"', padding + '"annotations"'),
-            "annotations/south.json": f"[{padding}]",
-        },
-    )
+    padding = " " * (2 << 20)
+    north = json.dumps(A).replace('"annotations"', f'{padding}"annotations"{padding}')
+    build(tmp_path, ["images/a.jpg"], {"annotations/north.json": north, "annotations/south.json": f"[{padding}{padding}]"})
     assert split_names(tmp_path, "coco") == ["train"]
 
 

@@ -149,6 +149,17 @@ def test_a_png_of_another_size_or_none_at_all(tmp_path: Path) -> None:
         dataset.instances(0)
 
 
+def test_a_segment_left_out_makes_no_second_fault(tmp_path: Path) -> None:
+    save(tmp_path, changed(1, category_id=8))
+    dataset = open_dataset(tmp_path, "val", strict=False)
+    assert [each.fault for each in dataset.findings] == [Fault.UNKNOWN_CLASS] and dataset.decode(0)[1] == []
+
+
+def test_pngs_unpacked_beside_the_folder_of_annotations(tmp_path: Path) -> None:
+    save(tmp_path).with_suffix("").rename(tmp_path / "panoptic_val")
+    assert len(open_dataset(tmp_path, "val").instances(0)) == 2
+
+
 def test_the_truth_needs_no_photos(tmp_path: Path) -> None:
     path = save(tmp_path)
     (tmp_path / "images" / "a.jpg").unlink()
