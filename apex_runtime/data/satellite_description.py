@@ -75,7 +75,7 @@ class Description(_Section):
     masks: str = ""  # folder; default: masks, mask, labels or gt
     polygons: tuple[str, ...] = ()  # GeoJSON files or folders; default: found beside the scenes
     source: Literal["auto"] | SourceKind = "auto"
-    classes: tuple[Entry, ...] | str = ()  # a list, or a JSON file; default: classes.json where it lies in the folder
+    classes: tuple[Entry, ...] | str = ()  # a list (names alone do for polygons), or a file; default: classes.json in the folder
     ignore: tuple[Entry, ...] = ()  # colours of the masks that are background
     ignore_regions: tuple[str, ...] = ()  # names from ignore: neither object nor background
     colour_tolerance: int = Field(default=0, ge=0, le=127)  # largest difference per channel, for masks saved as JPEG
@@ -92,6 +92,11 @@ class Description(_Section):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else value
 
     @field_validator("images", "masks", "polygons", "classes")
     @classmethod

@@ -62,6 +62,17 @@ def test_path_is_relative_to_the_file(tmp_path: Path) -> None:
     assert dataset.annotation_files() == [file, tmp_path / "config/../data/truth/a.png"]
 
 
+def test_classes_are_entries_names_or_a_file(tmp_path: Path) -> None:
+    def names(classes: object) -> list[tuple[int, str]]:
+        found = describe(describe_as(tmp_path, classes=classes)).classes()
+        return [(category.id, category.name) for category in found.categories]
+
+    (tmp_path / "legend.json").write_text('{"classes": [{"id": 3, "name": "roof", "value": 1}]}')
+    assert names("legend.json") == [(3, "roof")]
+    assert names(["roof", "road"]) == [(1, "roof"), (2, "road")]
+    assert names([{"id": 8, "name": "roof"}, {"id": 2, "name": "road"}]) == [(2, "road"), (8, "roof")]
+
+
 def test_custom_folders_are_also_found_within_splits(tmp_path: Path) -> None:
     write_pair(tmp_path, "train/pictures/a.png", "train/truth/a.png")
     write_pair(tmp_path, "val/pictures/a.png", "val/truth/a.png")
