@@ -66,7 +66,14 @@ def locate(entry: str, roots: Sequence[Path], is_there: Callable[[Path], bool], 
     parts = [part for part in pure.parts if part not in ("/", "..")]
     ends = [PurePosixPath(*parts[start:]) for start in range(len(parts) - least + 1)] if moved else []
     candidates = (root / end for end in (pure, *ends) for root in roots)
-    return next((Path(os.path.normpath(path)) for path in candidates if is_there(path)), None)
+    return next((Path(os.path.normpath(path)) for path in candidates if _holds(is_there, path)), None)
+
+
+def _holds(is_there: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return is_there(path)
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
 
 
 def _read(file: Path) -> dict[Any, Any]:
@@ -142,7 +149,7 @@ def _roots(file: Path, document: dict[Any, Any]) -> tuple[Path, ...]:
 def _splits(file: Path, document: dict[Any, Any]) -> dict[str, tuple[str, ...]]:
     splits: dict[str, tuple[str, ...]] = {}
     for key, value in document.items():
-        name = split_name(key) if isinstance(key, str) else ""
+        name = split_name(key) if isinstance(key, str) and key.isalpha() else ""  # train2017 beside train is not read
         if name not in _SPLITS or value is None or value == "" or value == []:
             continue
         entries = [value] if isinstance(value, str) else value

@@ -61,10 +61,11 @@ def _place(description: YoloDescription, split: str, entry: str) -> Path:
         looked = " and ".join(str(root) for root in description.roots)
         message = f"{description.file}: {split}: {entry!r} not found (looked in {looked})."
         raise DataError(message, "Correct the path, or leave this split out.", path=description.file)
-    inside = locate(entry.replace("\\", "/").lstrip("./"), description.roots, Path.exists)
-    if entry.startswith("..") and inside is not None and not os.path.samefile(inside, place):
-        message = f"{description.file}: {split}: {entry!r} could be {place} or {inside}."
-        raise DataError(message, "Write path: and the folder of the set, and entries relative to it.", path=description.file)
+    if entry.startswith(".."):  # Roboflow writes ../train of what lies beside the description
+        inside = locate(entry.replace("\\", "/").lstrip("./"), description.roots, Path.exists)
+        if inside is not None and not os.path.samefile(inside, place):
+            message = f"{description.file}: {split}: {entry!r} could be {place} or {inside}."
+            raise DataError(message, "Write path: and the folder of the set, and entries relative to it.", path=description.file)
     return place
 
 

@@ -90,7 +90,7 @@ def test_no_description_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_splits_and_their_aliases(tmp_path: Path) -> None:
-    text = "names: [a]\ntrain: [a, b.txt]\nvalidation: c\ntest:\nextra: d\ndownload: x\n"
+    text = "names: [a]\ntrain: [a, b.txt]\nvalidation: c\ntest:\nextra: d\ntrain2017: x\n1: y\n"
     assert load_description(described(tmp_path, text)).splits == {"train": ("a", "b.txt"), "val": ("c",)}
 
 
@@ -122,6 +122,8 @@ def test_path_absolute_relative_and_moved(tmp_path: Path) -> None:
         ("images/val", None),
         ("other/images/train", None),  # relative and absent: nothing says that it has moved
         ("/content/none", None),
+        ("a" * 10_000, None),
+        ("/b/" + "a" * 10_000, None),
     ],
 )
 def test_where_an_entry_is(tmp_path: Path, entry: str, place: str | None) -> None:
