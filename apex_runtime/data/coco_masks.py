@@ -14,6 +14,7 @@ from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.postprocess.rle import rle_to_roi
 
 LARGEST = 1e15  # a coordinate beyond it is no pixel; below it no arithmetic overflows
+_LONGEST = 2e7  # px of outline: pycocotools takes 40 bytes for each, and does not look whether it got them
 _FLAT = 1e-9  # distance of points from a line, as a share of its length, below which they lie on it
 
 
@@ -79,7 +80,11 @@ def _decode_polygons(polygons: list[list[float]], height: int, width: int) -> De
     bad = [reason for reason in reasons if reason]
     if not good:
         return Decoded(None, None, [(Fault.DEGENERATE_POLYGON, _of_parts(bad[0], len(bad), len(parts)))])
-    mask = _fill(good, height, width)
+    cut = [each for each in (_bounded(part, height, width) for part in good) if each]
+    outline = sum(_steps(part) for part in cut)
+    if outline > _LONGEST:
+        return Decoded(None, None, [(Fault.MALFORMED, f"the outline of the polygon is {outline:.3g} px long")])
+    mask = _fill(cut, height, width)
     if mask is None:
         return Decoded(None, None, [(Fault.EMPTY_MASK, "the polygon fills no pixel of the image")])
     # A stray point beside a good outline, which contour finders leave, takes nothing from the object.
@@ -111,8 +116,13 @@ def _degenerate(part: list[float]) -> str:
 def _fill(parts: list[list[float]], height: int, width: int) -> RoiMask | None:
     from pycocotools import mask as coco_mask
 
-    cut = [part for part in (_bounded(part, height, width) for part in parts) if part]
-    return rle_to_roi(coco_mask.merge(coco_mask.frPyObjects(cut, height, width))) if cut else None
+    return rle_to_roi(coco_mask.merge(coco_mask.frPyObjects(parts, height, width))) if parts else None
+
+
+def _steps(part: list[float]) -> float:
+    """Pixels along an outline, an edge counted by its longer side."""
+    points = np.array(part, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum())
 
 
 def _bounded(part: list[float], height: int, width: int) -> list[float]:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 SATELLITE_FILE = "satellite.yaml"
-# what tools call the one file beside its images, in the order in which they are tried: Roboflow, labelme2coco, CVAT, others
+# What tools call the one file beside its images, in the order in which they are tried. The last two, of Label Studio and
+# FiftyOne, are names that anything may have: there the content must agree.
 COCO_FILES = ("_annotations.coco.json", "annotations.json", "coco.json", "instances_default.json")
+_NAMELESS = (*COCO_FILES, "result.json", "labels.json")
 
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 # prefixes that stand for instances or segments, and those of COCO's other tasks, which are no splits
@@ -39,8 +41,8 @@ def coco_places(data: Path) -> dict[str, CocoPlace]:
 
     Known: ``annotations/<split>.json`` with ``images/`` or ``images/<split>/``; ``annotations/instances_<split>2017.json`` with
     ``<split>2017/``; Roboflow's ``<split>/_annotations.coco.json``; ``<split>.json``, ``annotations.json`` or ``coco.json``
-    beside the images or ``images/``. Instances win over panoptic segments of the same split, which stay reachable under their
-    full name. One file alone whose name says no split is train.
+    beside the images or ``images/``; ``labels.json`` beside ``data/``. Instances win over panoptic segments of the same split,
+    which stay reachable under their full name. One file alone whose name says no split is train.
     """
     if data.is_file():
         return _named([_place(_root_of(data), data)])
@@ -55,7 +57,7 @@ def _named(places: list[CocoPlace]) -> dict[str, CocoPlace]:
     named: dict[str, CocoPlace] = {}
     for place in places:
         file = place.annotations
-        own = split_name(file.parent.name if file.name in COCO_FILES else file.stem)
+        own = split_name(file.parent.name if file.name in _NAMELESS else file.stem)
         name = own if _is_split(own) or len(places) > 1 else "train"
         named.setdefault(name if name not in named else file.stem, place)
     return named
@@ -63,7 +65,7 @@ def _named(places: list[CocoPlace]) -> dict[str, CocoPlace]:
 
 def _beside(folder: Path) -> list[CocoPlace]:
     """Files that lie with their images: one of the usual names, or one per split."""
-    usual = next((folder / name for name in COCO_FILES if looks_like_coco_file(folder / name)), None)
+    usual = next((folder / name for name in _NAMELESS if looks_like_coco_file(folder / name)), None)
     if usual is not None:
         return [_place(folder, usual)]
     files = (file for file in sorted(folder.glob("*.json"), key=_instances_first) if _is_split(file.stem))
@@ -116,7 +118,7 @@ def coco_splits(data: Path) -> list[str]:
 def _place(data: Path, file: Path) -> CocoPlace:
     stem = _without_prefix(file.stem)
     images = data / "images"
-    folders = (images, images / stem, images / split_name(stem), data / stem, data / split_name(stem), data)
+    folders = (images, images / stem, images / split_name(stem), data / stem, data / split_name(stem), data / "data", data)
     return CocoPlace(file, tuple(dict.fromkeys(folders)))
 
 

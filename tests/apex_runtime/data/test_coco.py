@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.coco_masks import decode_segmentation
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import DataError, UsageError
 
@@ -104,6 +105,20 @@ def test_crossing_outlines_have_an_area(tmp_path: Path) -> None:
     save(tmp_path, changed("annotations.0.segmentation", [bow]))
     mask = open_dataset(tmp_path, "train").instances(0).masks[0]
     assert mask is not None and mask.area == coco_mask.area(coco_mask.frPyObjects([bow], 20, 30)[0]) > 0
+
+
+@pytest.mark.parametrize("spread", [20, 100, 400])
+def test_outlines_that_are_cut_fill_what_pycocotools_fills(spread: int) -> None:
+    """Equal within a side of the image; beyond it the ends of cut edges are rounded to a fifth of a pixel elsewhere."""
+    rng = np.random.default_rng(spread)
+    for _ in range(100):
+        points = rng.normal((30, 20), spread, (int(rng.integers(3, 9)), 2)).round(2)
+        part = points.reshape(-1).tolist()
+        expected = coco_mask.decode(coco_mask.frPyObjects([part], 40, 60)[0])
+        mask = decode_segmentation([part], 40, 60).mask
+        given = mask.full(40, 60) if mask is not None else np.zeros((40, 60), np.uint8)
+        near = (np.abs(points - (30, 20)) <= (90, 60)).all()
+        assert (given != expected).sum() <= (0 if near else 40)
 
 
 def test_outlines_far_beyond_the_image_fill_its_part(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ A = document("a.jpg")
         ("a.jpg", "_annotations.coco.json", "train"),
         ("images/a.jpg", "coco.json", "train"),
         ("images/a.jpg", "val.json", "val"),
+        ("images/a.jpg", "result.json", "train"),
+        ("data/a.jpg", "labels.json", "train"),
+        ("valid/data/a.jpg", "valid/labels.json", "val"),
         ("train2017/a.jpg", "instances_train2017.json", "train"),
     ],
 )
@@ -142,7 +145,11 @@ def test_a_large_file_is_judged_by_its_ends(tmp_path: Path) -> None:
 
 
 def test_other_json_beside_images_is_no_data_set(tmp_path: Path) -> None:
-    build(tmp_path, ["images/a.jpg"], {"classes.json": {"a": 1}, "results.json": A, "captions_train.json": A})
+    build(
+        tmp_path,
+        ["images/a.jpg"],
+        {"classes.json": {"a": 1}, "labels.json": {"a": 1}, "results.json": A, "captions_train.json": A},
+    )
     with pytest.raises(UsageError, match="no data set recognised"):
         open_dataset(tmp_path, "train")
 
