@@ -103,7 +103,7 @@ def test_path_absolute_relative_and_moved(tmp_path: Path) -> None:
         ("../../elsewhere", (elsewhere, here)),
         (".", (here,)),
         ("", (here,)),
-        ("/home/someone/set", (here,)),
+        ("/elsewhere/then/set", (here,)),
         ("datasets/set", (here,)),
         ("C:\\\\data\\\\set", (here,)),
     ]:
