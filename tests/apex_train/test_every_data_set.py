@@ -31,7 +31,7 @@ LARGE = [
     ("aerial-vehicles", "coco", "train", False),
     ("aerial-vehicles", "yolo", "train", False),
     ("video-davis", "coco", "test", True),
-    ("video-davis", "satellite", "train", True),
+    ("video-davis", "satellite", "test", True),
     ("format-samples/spacenet-uint16", "satellite", "train", True),
     ("format-samples/trees-voc", "satellite", "train", False),
 ]
