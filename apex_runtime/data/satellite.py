@@ -8,7 +8,8 @@ polygons keep apart what touches, the regions of a mask cannot.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,7 @@ from apex_runtime.data.satellite_boxes import BoxAnnotations
 from apex_runtime.data.satellite_coco import CocoAnnotations
 from apex_runtime.data.satellite_description import Described, SourceKind, describe
 from apex_runtime.data.satellite_layout import SceneFile
+from apex_runtime.data.satellite_leaks import Ground, ground, shared_ground
 from apex_runtime.data.satellite_objects import cut
 from apex_runtime.data.satellite_splits import Part, assign
 from apex_runtime.data.scene import open_scene
@@ -63,6 +65,8 @@ class SatelliteDataset(InstanceDataset):
         self.categories = self._annotations.categories
         self.findings = [*self._annotations.findings, *leaks]
         self._views = self._views_of(splits[split])
+        if any(view.scene.georeference is not None for view in self._views):
+            self.findings += shared_ground([one for name, parts in sorted(splits.items()) for one in _grounds(name, parts)])
         self.records: list[ImageRecord] = [_record(n, view) for n, view in enumerate(self._views, 1)]
         if strict:
             refuse(self.findings, self.source)
@@ -107,7 +111,8 @@ class SatelliteDataset(InstanceDataset):
             try:
                 scene = _placed(part.scene)
             except ImageError as error:
-                self.findings.append(Finding(Fault.UNREADABLE_IMAGE, Location(part.scene.path), error.message))
+                message = error.message.removeprefix(f"{part.scene.path}: ")
+                self.findings.append(Finding(Fault.UNREADABLE_IMAGE, Location(part.scene.path), message))
                 continue
             faults, usable = self._annotations.check(scene)
             self.findings += faults
@@ -191,6 +196,15 @@ def _scenes(described: Described) -> tuple[list[SceneFile], Findings]:
 def _placed(file: SceneFile) -> PlacedScene:
     scene = open_scene(file.path)
     return PlacedScene(file, scene.height, scene.width, scene.georeference)
+
+
+def _grounds(split: str, parts: Sequence[Part]) -> Iterator[Ground]:
+    """Where the scenes of a split lie; those that cannot be read or have no place are passed over."""
+    for part in parts:
+        with suppress(ImageError):
+            scene = _placed(part.scene)
+            if scene.georeference is not None:
+                yield ground(split, part.scene, scene.georeference, part.pixels(scene.height, scene.width))
 
 
 def _record(image_id: int, view: _View) -> ImageRecord:

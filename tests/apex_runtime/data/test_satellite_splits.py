@@ -123,6 +123,25 @@ def test_a_rule_wins_over_lists(tmp_path: Path) -> None:
         assert members(tmp_path) == {"train": ["tile2_1.png"], "test": ["tile1_1.png"]}
 
 
+def web_tile(x: int, y: int) -> str:
+    return f"OAM-{x}-{y}-19"
+
+
+def test_neighbours_on_the_ground_are_no_leak(tmp_path: Path) -> None:
+    for split, x in (("train", 386690), ("val", 386691)):
+        write_pair(tmp_path, f"images/{split}/{web_tile(x, 220241)}.png", f"masks/{split}/{web_tile(x, 220241)}.png")
+    assert overlaps(tmp_path) == overlaps(tmp_path, "val") == []
+
+
+def test_the_same_ground_in_two_splits_is_a_leak(tmp_path: Path) -> None:
+    # One tile at zoom 19, and the tile at zoom 18 that holds it and three others.
+    for split, name in (("train", "a-386690-220241-19"), ("val", "b-193345-110120-18"), ("test", "c-193346-110120-18")):
+        write_pair(tmp_path, f"images/{split}/{name}.png", f"masks/{split}/{name}.png", height=50, width=50)
+    found = overlaps(tmp_path)
+    assert found == ["2500 pixels of this scene (train) are also in val/b-193345-110120-18.png (val)"]
+    assert overlaps(tmp_path, "val") == found
+
+
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
     tiles(tmp_path, "a")
     coco_list(tmp_path, "train", "a.png")
