@@ -153,5 +153,5 @@ def test_masks_lie_on_their_colour(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_lie_on_their_colour_in_ten_thousand_chains(kind: str) -> None:
-    """About 2 minutes on one core."""
+    """All kinds together: 10 002 chains, about 4 minutes on one core."""
     print(f"{kind}: smallest IoU {worst_overlap(kind, range(1000, 2667)):.4f}")
