@@ -85,7 +85,7 @@ class Description(_Section):
     window: Literal["auto", "none"] | int = "auto"  # pixels; auto: 1024 where a side exceeds 2048
     overlap: int = Field(default=128, ge=0)  # pixels between neighbouring windows
     class_property: str = ""  # property of a GeoJSON feature that names its class
-    coordinates: Literal["auto", "pixel", "lonlat", "scene"] = "auto"  # of the GeoJSON
+    coordinates: Literal["auto", "pixel", "geographic"] = "auto"  # of the GeoJSON; auto: whichever meets the scenes
     split: SplitRule | None = None
 
     @field_validator("polygons", mode="before")
