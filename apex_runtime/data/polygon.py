@@ -23,6 +23,9 @@ def clip_ring(ring: Ring, left: float, top: float, right: float, bottom: float) 
 
     Pieces of a concave ring stay joined along the border: area and pixels are right, the outline runs back and forth there.
     """
+    (x1, y1), (x2, y2) = (ring.min(axis=0), ring.max(axis=0)) if len(ring) else ((left, top), (left, top))
+    if x1 > right or y1 > bottom or x2 < left or y2 < top:  # of a layer over many scenes, nearly all
+        return np.zeros((0, 2))
     for axis, border, sign in ((0, left, 1.0), (0, right, -1.0), (1, top, 1.0), (1, bottom, -1.0)):
         ring = _half_plane(ring, axis, border, sign)
     return ring if len(ring) >= 3 else np.zeros((0, 2))
