@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from apex_runtime.data.satellite_annotations import PlacedScene, SceneAnnotation
 from apex_runtime.data.satellite_description import Described
 from apex_runtime.data.satellite_layout import SceneFile, find_geojson, pair_geojson
 from apex_runtime.data.satellite_objects import from_masks
+from apex_runtime.data.scene import open_scene
 from apex_runtime.data.scene_windows import Window
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
@@ -49,7 +51,8 @@ class PolygonAnnotations(SceneAnnotations):
         self._own, common = pair_geojson(scenes, files)
         self._common = self._shared(common, described)
         self._layers = {path: _layer(path, options.class_property) for path in [*self._own.values(), *self._common]}
-        self._readings: dict[Path, Coordinates] = {}
+        self._readings: dict[Path, Coordinates | None] = {}
+        self._told: set[Path] = set()
         for path in self._common:
             self.findings += self._layers[path].polygons.findings
         named = {polygon.class_name for layer in self._layers.values() for polygon in layer.polygons.polygons}
@@ -60,14 +63,16 @@ class PolygonAnnotations(SceneAnnotations):
         """Scenes without polygons, and features of their own file that cannot be read."""
         own = self._own.get(scene.file.key)
         if own is not None:
-            return self._layers[own].polygons.findings, True
+            lost = [own] if self._reading(own, scene) is None else []
+            return self._layers[own].polygons.findings + self._lost(lost), not lost
         if not self._common:
             message = f"no GeoJSON called {scene.file.key}.geojson"
             return [Finding(Fault.MISSING_MASK, Location(scene.file.path), message)], False
         if scene.georeference is None and len(self.scenes) > 1:
             message = "the polygons are common to all scenes, and this one has no place on the earth"
             return [Finding(Fault.MALFORMED, Location(scene.file.path), message)], False
-        return [], True
+        lost = [path for path in self._common if self._reading(path, scene) is None]
+        return self._lost(lost), not lost
 
     def objects(self, scene: PlacedScene) -> tuple[Instances, Findings]:
         """Polygons cut to the scene; pieces that its border cuts off too small are left out."""
@@ -107,31 +112,30 @@ class PolygonAnnotations(SceneAnnotations):
         return list(common)
 
     def _placed(self, path: Path, scene: PlacedScene) -> Iterable[GeoPolygon]:
-        layer, reading = self._layers[path], self._reading(path, scene)
+        layer, reading = self._layers[path], self._reading(path, scene) or "auto"
         near = layer.polygons
         if reading == "geographic" and scene.georeference is not None:
             near = replace(near, polygons=_near(layer, scene.georeference))
         return place_polygons(near, scene.height, scene.width, scene.georeference, reading)
 
-    def _reading(self, path: Path, scene: PlacedScene) -> Coordinates:
-        """Pixels or places on the earth: decided once per file, by the first scene that its polygons meet in one of the two."""
+    def _reading(self, path: Path, scene: PlacedScene) -> Coordinates | None:
+        """Pixels or places on the earth: decided once per file, by the first scene that its polygons meet in one of the two.
+
+        None where they meet no scene in either.
+        """
         if self._coordinates != "auto" or scene.georeference is None:
             return self._coordinates
         if path not in self._readings:
-            self._readings[path] = self._first_reading(path, scene)
+            candidates = (scene.file, *(self.scenes if path in self._common else []))
+            self._readings[path] = _first_reading(self._layers[path].polygons, candidates)
         return self._readings[path]
 
-    def _first_reading(self, path: Path, scene: PlacedScene) -> Coordinates:
-        polygons = self._layers[path].polygons
-        if not polygons.polygons:
-            return "geographic"
-        refused: DataError | None = None
-        for file in (scene.file, *(self.scenes if path in self._common else [])):
-            try:
-                return _reading_of(polygons, file)
-            except DataError as error:
-                refused = refused or error
-        raise refused or DataError(f"{path}: no scene to place its polygons in.")
+    def _lost(self, paths: Sequence[Path]) -> Findings:
+        """Files whose polygons cannot be placed, each told once."""
+        new = [path for path in paths if path not in self._told]
+        self._told.update(new)
+        message = "the polygons meet no scene, neither as pixels nor as geographic coordinates, or both ways: set `coordinates`"
+        return [Finding(Fault.MALFORMED, Location(path), message) for path in new]
 
     def _name(self, polygon: GeoPolygon) -> str:
         return polygon.class_name if polygon.class_name is not None else self.categories[0].name
@@ -165,12 +169,15 @@ def _categories(described: Described, named: set[str | None]) -> tuple[Category,
     return listed or tuple(Category(id=n, name=name) for n, name in enumerate(found, 1))
 
 
-def _reading_of(polygons: GeoPolygons, file: SceneFile) -> Coordinates:
-    from apex_runtime.data.scene import open_scene
-
-    scene = open_scene(file.path)
-    placed = place_polygons(polygons, scene.height, scene.width, scene.georeference)
-    return "pixel" if placed is polygons.polygons else "geographic"
+def _first_reading(polygons: GeoPolygons, files: Iterable[SceneFile]) -> Coordinates | None:
+    if not polygons.polygons:
+        return "geographic"
+    for file in files:
+        with suppress(DataError):  # of this scene alone it cannot be told
+            scene = open_scene(file.path)
+            placed = place_polygons(polygons, scene.height, scene.width, scene.georeference)
+            return "pixel" if placed is polygons.polygons else "geographic"
+    return None
 
 
 def _near(layer: _Layer, georeference: Georeference) -> list[GeoPolygon]:

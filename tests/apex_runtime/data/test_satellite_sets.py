@@ -81,3 +81,29 @@ def test_boxes_of_the_trees(shared_data: Path, tmp_path: Path, windows: dict[str
         assert by_image == {"2019_YELL_2_541000_4977000_image_crop.png": 279, "OSBS_029.tif": 61, "SOAP_061.png": 37}
     else:
         assert len(dataset) > 3 and tally(dataset)[1] > 377  # trees in the overlap are in two windows
+
+
+def test_the_uint16_scene_has_its_43_polygons(shared_data: Path) -> None:
+    data = shared_data / "format-samples" / "spacenet-uint16"
+    check(data, {"train": (1, 43)})
+    picture = open_dataset(data, "train").read(0)
+    assert picture.pixels.shape == (900, 900, 3) and picture.scaling is not None and picture.scaling.high < 6615
+
+
+def test_banepa_from_tiffs_and_one_geojson_is_what_was_converted(shared_data: Path, tmp_path: Path) -> None:
+    data = shared_data / "satellite-banepa"
+    polygons = "raw_vector/buildings_epsg4326.geojson"
+    description = describe_as(tmp_path, path=str(data), images="raw_tif", polygons=polygons, classes=["building"])
+    check(description, {"train": (36, 1515), "val": (6, 142), "test": (6, 165)})
+    converted, placed = open_dataset(data, "val", "coco"), open_dataset(description, "val", "satellite")
+    index = {Path(record.file_name).stem: n for n, record in enumerate(converted.records)}
+    for n, record in enumerate(placed.records):
+        truth, found = converted.instances(index[Path(record.file_name).stem]), placed.instances(n)
+        left = [mask.full(512, 512) for mask in found.masks if mask is not None]
+        for mask in truth.masks:
+            assert mask is not None
+            full = mask.full(512, 512)
+            ious = [(full & other).sum() / (full | other).sum() for other in left]
+            best = int(np.argmax(ious))
+            assert ious[best] >= 0.9  # the annotations are rounded to a hundredth of a pixel
+            left.pop(best)
