@@ -118,3 +118,47 @@ def test_the_light_table() -> None:
     np.testing.assert_array_equal(light_table(1, 1, 0.2), np.clip(values + 51, 0, 255))
     np.testing.assert_allclose(light_table(1, 1.2, 0), np.clip((values - 127.5) * 1.2 + 127.5, 0, 255), atol=0.51)
     np.testing.assert_allclose(light_table(2, 1, 0), values**2 / 255, atol=0.51)
+
+
+def odd_picture(rng: np.random.Generator) -> Sample:
+    """A picture of any shape, a single row included, with full, thin, empty and missing masks."""
+    height, width = (int(side) for side in rng.choice([1, 2, 3, 17, 64, 100, 400], 2))
+    boxes, masks = [], []
+    for _ in range(int(rng.integers(0, 6))):
+        w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
+        x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+        boxes.append([x, y, x + w, y + h])
+        bits = (rng.random((h, w)) < rng.choice([0, 0.1, 0.9, 1])).astype(np.uint8)
+        masks.append(RoiMask(x, y, bits) if rng.random() < 0.7 else None)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    regions = [mask for mask in masks if mask is not None][:1]
+    return Sample(
+        image, np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int64), masks, regions, 1, (height, width)
+    )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("keep", [0, 0.3, 1])
+def test_any_picture_under_the_widest_ranges_gives_a_sound_sample(keep: float) -> None:
+    widest = {
+        "rotate": 180,
+        "shear": 45,
+        "translate": 0.5,
+        "stretch": 4,
+        "scale_min": 0.05,
+        "scale_max": 8,
+        "hue": 180,
+        "gamma": 2,
+    }
+    config = AugmentConfig(**widest, affine=0.5, mosaic=0.4, copy_paste=0.5, saturation=1, keep_visible=keep)
+    rng, objects = np.random.default_rng(0), 0
+    for seed in range(80):
+        chosen = [odd_picture(rng) for _ in range(int(rng.integers(1, 7)))]
+        piece = augment(chosen, 0, 128, 64, config, np.random.default_rng(seed))
+        assert piece.image.shape == (64, 64, 3) and piece.image.dtype == np.uint8
+        assert piece.boxes.dtype == np.float32 and piece.labels.dtype == np.int64
+        assert (piece.boxes >= 0).all() and (piece.boxes <= 64).all() and (piece.boxes[:, 2:] - piece.boxes[:, :2] >= 2).all()
+        for mask in [*piece.masks, *piece.ignore]:
+            assert mask is None or (mask.bits.dtype == bool and mask.area == mask.full(64, 64).sum() > 0)
+        objects += len(piece.labels)
+    assert objects > 20
