@@ -10,6 +10,7 @@ COMMANDS = {
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
     "export": ("apex_train.cli.export:export", "Write a checkpoint as one ONNX file with the budget as an input."),
     "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO data set."),
+    "preflight": ("apex_train.cli.preflight:preflight", "What a data set holds, and every fault by file and line."),
 }
 
 

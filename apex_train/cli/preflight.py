@@ -1,0 +1,64 @@
+"""``apex-train preflight``: what a data set holds and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from apex_runtime.cli.options import dataset_type_option, json_option, split_list
+
+if TYPE_CHECKING:
+    from apex_runtime.data.dataset import DatasetType
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
+@dataset_type_option
+@click.option("--split", "splits", multiple=True, callback=split_list, help="Only these splits.  [default: all]")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that decode pictures.  [default: one per core]")
+@click.option("--all", "everything", is_flag=True, help="Show every finding and every class, not the first few.")
+@json_option
+@click.pass_context
+def preflight(
+    ctx: click.Context,
+    data: tuple[Path, ...],
+    dataset_type: DatasetType | None,
+    splits: tuple[str, ...],
+    threads: int | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Open every split of DATA, decode every picture and mask, and name each fault by file and line.
+
+    Errors make the exit code 1, warnings do not. Several DATA are also compared with each other.
+
+    \b
+    Examples:
+      apex-train preflight nuclei/
+      apex-train preflight vehicles/data.yaml --split train,val --all
+      apex-train preflight nuclei/ cells/ --json > report.json
+    """
+    from apex_runtime.cli.data import choose_type
+    from apex_runtime.cli.progress import counter
+    from apex_train.preflight.report import document
+    from apex_train.preflight.walk import Walk, chosen_splits
+
+    asked = [
+        (folder, kind, chosen_splits(folder, kind, splits)) for folder in data for kind in [choose_type(folder, dataset_type)]
+    ]
+    walk = Walk(threads or os.cpu_count() or 1, counter)
+    reports = [walk.check(folder, kind, names) for folder, kind, names in asked]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document(reports), indent=2, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from apex_train.preflight.tables import show
+
+        show(reports, Console(), everything)
+    ctx.exit(1 if any(report.errors for report in reports) else 0)
