@@ -91,7 +91,7 @@ def read_voc(path: Path) -> VocFile:
         raise ValueError("it declares a document type or entities, or is not UTF-8: not read for safety")
     try:
         root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise ValueError(f"not valid XML ({error})") from error
     if root.tag != "annotation":
         raise ValueError(f"its root is <{root.tag}>, not <annotation>")
@@ -124,12 +124,13 @@ def _voc_size(root: ElementTree.Element) -> tuple[int, int] | None:
 def read_box_table(path: Path) -> BoxTable:
     """A CSV of boxes. Raises ValueError when it has not the columns."""
     text = _read(path).decode("utf-8-sig")
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    if not set(_COLUMNS) <= {name.strip() for name in reader.fieldnames or []}:
-        raise ValueError(f"no header with {','.join(_COLUMNS)}")
+    try:
+        rows = list(_rows(csv.DictReader(io.StringIO(text), skipinitialspace=True)))
+    except csv.Error as error:
+        raise ValueError(f"not readable as CSV ({error})") from error
     boxes: dict[str, list[NamedBox]] = {}
     faults = []
-    for line, row in _rows(reader):
+    for line, row in rows:
         try:
             name = _safe_name(row["image_path"])
             found = boxes.setdefault(name, [])
@@ -141,11 +142,12 @@ def read_box_table(path: Path) -> BoxTable:
 
 
 def _rows(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        for row in reader:
-            yield reader.line_num, {name: (row.get(name) or "").strip() for name in _COLUMNS}
-    except csv.Error as error:
-        raise ValueError(f"not readable as CSV ({error})") from error
+    """Line number and columns of every row. Raises ValueError when the header lacks some."""
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    if not set(_COLUMNS) <= set(reader.fieldnames):
+        raise ValueError(f"no header with {','.join(_COLUMNS)}")
+    for row in reader:
+        yield reader.line_num, {name: (row.get(name) or "").strip() for name in _COLUMNS}
 
 
 def _label(text: str) -> str:

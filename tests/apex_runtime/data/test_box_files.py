@@ -76,6 +76,9 @@ def test_what_is_no_voc_file(tmp_path: Path) -> None:
     assert not is_voc(path)
     with pytest.raises(ValueError, match="PAMDataset"):
         read_voc(path)
+    path.write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(ValueError, match="not valid XML"):
+        read_voc(path)
 
 
 def test_boxes_of_a_table(tmp_path: Path) -> None:
@@ -102,6 +105,20 @@ def test_faulty_rows_are_named_by_line(tmp_path: Path) -> None:
         (5, Fault.MALFORMED),
         (6, Fault.MALFORMED),
     ]
+
+
+@pytest.mark.parametrize("body", ["x" * 200_000, "a.png,1,2,3,4,\xff"])
+def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_bytes(f"image_path,xmin,ymin,xmax,ymax,label\n{body}\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"CSV|decode"):
+        read_box_table(path)
+
+
+def test_spaces_around_names_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text("image_path , xmin, ymin, xmax, ymax, label\na.png, 1, 2, 3, 4, oak \n")
+    assert is_box_table(path) and read_box_table(path).boxes["a.png"][0].name == "oak"
 
 
 def test_other_tables_are_left_alone(tmp_path: Path) -> None:
