@@ -30,7 +30,7 @@ from apex_runtime.data.scene import open_scene
 from apex_runtime.data.scene_windows import Window, windows
 from apex_runtime.errors import DataError, ImageError
 
-_CACHE_BYTES = 256_000_000  # mask pixels of decoded scenes that are kept, so that a scene's windows decode it once
+_KEPT_BYTES = 64_000_000  # mask pixels of decoded scenes that are kept, so that a scene's windows decode it once
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ class SatelliteDataset(InstanceDataset):
             raise DataError(message, "Name one of these.", path=data)
         self.categories = self._annotations.categories
         self.findings = [*self._annotations.findings, *leaks]
+        self._placed: dict[SceneFile, PlacedScene] = {}
         self._views = self._views_of(splits[split])
-        if any(view.scene.georeference is not None for view in self._views):
-            self.findings += shared_ground([one for name, parts in sorted(splits.items()) for one in _grounds(name, parts)])
+        if len(splits) > 1 and any(view.scene.georeference is not None for view in self._views):
+            self.findings += shared_ground([one for name, parts in sorted(splits.items()) for one in self._grounds(name, parts)])
         self.records: list[ImageRecord] = [_record(n, view) for n, view in enumerate(self._views, 1)]
         if strict:
             refuse(self.findings, self.source)
-        self._decoded: OrderedDict[str, tuple[Instances, Findings]] = OrderedDict()
+        self._decoded: OrderedDict[SceneFile, tuple[Instances, Findings]] = OrderedDict()
+        self._kept = 0  # bytes
 
     def annotation_files(self) -> list[Path]:
         """Masks, GeoJSON, COCO or box files of this split, the description and the class table."""
@@ -96,20 +98,21 @@ class SatelliteDataset(InstanceDataset):
         return pieces, findings
 
     def _scene_objects(self, scene: PlacedScene) -> tuple[Instances, Findings]:
-        key = scene.file.name
-        if key not in self._decoded:
-            self._decoded[key] = self._annotations.objects(scene)
-            while len(self._decoded) > 1 and sum(_bytes(found) for found, _ in self._decoded.values()) > _CACHE_BYTES:
-                self._decoded.popitem(last=False)
-        self._decoded.move_to_end(key)
-        return self._decoded[key]
+        if scene.file not in self._decoded:
+            self._decoded[scene.file] = self._annotations.objects(scene)
+            self._kept += _bytes(self._decoded[scene.file][0])
+            while len(self._decoded) > 1 and self._kept > _KEPT_BYTES:
+                _, (oldest, _) = self._decoded.popitem(last=False)
+                self._kept -= _bytes(oldest)
+        self._decoded.move_to_end(scene.file)
+        return self._decoded[scene.file]
 
     def _views_of(self, parts: Sequence[Part]) -> list[_View]:
         """The windows of all parts whose scene and annotation are sound; the others become findings."""
         views = []
         for part in parts:
             try:
-                scene = _placed(part.scene)
+                scene = self._place(part.scene)
             except ImageError as error:
                 message = error.message.removeprefix(f"{part.scene.path}: ")
                 self.findings.append(Finding(Fault.UNREADABLE_IMAGE, Location(part.scene.path), message))
@@ -120,9 +123,26 @@ class SatelliteDataset(InstanceDataset):
                 views += self._windows(scene, part)
         return views
 
+    def _place(self, file: SceneFile) -> PlacedScene:
+        """A scene with its size. Raises ImageError."""
+        if file not in self._placed:
+            scene = open_scene(file.path)
+            self._placed[file] = PlacedScene(file, scene.height, scene.width, scene.georeference)
+        return self._placed[file]
+
+    def _grounds(self, split: str, parts: Sequence[Part]) -> Iterator[Ground]:
+        """Where the scenes of a split lie; those that cannot be read or have no place are passed over."""
+        for part in parts:
+            with suppress(ImageError):
+                scene = self._place(part.scene)
+                if scene.georeference is not None:
+                    yield ground(split, part.scene, scene.georeference, part.pixels(scene.height, scene.width))
+
     def _windows(self, scene: PlacedScene, part: Part) -> list[_View]:
         region, options = part.pixels(scene.height, scene.width), self._described.options
         size = options.window_size(region.height, region.width)
+        if min(region.width, region.height) == 0:  # a share of a scene of few pixels
+            return []
         if size is None:
             return [_View(scene, region, True)]
         tiles = windows(region.height, region.width, size, options.overlap)
@@ -191,20 +211,6 @@ def _scenes(described: Described) -> tuple[list[SceneFile], Findings]:
         for scene in twins
     ]
     return list(by_key.values()), findings
-
-
-def _placed(file: SceneFile) -> PlacedScene:
-    scene = open_scene(file.path)
-    return PlacedScene(file, scene.height, scene.width, scene.georeference)
-
-
-def _grounds(split: str, parts: Sequence[Part]) -> Iterator[Ground]:
-    """Where the scenes of a split lie; those that cannot be read or have no place are passed over."""
-    for part in parts:
-        with suppress(ImageError):
-            scene = _placed(part.scene)
-            if scene.georeference is not None:
-                yield ground(split, part.scene, scene.georeference, part.pixels(scene.height, scene.width))
 
 
 def _record(image_id: int, view: _View) -> ImageRecord:

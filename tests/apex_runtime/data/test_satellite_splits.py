@@ -83,6 +83,13 @@ def test_regions_share_no_pixel_and_cover_the_scene(tmp_path: Path) -> None:
     assert overlaps(tmp_path) == []
 
 
+def test_a_region_without_a_pixel_has_no_image(tmp_path: Path) -> None:
+    write_pair(tmp_path, "images/a.png", "masks/a.png", height=2, width=60)
+    write_pair(tmp_path, "images/b.png", "masks/b.png")
+    describe_as(tmp_path, split={"regions": {"train": [0, 0, 1, 0.9], "val": [0, 0.9, 1, 1]}})
+    assert members(tmp_path) == {"train": ["a.png", "b@0_0.png"], "val": ["b@0_36.png"]}
+
+
 def test_regions_that_intersect_are_a_leak(tmp_path: Path) -> None:
     tiles(tmp_path, "a")
     describe_as(tmp_path, split={"regions": {"train": [0, 0, 1, 0.7], "val": [0, 0.6, 1, 1]}})

@@ -131,6 +131,19 @@ def test_a_scene_is_decoded_once_for_its_windows(tmp_path: Path, monkeypatch: py
     assert len(dataset) == 16 and len(decoded) == 1
 
 
+def test_little_is_kept_of_decoded_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apex_runtime.data.satellite as satellite
+
+    for n in range(6):
+        write_pair(tmp_path, f"images/{n}.png", f"masks/{n}.png")  # one mask of 120 bytes each
+    monkeypatch.setattr(satellite, "_KEPT_BYTES", 250)
+    dataset = open_dataset(tmp_path, "train", "satellite")
+    assert isinstance(dataset, satellite.SatelliteDataset)
+    for n in (0, 1, 2, 3, 2, 5, 4, 2):
+        assert len(dataset.instances(n)) == 1
+    assert [file.name for file in dataset._decoded] == ["4.png", "2.png"] and dataset._kept == 240
+
+
 def test_faults_of_a_scene_are_told_once_and_pieces_per_window(tmp_path: Path) -> None:
     write_pair(tmp_path, "images/a.png", "masks/a.png", height=100, width=100)
     write_picture(tmp_path / "masks/a.png", blocks(100, 100, (1, 1, 4, 4, 255), (30, 10, 21, 20, 255)))
