@@ -89,11 +89,11 @@ def test_one_geojson_for_all_scenes_on_the_earth(tmp_path: Path) -> None:
 
 
 def test_a_tile_without_polygons_is_an_image_without_objects(tmp_path: Path) -> None:
-    for tile in (*TILES, "OAM-1-1-19"):
+    for tile in (*TILES, "OAM-1-220241-19"):
         write_image(tmp_path / f"images/{tile}.png", 64, 64)
     write_geojson(tmp_path / "roofs.geojson", on_earth(TILES[1], (5, 5, 25, 25)))
     found = boxes(open_dataset(tmp_path, "train"))
-    assert [len(found[f"{tile}.png"]) for tile in (*TILES, "OAM-1-1-19")] == [0, 1, 0]
+    assert [len(found[f"{tile}.png"]) for tile in (*TILES, "OAM-1-220241-19")] == [0, 1, 0]
 
 
 def test_classes_come_from_a_property(tmp_path: Path) -> None:
@@ -185,3 +185,30 @@ def test_windows_of_polygons_join_to_the_scene(tmp_path: Path) -> None:
             assert mask is not None
             joined[y : y + record.height, x : x + record.width] |= mask.full(record.height, record.width)
     assert np.array_equal(joined, reference)
+
+
+def test_geotiff_in_utm_against_rasterio(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio (the extra geo) is not installed")
+    from rasterio.features import rasterize
+    from rasterio.warp import transform_geom
+
+    left, top = 400_000.0, 3_050_000.0
+    profile = {"driver": "GTiff", "crs": "EPSG:32645", "count": 3, "dtype": "uint8", "height": 300, "width": 400}
+    (tmp_path / "images").mkdir()
+    for name, shift in (("train/a", 0), ("val/b", 300), ("test/c", 900)):  # b overlaps a in its last 100 columns
+        (tmp_path / f"images/{name}").parent.mkdir()
+        grid = rasterio.Affine(0.5, 0, left + shift / 2, 0, -0.5, top)
+        with rasterio.open(tmp_path / f"images/{name}.tif", "w", transform=grid, **profile) as scene:
+            scene.write(np.random.default_rng(shift).integers(0, 256, (3, 300, 400), np.uint8))
+    corners = np.array([(40, 30), (220, 80), (180, 260), (60, 200), (40, 30)], float)
+    shape = {"type": "Polygon", "coordinates": [[(left + x / 2, top - y / 2) for x, y in corners]]}
+    lonlat = transform_geom("EPSG:32645", "EPSG:4326", shape)["coordinates"][0]
+    write_geojson(tmp_path / "roofs.geojson", [list(point) for point in lonlat])
+    dataset = open_dataset(tmp_path, "train", "satellite", strict=False)
+    found = dataset.instances(0).masks
+    reference = rasterize([shape], out_shape=(300, 400), transform=rasterio.Affine(0.5, 0, left, 0, -0.5, top))
+    assert len(found) == 1 and found[0] is not None
+    full = found[0].full(300, 400)
+    assert (full & reference).sum() / (full | reference).sum() > 0.98
+    assert [finding.message for finding in dataset.findings] == ["30000 pixels of this scene (train) are also in val/b.tif (val)"]
+    assert [len(open_dataset(tmp_path, split, "satellite").instances(0)) for split in ("val", "test")] == [0, 0]
