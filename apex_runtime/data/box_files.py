@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from apex_runtime.data.findings import Fault
 
-VOC_FOLDERS = ("annotations", "Annotations", "labels", "xml")
+VOC_FOLDERS = ("annotations", "labels", "xml")  # upper or lower case
 
 _MAX_BYTES = 50_000_000
 _COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label")

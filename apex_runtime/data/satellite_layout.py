@@ -5,7 +5,7 @@ A file is paired with its scene by its *key*: the path within its folder without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,12 +14,13 @@ from apex_runtime.data.findings import Fault, Finding, Findings, Location
 from apex_runtime.data.image import EXTENSIONS
 from apex_runtime.data.layouts import SATELLITE_FILE, split_name
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "JPEGImages")
-MASK_FOLDERS = ("masks", "mask", "labels", "gt")
+# Names of folders, upper or lower case.
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ann_dir", "segmentationclass")
 POLYGON_FOLDERS = ("labels", "vectors", "raw_vector", "geojson")
 SPLITS = ("train", "val", "test")
 
-_MASK_SUFFIXES = ("_mask", "_label")
+_MASK_SUFFIXES = ("_mask", "_label", "_gt")
 _IMAGE_SUFFIXES = ("_sat", "_image", "_img")  # of images that share a folder and a stem with their masks
 
 
@@ -52,8 +53,8 @@ def looks_like_satellite(data: Path) -> str:
     if (data / SATELLITE_FILE).is_file():
         return f"{SATELLITE_FILE} describes a satellite set"
     for root in (data, *split_folders(data)):
-        images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
-        masks = next((root / name for name in MASK_FOLDERS if _has_pictures(root / name)), None)
+        images = next(_named(root, IMAGE_FOLDERS), None)
+        masks = next((folder for folder in _named(root, MASK_FOLDERS) if _has_pictures(folder)), None)
         if images is not None and masks is not None:
             return f"{images.relative_to(data)}/ and {masks.relative_to(data)}/ are images with masks"
         if images is not None and next(root.glob("**/*.geojson"), None) is not None:
@@ -73,8 +74,8 @@ def _looks_flat(data: Path) -> str:
         masks = [file for file in folder.iterdir() if file.suffix.lower() in EXTENSIONS and file.stem.endswith(_MASK_SUFFIXES)]
         if masks:
             return f"{masks[0].relative_to(data)} is a mask beside its image"
-    voc = next((data / name for name in VOC_FOLDERS if any(map(is_voc, sorted((data / name).glob("*.xml"))[:1]))), None)
-    images = next((data / name for name in IMAGE_FOLDERS if (data / name).is_dir()), None)
+    voc = next((folder for folder in _named(data, VOC_FOLDERS) if any(map(is_voc, sorted(folder.glob("*.xml"))[:1]))), None)
+    images = next(_named(data, IMAGE_FOLDERS), None)
     return f"{images.name}/ and {voc.name}/ are images with Pascal VOC boxes" if images is not None and voc is not None else ""
 
 
@@ -173,17 +174,26 @@ def _without_folder(name: str) -> str:
     """The key of a file beside the scenes, or in a folder of annotations of the set or of a split."""
     parts = PurePosixPath(name).parts
     apart = {*IMAGE_FOLDERS, *POLYGON_FOLDERS, *VOC_FOLDERS}
-    return key_of("/".join([part for part in parts[:-1] if part not in apart] + [parts[-1]]))
+    return key_of("/".join([part for part in parts[:-1] if part.lower() not in apart] + [parts[-1]]))
 
 
 def _places(root: Path, names: Sequence[str]) -> list[tuple[str, Path]]:
     """The folders called like one of ``names`` that hold pictures: (prefix of the names in it, folder), of the set and splits."""
     found = []
     for parent in (root, *split_folders(root)):
-        folder = next((parent / name for name in names if _has_pictures(parent / name)), None)
+        folder = next((folder for folder in _named(parent, names) if _has_pictures(folder)), None)
         if folder is not None:
             found.append(("" if parent == root else parent.name, folder))
     return found
+
+
+def _named(parent: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The folders in ``parent`` called like one of ``names``, in their order; a path of several folders is taken as it is."""
+    beside = {path.name.lower(): path for path in sorted(parent.iterdir()) if path.is_dir()}
+    for name in names:
+        found = parent / name if "/" in name or (parent / name).is_dir() else beside.get(name.lower(), parent / name)
+        if found.is_dir():
+            yield found
 
 
 def _pictures(folder: Path, prefix: str, apart: Iterable[Path]) -> list[tuple[str, Path]]:

@@ -32,6 +32,8 @@ LAYOUTS = {
     "splits around": [("train/images/a.png", "train/masks/a.png", "train"), ("valid/images/b.png", "valid/masks/b.png", "val")],
     "suffixes": [("image/a.jpg", "mask/a_mask.png", "train"), ("image/b.jpg", "mask/b_label.tif", "train")],
     "imgs and labels": [("imgs/test/a.b.jpg", "labels/test/a.b.png", "test")],
+    "upper case": [("Train/Image/a.jpg", "Train/Label/a.png", "train"), ("Test/Image/b.jpg", "Test/Label/b_gt.png", "test")],
+    "img_dir": [("img_dir/train/a.jpg", "ann_dir/train/a.png", "train"), ("img_dir/val/b.jpg", "ann_dir/val/b.png", "val")],
     "not a split": [("images/bmx/0.jpg", "masks/bmx/0.png", "train"), ("images/run/0.jpg", "masks/run/0.png", "train")],
     "one folder": [("a.tif", "a_mask.png", "train"), ("b.jpg", "b_label.png", "train")],
     "one folder per split": [("train/1_sat.jpg", "train/1_mask.png", "train"), ("val/1_sat.jpg", "val/1_mask.png", "val")],
@@ -219,6 +221,15 @@ def test_voc_and_tables_are_boxes_only_sets(tmp_path: Path) -> None:
     describe_as(tmp_path, source="boxes", classes=[{"id": 5, "name": "oak"}])
     listed = open_dataset(tmp_path, "train", strict=False)
     assert (Fault.UNKNOWN_CLASS, "a.xml") in faults(listed) and counts_loosely(listed)["a.png"] == 1
+
+
+def test_the_folders_of_pascal_voc(tmp_path: Path) -> None:
+    write_image(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "Annotations").mkdir()
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+    (tmp_path / "Annotations/a.xml").write_text(f"<annotation><object><name>dog</name>{box}</object></annotation>")
+    assert recognise(tmp_path).kind == "satellite"
+    assert open_dataset(tmp_path, "train").instances(0).boxes.tolist() == [[1, 2, 9, 8]]
 
 
 def test_files_that_hide_are_left_alone(tmp_path: Path) -> None:
