@@ -48,9 +48,7 @@ class AugmentConfig(_Section):
     scale_max: float = Field(default=1.5, gt=0, description="largest scale")
     flip_horizontal: float = Field(default=0.5, ge=0, le=1, description="probability of a left-right flip")
     flip_vertical: float = Field(default=0.5, ge=0, le=1, description="probability of an up-down flip")
-    transpose: float = Field(
-        default=0.5, ge=0, le=1, description="probability of exchanging the axes; with flips: all turns"
-    )
+    transpose: float = Field(default=0.5, ge=0, le=1, description="probability of exchanging the axes; with flips: all turns")
     affine: float = Field(default=0.0, ge=0, le=1, description="probability of rotation, shear, shift and stretch")
     rotate: float = Field(default=15.0, ge=0, le=180, description="largest rotation, degrees; boxes without masks become loose")
     shear: float = Field(default=5.0, ge=0, le=45, description="largest shear, degrees")
