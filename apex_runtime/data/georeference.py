@@ -19,8 +19,9 @@ LON_LAT = "EPSG:4326"
 INSTALL = 'Install the extra: pip install "apex-x[geo]"'
 
 _RADIUS = 6378137.0  # of the sphere of web mercator, in metres
-_TILE = re.compile(r"(?:^|[-_. ])(\d+)-(\d+)-(\d+)$")  # x-y-z
-_MAX_ZOOM = 30
+_TILE = re.compile(r"(?:^|[-_. ])(0|[1-9]\d*)-(0|[1-9]\d*)-([1-9]\d)$")  # x-y-z
+_ZOOMS = range(10, 31)  # imagery in which anything can be seen; "scene_1-2-3" is no tile
+_POLE = 0.03  # share of the map, at its upper and lower edge, that no imagery shows: beyond 84 degrees. 15-11-23 is a date
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,12 @@ def transform(points: np.ndarray, source: str, target: str) -> np.ndarray:
 def xyz_georeference(stem: str, width: int, height: int) -> Georeference | None:
     """The place of a web-map tile whose name ends in x-y-z (``OAM-386690-220241-19``); None for any other name."""
     match = _TILE.search(stem)
-    x, y, zoom = (int(number) for number in match.groups()) if match else (0, 0, -1)
-    if match is None or zoom > _MAX_ZOOM or max(x, y) >= 2**zoom or _is_date(*match.groups()):
+    x, y, zoom = (int(number) for number in match.groups()) if match else (0, 0, 0)
+    if zoom not in _ZOOMS or x >= 2**zoom or not _POLE < y / 2**zoom < 1 - _POLE:
         return None
     span = 2 * np.pi * _RADIUS / 2**zoom
     left, top = x * span - np.pi * _RADIUS, np.pi * _RADIUS - y * span
     return Georeference(WEB_MERCATOR, (span / width, 0.0, float(left), 0.0, -span / height, float(top)), height, width)
-
-
-def _is_date(year: str, month: str, day: str) -> bool:
-    return len(year) == 4 and 1900 <= int(year) <= 2100 and 1 <= int(month) <= 12 and 1 <= int(day) <= 31
 
 
 def tiff_georeference(path: Path) -> Georeference | None:
@@ -111,7 +108,7 @@ def tiff_georeference(path: Path) -> Georeference | None:
         with quiet(), rasterio.open(path) as dataset:
             crs, affine = dataset.crs, dataset.transform
             height, width = dataset.height, dataset.width
-    except rasterio.errors.RasterioError:
+    except (rasterio.errors.RasterioError, rasterio.errors.CRSError):
         return None
     if not crs or affine.is_identity or affine.determinant == 0:
         return None

@@ -6,6 +6,7 @@
 * An alpha channel is dropped, not composited: the colours under it are what the sensor saw, and no background is ours to choose.
 * More than 8 bits (16-bit PNG and TIFF, integer and float TIFF) are stretched to 8: the 0.5 and 99.5 percentiles over all
   channels become 0 and 255. The full range of the type would turn 12-bit microscopy and satellite counts black. NaN becomes 0.
+  The value that a GeoTIFF gives to pixels without data does not count.
   ``read_picture`` says which values those were.
 * Of a TIFF with four bands the first three are read; one with more, or with deep bands in separate planes, is refused.
 * The first page of a file with several is read.
@@ -112,7 +113,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
         except (cv2.error, MemoryError):
             image = None
         if image is not None:
-            return _to_rgb8(image if header.kind == "TIFF" else _turned(image, header.orientation))
+            return _to_rgb8(image if header.kind == "TIFF" else _turned(image, header.orientation), header.nodata)
     raise ImageError(f"{name}: this {header.kind} file is damaged or of a kind that cannot be decoded.", _CHECK, path=name)
 
 
@@ -176,14 +177,14 @@ def _opencv() -> ModuleType:
     return cv2
 
 
-def _to_rgb8(image: np.ndarray) -> Picture:
+def _to_rgb8(image: np.ndarray, nodata: float | None) -> Picture:
     """What OpenCV returns ([h,w] or [h,w,c] in BGR order, any type) as contiguous uint8 [h,w,3] RGB."""
     if image.ndim == 2:
         image = image[:, :, None]
     scaling = None
     if image.dtype != np.uint8:
         image = image[:, :, :3]
-        scaling = percentile_scaling(image)
+        scaling = percentile_scaling(image, nodata)
         image = rescale(image, scaling)
     if image.shape[2] < 3:
         return Picture(np.repeat(image[:, :, :1], 3, axis=2), scaling)
@@ -191,14 +192,17 @@ def _to_rgb8(image: np.ndarray) -> Picture:
     return Picture(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)), scaling)
 
 
-def percentile_scaling(image: np.ndarray) -> Scaling:
+def percentile_scaling(image: np.ndarray, nodata: float | None = None) -> Scaling:
     """The percentiles of finite values, common to all channels, of an array of any shape and more than 8 bits.
 
+    Values equal to ``nodata``, which a GeoTIFF writes where it has none, do not count unless there are no others.
     A constant image keeps its place in the range of its type; one without any finite value gets (0, 1).
     """
     flat = image.reshape(-1)
     sample = flat[:: max(1, flat.size // _STRETCH_SAMPLES)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
+    if nodata is not None and (sample != nodata).any():
+        sample = sample[sample != nodata]
     if sample.size == 0:
         return Scaling(0.0, 1.0)
     low, high = (float(value) for value in np.percentile(sample, _STRETCH))

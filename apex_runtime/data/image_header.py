@@ -12,11 +12,13 @@ Buffer = bytes | mmap  # of a mapped file only the pages that are looked at are 
 # JPEG frame headers: SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC). ITU T.81, table B.1.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
-_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
-_TIFF_SIZES = {3: 2, 4: 4, 16: 8}
+_TIFF_TYPES = {2: "c", 3: "H", 4: "I", 16: "Q"}  # ASCII, SHORT, LONG, LONG8
+_TIFF_SIZES = {2: 1, 3: 2, 4: 4, 16: 8}
 # TIFF 6.0 tags. EXIF blocks have the orientation.
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS, _PLANAR, _TILE, _EXTRA = 256, 257, 258, 262, 274, 277, 284, 322, 338
-_TAGS = (_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS, _PLANAR, _TILE, _EXTRA)
+_NODATA = 42113  # GDAL's: the value of pixels without data, as text
+_NODATA_CHARACTERS = 32  # a double has fewer
+_TAGS = (_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS, _PLANAR, _TILE, _EXTRA, _NODATA)
 _PRIVATE = 65000  # a tag that means nothing
 _EXIF = b"Exif\0\0"
 
@@ -31,6 +33,7 @@ class Header(NamedTuple):
     orientation: int = 1  # 1 to 8: which side of the stored rows is up (EXIF 2.32, 4.6.4 A); TIFF has the same tag
     obstacle: str = ""  # what this file has that OpenCV refuses or, worse, reads wrongly without a word
     repairs: tuple[tuple[int, bytes], ...] = ()  # places and bytes to write there so that OpenCV reads the colours as they are
+    nodata: float | None = None  # the value of pixels without data, in a GeoTIFF that names one
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -112,7 +115,19 @@ def _tiff(data: Buffer) -> Header:
     if _WIDTH not in tags or _HEIGHT not in tags:
         raise ValueError("its TIFF directory names no size")
     width, height, orientation = tags[_WIDTH].value, tags[_HEIGHT].value, _valid_orientation(tags)
-    return Header("TIFF", width, height, True, orientation, _tiff_obstacle(tags), tuple(_tiff_repairs(tags)))
+    repairs, nodata = tuple(_tiff_repairs(tags)), _tiff_nodata(data, tags)
+    return Header("TIFF", width, height, True, orientation, _tiff_obstacle(tags), repairs, nodata)
+
+
+def _tiff_nodata(data: Buffer, tags: dict[int, _Tag]) -> float | None:
+    """The number in the tag of GDAL; None without one and for a text that is no number."""
+    if _NODATA not in tags:
+        return None
+    text = data[tags[_NODATA].at : tags[_NODATA].at + _NODATA_CHARACTERS].split(b"\0")[0]
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _tiff_obstacle(tags: dict[int, _Tag]) -> str:
@@ -154,8 +169,6 @@ def _tiff_tags(data: Buffer) -> dict[int, _Tag]:
     tags: dict[int, _Tag] = {}
     for entry in range(start, start + entries * size, size):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag > _EXTRA:  # they are sorted
-            break
         if tag in _TAGS:
             if kind not in _TIFF_TYPES:
                 raise ValueError("its TIFF directory is broken")

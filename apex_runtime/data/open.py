@@ -39,7 +39,8 @@ class Recognised:
 def recognise(data: Path) -> Recognised:
     """The layout of a folder (or of a file that describes one): data.yaml, then COCO annotations, then images and masks.
 
-    The first that is there wins, the others are named. Raises UsageError when there is none.
+    The first that is there wins, the others are named; a satellite.yaml is a word of the user and goes before annotations. Raises
+    UsageError when there is none.
     """
     data = Path(data)
     if not data.exists():
@@ -48,6 +49,8 @@ def recognise(data: Path) -> Recognised:
     if not found:
         hint = layouts.yolo_without_description(data)
         raise UsageError(f"{data}: no data set recognised{hint}.", _EXPECTED, path=data)
+    if (data / layouts.SATELLITE_FILE).is_file():
+        found.sort(key=lambda item: item[0] == "coco")
     (kind, reason), *others = found
     return Recognised(kind, reason, tuple(other for other, _ in others))
 

@@ -1,7 +1,7 @@
 """A scene of any size, whole or by windows: the ordinary decoder where it can, rasterio for what is too large for that.
 
-Which of the two reads makes no difference to the pixels. Files of more than 8 bits are scaled once per scene; pixels without data
-(GDAL's nodata value, an internal mask) do not count for that where rasterio is installed.
+Which of the two reads makes no difference to the pixels, but for scenes of more than 64 million of them in JPEG compression,
+whose colours the two spread differently (by half a level on average). Files of more than 8 bits are scaled once per scene.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from apex_runtime.data.scene_windows import Window
 from apex_runtime.errors import ImageError
 
 _WHOLE = 4096 * 4096  # pixels up to which decoding all of a scene for one window is cheap enough
+_LARGE = 64_000_000  # pixels from which decoding all of it for one window is worse than colours that differ in rounding
 _SAMPLES = 1_000_000  # values that the percentiles are taken of
 _Key = tuple[str, int, int]  # path, time of change, bytes: a file that was replaced is read anew
 
@@ -44,12 +45,13 @@ class Scene:
             raise ImageError(f"{path}: {pixels // 1_000_000} million pixels need windows.", INSTALL, path=path)
         else:
             self.height, self.width = image_size(path)
-        self._is_tiff = header is not None
+        # GDAL does not turn a scene as the decoder does: its coordinates would be those of other pixels.
+        self._has_tags = header is not None and header.orientation == 1
 
     @cached_property
     def georeference(self) -> Georeference | None:
         """Where it lies: from its tags, else from its name; None where neither says so."""
-        found = tiff_georeference(self.path) if self._is_tiff else None
+        found = tiff_georeference(self.path) if self._has_tags else None
         return found or xyz_georeference(self.path.stem, self.width, self.height)
 
     def read(self, window: Window | None = None) -> Picture:
@@ -59,7 +61,7 @@ class Scene:
         if self._windowed:
             return _read_window(self.path, window or Window(0, 0, self.width, self.height), _scaling(_key(self.path)))
         if window is None:
-            return _decode(self.path)
+            return read_picture(self.path)
         picture = _last_decoded(_key(self.path))
         rows, columns = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
         return Picture(picture.pixels[rows, columns].copy(), picture.scaling)
@@ -89,14 +91,15 @@ def _tiff_header(path: Path) -> Header | None:
 
 
 def _is_plain(path: Path, pixels: int) -> bool:
-    """Whether rasterio hands out the pixels of the decoder: grey or RGB of whole bytes; YCbCr where the decoder cannot."""
+    """Whether rasterio hands out the pixels of the decoder: grey (0 is black) or RGB of whole bytes; JPEG where it is large."""
     with _opened(path) as dataset:
         photometric = dataset.profile.get("photometric", "minisblack" if dataset.count < 3 else "rgb")
-        accepted = {"minisblack", "rgb", "ycbcr"} if pixels > MAX_PIXELS else {"minisblack", "rgb"}
+        accepted = {"minisblack", "rgb", "ycbcr"} if pixels > _LARGE else {"minisblack", "rgb"}
         bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-        real = np.dtype(dataset.dtypes[0]).kind in "uif" and len(set(dataset.dtypes)) == 1
+        inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        real = np.dtype(dataset.dtypes[0]).kind in "uif" and len(set(dataset.dtypes)) == 1 and dataset.dtypes[0] != "int8"
         palette = dataset.colorinterp[0].name == "palette"
-        return real and not palette and bits is None and str(photometric).lower() in accepted
+        return real and not palette and not inverted and bits is None and str(photometric).lower() in accepted
 
 
 class _opened:
@@ -136,27 +139,7 @@ def _key(path: Path) -> _Key:
 
 @lru_cache(maxsize=1)
 def _last_decoded(key: _Key) -> Picture:
-    return _decode(Path(key[0]))
-
-
-def _decode(path: Path) -> Picture:
-    """All of a scene by the ordinary decoder, but for the scaling of one that has pixels without data."""
-    picture = read_picture(path)
-    if picture.scaling is None or not has_rasterio() or _tiff_header(path) is None or not _has_gaps(path):
-        return picture
-    height, width = picture.pixels.shape[:2]
-    return _read_window(path, Window(0, 0, width, height), _scaling(_key(path)))
-
-
-def _has_gaps(path: Path) -> bool:
-    with _opened(path) as dataset:
-        return _masks(dataset) and _is_plain(path, 0) and bool((dataset.dataset_mask() == 0).any())
-
-
-def _masks(dataset: Any) -> bool:
-    """Whether it names pixels without data, other than by an alpha band, which the decoder drops too."""
-    flags = {flag.name for flag in dataset.mask_flag_enums[0]}
-    return "alpha" not in flags and bool(flags & {"nodata", "per_dataset"})
+    return read_picture(Path(key[0]))
 
 
 def _read_window(path: Path, window: Window, scaling: Scaling | None) -> Picture:
@@ -179,21 +162,18 @@ def _as_rasterio(window: Window) -> Any:
 
 @lru_cache(maxsize=4096)
 def _scaling(key: _Key) -> Scaling | None:
-    """The scaling of a scene of more than 8 bits, from a regular sample of the values with data."""
+    """The scaling of a scene of more than 8 bits, from a regular sample of its values."""
     with _opened(Path(key[0])) as dataset:
         if dataset.dtypes[0] == "uint8":
             return None
         values = _decimated(dataset) if dataset.height * dataset.width > MAX_PIXELS else _strips(dataset)
-        if values.size == 0:  # no data anywhere: what is there decides nothing
-            values = np.zeros(1, dataset.dtypes[0])
-    return percentile_scaling(values)
+        return percentile_scaling(values, dataset.nodata)
 
 
 def _decimated(dataset: Any) -> np.ndarray:
     factor = int(np.ceil(np.sqrt(dataset.height * dataset.width / _SAMPLES)))
     shape = (-(-dataset.height // factor), -(-dataset.width // factor))
-    values = np.moveaxis(dataset.read(_bands(dataset), out_shape=(len(_bands(dataset)), *shape)), 0, 2)
-    return values[dataset.dataset_mask(out_shape=shape) > 0].reshape(-1) if _masks(dataset) else values.reshape(-1)
+    return np.asarray(dataset.read(_bands(dataset), out_shape=(len(_bands(dataset)), *shape)))
 
 
 def _strips(dataset: Any) -> np.ndarray:
@@ -206,8 +186,6 @@ def _strips(dataset: Any) -> np.ndarray:
     for top in range(0, dataset.height, rows):
         area = _as_rasterio(Window(0, top, dataset.width, min(rows, dataset.height - top)))
         values = np.moveaxis(dataset.read(bands, window=area), 0, 2)
-        valid = dataset.dataset_mask(window=area) > 0 if _masks(dataset) else np.ones(values.shape[:2], bool)
-        chosen = slice(-at % step, None, step)
-        found.append(values.reshape(-1)[chosen][np.repeat(valid.reshape(-1), len(bands))[chosen]])
+        found.append(values.reshape(-1)[-at % step :: step])
         at += values.size
     return np.concatenate(found)

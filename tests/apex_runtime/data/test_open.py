@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,14 @@ def add(root: Path, *layouts: str) -> Path:
         (root / "masks").mkdir()
         cv2.imwrite(str(root / "masks" / "a.png"), np.zeros((6, 8), np.uint8))
     return root
+
+
+def test_a_satellite_description_goes_before_annotations(tmp_path: Path, nuclei_fixture: Path) -> None:
+    shutil.copytree(nuclei_fixture, tmp_path / "set")
+    assert recognise(tmp_path / "set").kind == "coco"
+    (tmp_path / "set" / "satellite.yaml").write_text("source: coco\n")
+    found = recognise(tmp_path / "set")
+    assert (found.kind, found.also) == ("satellite", ("coco",)) and "satellite.yaml" in found.reason
 
 
 @pytest.mark.parametrize(

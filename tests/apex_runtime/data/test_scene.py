@@ -59,7 +59,10 @@ def test_rasterio_reads_what_the_decoder_reads(
     check_windows(path)
 
 
-def test_pixels_without_data_do_not_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [scenes._WHOLE, 1])
+def test_pixels_without_data_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
+    """With and without windows, and in the decoder that inference uses."""
+    monkeypatch.setattr(scenes, "_WHOLE", whole)
     bands = np.random.default_rng(0).integers(1000, 3000, (1, 200, 300)).astype(np.uint16)
     bands[:, :, :100] = 0
     path = write_tiff(tmp_path / "a.tif", bands, nodata=0)
@@ -67,6 +70,7 @@ def test_pixels_without_data_do_not_count(tmp_path: Path) -> None:
     scaling = open_scene(path).read().scaling
     assert isinstance(scaling, Scaling) and scaling.low >= 1000
     assert scaling.low == pytest.approx(expected.low, abs=2) and scaling.high == pytest.approx(expected.high, abs=2)
+    assert read_picture(path).scaling == scaling
     check_windows(path)
 
 
