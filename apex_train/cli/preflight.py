@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, json_option, split_list
+from apex_runtime.cli.options import dataset_type_option, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 @click.option("--split", "splits", multiple=True, callback=split_list, help="Only these splits.  [default: all]")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads that decode pictures.  [default: one per core]")
 @click.option("--all", "everything", is_flag=True, help="Show every finding and every class, not the first few.")
+@click.option("--draw", type=click.IntRange(1, 400), metavar="N", help="Write a sheet of N pictures with their objects drawn.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False),
+    default="preflight.png",
+    show_default=True,
+    callback=not_empty,
+    help="The PNG file of --draw.",
+)
 @json_option
 @click.pass_context
 def preflight(
@@ -29,6 +39,8 @@ def preflight(
     splits: tuple[str, ...],
     threads: int | None,
     everything: bool,
+    draw: int | None,
+    output: str,
     as_json: bool,
 ) -> None:
     """Open every split of DATA, decode every picture and mask, and name each fault by file and line.
@@ -39,6 +51,7 @@ def preflight(
     Examples:
       apex-train preflight nuclei/
       apex-train preflight vehicles/data.yaml --split train,val --all
+      apex-train preflight nuclei/ --draw 16 --output sheet.png
       apex-train preflight nuclei/ cells/ --json > report.json
     """
     from apex_runtime.cli.data import choose_type
@@ -51,6 +64,11 @@ def preflight(
     ]
     walk = Walk(threads or os.cpu_count() or 1, counter)
     reports = [walk.check(folder, kind, names) for folder, kind, names in asked]
+    if draw is not None:
+        from apex_train.preflight.sheet import write_sheet
+
+        drawn = write_sheet(reports, draw, Path(output))
+        click.echo(f"{drawn} pictures drawn: {output}" if drawn else "no picture to draw", err=True)
     if as_json:
         import json
 

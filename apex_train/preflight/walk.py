@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from apex_runtime.cli.progress import Counter as Progress
-from apex_runtime.data.dataset import DatasetType, InstanceDataset, Instances
+from apex_runtime.data.dataset import DatasetType, ImageRecord, InstanceDataset, Instances
 from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
 from apex_runtime.data.open import open_dataset, split_names
 from apex_runtime.errors import ApexError
@@ -19,17 +20,29 @@ from apex_train.preflight.statistics import SplitStatistics
 from apex_train.preflight.touching import touching
 from apex_train.preflight.twins import Twins
 
+_LOOKED_AT = 100  # faults of a parse whose images are preferred for drawing
+
 Begin = Callable[[int, str], Progress]  # number of images, what is done with them
+
+
+class Shown(NamedTuple):
+    """An image that may be drawn: its split's data set, its place there, whether it has findings, and how many objects."""
+
+    dataset: InstanceDataset
+    place: int
+    flagged: bool
+    objects: int
 
 
 @dataclass
 class SetReport:
-    """One set that was given: what it is, the counts of its splits, and its findings, each once."""
+    """One set that was given: what it is, the counts of its splits, its findings, each once, and its images."""
 
     data: Path
     kind: DatasetType
     splits: list[SplitStatistics] = field(default_factory=list)
     findings: Findings = field(default_factory=list)
+    images: list[Shown] = field(default_factory=list)
 
     @property
     def errors(self) -> Findings:
@@ -77,6 +90,9 @@ class Walk:
                 # Windows of a scene without data are all alike, and no picture of anything.
                 if look.finding is None and not (look.uniform and windows[record.path] > 1):
                     report.findings += self._twins.add(str(report.data), dataset.split, record, look.digest)
+                # That masks touch, or that there is none, is no reason to look at a picture.
+                flagged = bool(faults) or look.finding is not None or _is_named(record, dataset.findings[:_LOOKED_AT])
+                report.images.append(Shown(dataset, index, flagged, len(found)))
                 failed += look.finding is not None
                 progress(index + 1 - failed, failed)
         return statistics
@@ -92,6 +108,11 @@ def chosen_splits(data: Path, kind: DatasetType, asked: tuple[str, ...]) -> list
         message = f"{data}: no split {shown(unknown)}" if unknown else f"{data}: no split"
         raise UsageError(f"{message} in this {kind} set.", f"Splits found: {', '.join(names) or 'none'}.", path=data)
     return [name for name in names if not asked or name in asked]
+
+
+def _is_named(record: ImageRecord, findings: Findings) -> bool:
+    """Whether a fault met while parsing is about this image: it names it, or lies in its own label file."""
+    return any(record.file_name in finding.message or record.path.stem == finding.where.path.stem for finding in findings)
 
 
 def _decode(dataset: InstanceDataset, index: int) -> tuple[Instances, Findings]:
