@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from apex_runtime.data import layouts, satellite_layout
+from apex_runtime.data import layouts
 from apex_runtime.data.dataset import DatasetType, InstanceDataset
+from apex_runtime.data.satellite import layout as satellite_layout
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ def split_names(data: Path, kind: DatasetType) -> list[str]:
     if kind == "coco":
         names = layouts.coco_splits(Path(data))
     elif kind == "yolo":
-        from apex_runtime.data.yolo import yolo_splits
+        from apex_runtime.data.yolo.dataset import yolo_splits
 
         names = yolo_splits(Path(data))
     else:
-        from apex_runtime.data.satellite import satellite_splits
+        from apex_runtime.data.satellite.dataset import satellite_splits
 
         names = satellite_splits(Path(data))
     order = {name: place for place, name in enumerate(("train", "val", "test"))}
@@ -88,19 +89,19 @@ def open_dataset(data: Path, split: str, kind: DatasetType | None = None, strict
 
 
 def _open_coco(data: Path, split: str, strict: bool) -> InstanceDataset:
-    from apex_runtime.data.coco import open_coco
+    from apex_runtime.data.coco.dataset import open_coco
 
     return open_coco(data, split, strict)
 
 
 def _open_yolo(data: Path, split: str, strict: bool) -> InstanceDataset:
-    from apex_runtime.data.yolo import YoloDataset
+    from apex_runtime.data.yolo.dataset import YoloDataset
 
     return YoloDataset(data, split, strict)
 
 
 def _open_satellite(data: Path, split: str, strict: bool) -> InstanceDataset:
-    from apex_runtime.data.satellite import SatelliteDataset
+    from apex_runtime.data.satellite.dataset import SatelliteDataset
 
     return SatelliteDataset(data, split, strict)
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from apex_runtime.data.coco import CocoDataset
+from apex_runtime.data.coco.dataset import CocoDataset
 from apex_runtime.data.open import open_dataset, recognise, split_names
 from apex_runtime.errors import UsageError
 
