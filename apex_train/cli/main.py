@@ -9,7 +9,8 @@ from apex_runtime.cli.group import EXIT_CODES, HELP_OPTIONS, LazyGroup, version_
 COMMANDS = {
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
     "export": ("apex_train.cli.export:export", "Write a checkpoint as one ONNX file with the budget as an input."),
-    "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO data set."),
+    "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO, YOLO or satellite data set."),
+    "init": ("apex_train.cli.init:init", "Write a configuration that fits a data set, with the reason for every value."),
     "preflight": ("apex_train.cli.preflight:preflight", "What a data set holds, and every fault by file and line."),
 }
 
@@ -26,7 +27,9 @@ def main() -> None:
 
     \b
     Examples:
-      apex-train fit --data DIR --output runs/a
+      apex-train preflight DIR --draw 16
+      apex-train init DIR -o fit.yaml
+      apex-train fit fit.yaml --data DIR --output runs/a
       apex-train export runs/a/best.pt -o model.onnx
       apex-train eval runs/a/best.pt --data DIR --split test --budget 0.25,1.0
     """
