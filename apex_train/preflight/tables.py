@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from apex_train.preflight.report import message, place, sorted_findings
-from apex_train.preflight.statistics import SIZE_NAMES, SplitStatistics
+from apex_train.preflight.statistics import LETTERBOX, SIZE_NAMES, SplitStatistics
 from apex_train.preflight.walk import SetReport
 
 if TYPE_CHECKING:
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 _CLASSES = 20
 _EXAMPLES = 5
 _BAR = 24  # characters of the longest bar
+_MEASURES = {
+    "sqrt_area": "root of their area",
+    "short_side": "short side of the box",
+    f"short_side_in_{LETTERBOX}": f"short side, letterbox of {LETTERBOX}",
+}
 
 
 def show(reports: Sequence[SetReport], console: Console, everything: bool) -> None:
     """Print the tables and findings of all sets; ``everything``: every class and every finding."""
     for report in reports:
         if report.splits:
-            for table in (_counts(report), _classes(report, everything), _sizes(report)):
+            for table in (_counts(report), _classes(report, everything), *_sizes(report)):
                 console.print(table)
         for line in _findings(report, everything):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -103,13 +108,17 @@ def _classes(report: SetReport, everything: bool) -> Table:
     return table
 
 
-def _sizes(report: SetReport) -> Table:
-    table = _table("objects by size, px (root of the area)", "size", [*(split.split for split in report.splits), "objects"])
-    table.add_column("")
-    totals = [sum(split.sizes[place] for split in report.splits) for place in range(len(SIZE_NAMES))]
-    for name, total, *each in zip(SIZE_NAMES, totals, *(split.sizes for split in report.splits), strict=True):
-        table.add_row(name, *map(str, each), str(total), _bar(total, max(totals)))
-    return table
+def _sizes(report: SetReport) -> Iterator[Table]:
+    """Objects per band of sizes, a table for each measure."""
+    bands = [split.size_bands() for split in report.splits]
+    for measure, title in _MEASURES.items():
+        table = _table(f"objects by {title}", "px", [*(split.split for split in report.splits), "objects"])
+        table.add_column("")
+        columns = [band[measure] for band in bands]
+        totals = [sum(counts) for counts in zip(*columns, strict=True)]
+        for name, total, *each in zip(SIZE_NAMES, totals, *columns, strict=True):
+            table.add_row(name, *map(str, each), str(total), _bar(total, max(totals)))
+        yield table
 
 
 def _bar(count: int, most: int) -> str:

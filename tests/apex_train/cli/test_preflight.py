@@ -59,8 +59,19 @@ def test_counts_of_the_fixture(nuclei_fixture: Path, schema: dict) -> None:
         document = json.loads((nuclei_fixture / "annotations" / f"{split['split']}.json").read_text())
         sides = sorted(entry["area"] ** 0.5 for entry in document["annotations"])
         assert split["images"] == len(document["images"]) and split["instances"] == len(document["annotations"])
-        assert split["sizes"]["under 8"] == sum(side < 8 for side in sides)
-        assert split["sizes"]["32 to 96"] == sum(32 <= side < 96 for side in sides)
+        longest = {image["id"]: max(image["width"], image["height"]) for image in document["images"]}
+        short = [(min(entry["bbox"][2:]), longest[entry["image_id"]]) for entry in document["annotations"]]
+        measures = {
+            "sqrt_area": sides,
+            "short_side": [side for side, _ in short],
+            "short_side_in_512": [side * 512 / image for side, image in short],
+        }
+        for name, values in measures.items():
+            counted = split["sizes"][name]
+            assert sum(counted.values()) == len(document["annotations"])
+            assert counted["4 to 8"] == sum(4 <= value < 8 for value in values)
+            assert counted["16 to 32"] == sum(16 <= value < 32 for value in values)
+            assert counted["64 to 96"] == sum(64 <= value < 96 for value in values)
         assert split["classes"] == [{"name": "nucleus", "count": len(document["annotations"])}]
 
 
