@@ -17,9 +17,9 @@ from apex_runtime.data.satellite.description import Described
 from apex_runtime.data.satellite.layout import SceneFile, find_geojson, pair_geojson
 from apex_runtime.data.satellite.objects import from_masks
 from apex_runtime.data.scenes.geojson import Coordinates, GeoPolygon, GeoPolygons, load_polygons, place_polygons
-from apex_runtime.data.scenes.georeference import LON_LAT, Georeference, transform
+from apex_runtime.data.scenes.georeference import INSTALL, LON_LAT, Georeference, transform
 from apex_runtime.data.scenes.polygon import area, clip_part, rasterise
-from apex_runtime.data.scenes.scene import open_scene
+from apex_runtime.data.scenes.scene import has_rasterio, open_scene
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
@@ -71,7 +71,7 @@ class PolygonAnnotations(SceneAnnotations):
         if scene.georeference is None and len(self.scenes) > 1:
             message = "the polygons are common to all scenes, and this one has no place on the earth"
             return [Finding(Fault.MALFORMED, Location(scene.file.path), message)], False
-        lost = [path for path in self._common if self._reading(path, scene) is None]
+        lost = [path for path in self._common if self._reading(path, scene) is None or self._is_of_one_scene(path)]
         return self._lost(lost), not lost
 
     def objects(self, scene: PlacedScene) -> tuple[Instances, Findings]:
@@ -123,19 +123,29 @@ class PolygonAnnotations(SceneAnnotations):
 
         None where they meet no scene in either.
         """
-        if self._coordinates != "auto" or scene.georeference is None:
+        if self._coordinates != "auto":
             return self._coordinates
         if path not in self._readings:
             candidates = (scene.file, *(self.scenes if path in self._common else []))
             self._readings[path] = _first_reading(self._layers[path].polygons, candidates)
         return self._readings[path]
 
+    def _is_of_one_scene(self, path: Path) -> bool:
+        """Whether a file that several scenes would share has the pixel coordinates of one of them, nobody knows which."""
+        several = len(self.scenes) - len(self._own) > 1
+        return several and self._coordinates == "auto" and self._readings.get(path) == "pixel"
+
     def _lost(self, paths: Sequence[Path]) -> Findings:
         """Files whose polygons cannot be placed, each told once."""
         new = [path for path in paths if path not in self._told]
         self._told.update(new)
-        message = "the polygons meet no scene, neither as pixels nor as geographic coordinates, or both ways: set `coordinates`"
-        return [Finding(Fault.MALFORMED, Location(path), message) for path in new]
+        hint = "" if has_rasterio() else f", or let GeoTIFF tell their place. {INSTALL}"
+        return [Finding(Fault.MALFORMED, Location(path), f"{self._why_lost(path)}: set `coordinates`{hint}") for path in new]
+
+    def _why_lost(self, path: Path) -> str:
+        if self._is_of_one_scene(path):
+            return "the polygons are in pixels of one scene, and several have no file of their own"
+        return "the polygons meet no scene, neither as pixels nor as geographic coordinates, or both ways"
 
     def _name(self, polygon: GeoPolygon) -> str:
         return polygon.class_name if polygon.class_name is not None else self.categories[0].name
@@ -193,7 +203,8 @@ def _cut(polygon: GeoPolygon, scene: PlacedScene) -> tuple[RoiMask | None, float
     """The pixels of a polygon in the scene, and the share of its area that lies there."""
     parts = [clipped for part in polygon.parts if (clipped := clip_part(part, scene.height, scene.width))]
     whole = area(polygon.parts)
-    share = area(parts) / whole if whole > 0 else 0.0
+    # An outline that crosses itself may enclose as much to the left as to the right: no area, and pixels all the same.
+    share = area(parts) / whole if whole > 0 else float(bool(parts))
     if share <= 0:
         return None, 0.0
     points = np.concatenate([part[0] for part in parts])

@@ -72,14 +72,17 @@ def place_polygons(
 ) -> list[GeoPolygon]:
     """The same polygons in pixels of a scene, uncut: those far outside of it are still there.
 
-    ``auto``: pixels without a georeference; with one, whichever reading meets the scene. Raises DataError, which names the
-    option, when both do or neither does, and for geographic coordinates without a georeference.
+    ``auto``: whichever reading meets the scene; without a georeference that can only be pixels. Raises DataError, which names
+    the option, when both do or neither does, and for geographic coordinates without a georeference.
     """
-    if coordinates == "pixel" or (coordinates == "auto" and georeference is None):
+    if coordinates == "pixel" or not polygons.polygons:
+        return polygons.polygons
+    if georeference is None and coordinates == "auto" and _meets(polygons.polygons, height, width):
         return polygons.polygons
     if georeference is None:
-        message = f"{polygons.path}: geographic coordinates, but the scene has no place on the earth."
-        raise DataError(message, "Use a GeoTIFF with rasterio installed, or tiles named x-y-z.", path=polygons.path)
+        message = f"{polygons.path}: the scene has no place on the earth, and the polygons do not meet it as pixels."
+        remedy = "Use a GeoTIFF with rasterio installed, or tiles named x-y-z; or set `coordinates` to pixel."
+        raise DataError(message, remedy, path=polygons.path)
     placed = _to_pixels(polygons, georeference)
     if coordinates == "geographic":
         return placed

@@ -98,8 +98,8 @@ def _is_plain(path: Path, pixels: int) -> bool:
         bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
         inverted = dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         real = np.dtype(dataset.dtypes[0]).kind in "uif" and len(set(dataset.dtypes)) == 1 and dataset.dtypes[0] != "int8"
-        palette = dataset.colorinterp[0].name == "palette"
-        return real and not palette and not inverted and bits is None and str(photometric).lower() in accepted
+        other = dataset.colorinterp[0].name in ("palette", "cyan")
+        return real and not other and not inverted and bits is None and str(photometric).lower() in accepted
 
 
 class _opened:

@@ -212,3 +212,34 @@ def test_geotiff_in_utm_against_rasterio(tmp_path: Path) -> None:
     assert (full & reference).sum() / (full | reference).sum() > 0.98
     assert [finding.message for finding in dataset.findings] == ["30000 pixels of this scene (train) are also in val/b.tif (val)"]
     assert [len(open_dataset(tmp_path, split, "satellite").instances(0)) for split in ("val", "test")] == [0, 0]
+
+
+def test_degrees_for_a_scene_that_lies_nowhere_are_refused(tmp_path: Path) -> None:
+    """Read as pixels they would be specks, and the image would count as one without objects."""
+    write_image(tmp_path / "images/a.png", 64, 64)
+    degrees = ring((25.5197, 27.6327, 25.5199, 27.6329)).tolist()
+    write_geojson(tmp_path / "vectors/a.geojson", degrees)
+    with pytest.raises(DataError, match="set `coordinates`"):
+        open_dataset(tmp_path, "train")
+    write_geojson(tmp_path / "vectors/a.geojson")
+    assert boxes(open_dataset(tmp_path, "train")) == {"a.png": []}
+
+
+def test_pixels_that_several_scenes_would_share_are_refused(tmp_path: Path) -> None:
+    for tile in TILES:
+        write_image(tmp_path / f"images/{tile}.png", 64, 64)
+    shared = write_geojson(tmp_path / "roofs.geojson", ring((3, 4, 20, 30)).tolist())
+    with pytest.raises(DataError, match="in pixels of one scene"):
+        open_dataset(tmp_path, "train")
+    describe_as(tmp_path, coordinates="pixel", polygons=shared.name)  # as many pictures of one place
+    assert list(boxes(open_dataset(tmp_path, "train")).values()) == [[[3, 4, 20, 30]]] * 2
+
+
+def test_an_outline_that_crosses_itself_keeps_its_pixels(tmp_path: Path) -> None:
+    write_image(tmp_path / "images/a.png", 64, 64)
+    bow = [[10, 10], [50, 50], [50, 10], [10, 50], [10, 10]]
+    write_geojson(tmp_path / "vectors/a.geojson", bow, ring((1, 1, 6, 6)).tolist())
+    dataset = open_dataset(tmp_path, "train")
+    reference = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([np.array(bow[:-1], float).ravel().tolist()], 64, 64)))
+    mask = dataset.instances(0).masks[0]
+    assert mask is not None and np.array_equal(mask.full(64, 64), reference) and faults(dataset) == []

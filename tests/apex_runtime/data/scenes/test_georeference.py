@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from apex_runtime.data.scenes.georeference import LON_LAT, WEB_MERCATOR, overlap, transform, xyz_georeference
+from apex_runtime.data.scenes.georeference import LON_LAT, WEB_MERCATOR, overlap, tiff_georeference, transform, xyz_georeference
+
+NOT_TILES = ("scene_1-2-3", "15-11-23", "05-11-23")  # numbers, and dates
 
 
 def test_web_mercator_in_closed_form_is_that_of_proj() -> None:
@@ -25,7 +29,7 @@ def test_the_corners_of_a_tile_are_those_of_the_slippy_map() -> None:
     assert np.allclose(tile.footprint[[0, 2]], [corner, opposite], atol=1e-12)
 
 
-@pytest.mark.parametrize("stem", ["scene", "2021-05-12", "1-2", "9-9-3", "0-0-31", "a386690-220241-19"])
+@pytest.mark.parametrize("stem", ["scene", "2021-05-12", "1-2", "9-9-3", "0-0-31", "a386690-220241-19", *NOT_TILES])
 def test_other_names_are_no_tiles(stem: str) -> None:
     assert xyz_georeference(stem, 256, 256) is None
 
@@ -38,3 +42,18 @@ def test_overlap_is_all_of_itself_none_of_a_neighbour_and_a_quarter_of_the_paren
     assert overlap(one, one) == pytest.approx(256**2)  # type: ignore[arg-type]
     assert overlap(one, beside) == pytest.approx(0, abs=0.01)  # type: ignore[arg-type]
     assert overlap(parent, one) == pytest.approx(128**2)  # type: ignore[arg-type]
+
+
+def test_the_tags_of_a_geotiff_are_those_of_proj(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    warp = pytest.importorskip("rasterio.warp")
+    affine = rasterio.Affine(0.5, 0, 500_000, 0, -0.25, 3_057_000)
+    profile = {"driver": "GTiff", "count": 1, "height": 40, "width": 60, "dtype": "uint8", "crs": "EPSG:32645"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=affine, **profile) as file:
+        file.write(np.zeros((1, 40, 60), np.uint8))
+    place = tiff_georeference(tmp_path / "a.tif")
+    assert place is not None and (place.height, place.width) == (40, 60)
+    pixels = np.array([[0, 0], [60, 40], [12.5, 7.25]])
+    x, y = warp.transform("EPSG:32645", LON_LAT, 500_000 + 0.5 * pixels[:, 0], 3_057_000 - 0.25 * pixels[:, 1])
+    assert np.allclose(place.to_pixels(np.stack([x, y], axis=1)), pixels, atol=1e-3)
+    assert overlap(place, place) == pytest.approx(2400, rel=1e-4)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.polygon import area, clip_part, clip_ring, rasterise, ring_area
@@ -64,6 +65,15 @@ def test_what_is_clipped_lies_inside_and_its_four_quarters_make_the_whole(seed: 
     left, right, top, bottom = -200.0, 300.0, -200.0, 300.0
     pieces = [(left, top, cx, cy), (cx, top, right, cy), (left, cy, cx, bottom), (cx, cy, right, bottom)]
     assert sum(ring_area(clip_ring(ring, *piece)) for piece in pieces) == pytest.approx(ring_area(ring), rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-20, 100), st.floats(-20, 80)), min_size=1, max_size=3))
+def test_without_holes_the_pixels_are_those_of_pycocotools(places: list[tuple[int, float, float]]) -> None:
+    rings = [star(seed, cx, cy, 4, 30) for seed, cx, cy in places]
+    encoded = coco_mask.frPyObjects([ring.ravel().tolist() for ring in rings], HEIGHT, WIDTH)
+    found = full(rasterise([[ring] for ring in rings], HEIGHT, WIDTH))
+    assert np.array_equal(found, coco_mask.decode(coco_mask.merge(encoded)))
 
 
 def test_huge_and_far_polygons_cost_what_the_window_does() -> None:

@@ -106,3 +106,41 @@ def test_scenes_are_pickled_and_windows_beyond_them_refused(tmp_path: Path) -> N
 def test_rasterio_is_not_imported_with_the_module() -> None:
     code = "import sys, apex_runtime.data.scenes.geojson, apex_runtime.data.scenes.scene; sys.exit('rasterio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+INVERTED = [(1, "uint8", "miniswhite"), (1, "uint16", "miniswhite")]
+
+
+@pytest.mark.parametrize(("count", "dtype", "photometric"), [*INVERTED, (4, "uint16", "cmyk"), (2, "int8", "minisblack")])
+def test_kinds_that_the_two_would_read_differently_are_left_to_the_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, dtype: str, photometric: str
+) -> None:
+    bands = np.random.default_rng(0).integers(0, 120, (count, 50, 60)).astype(dtype)
+    path = write_tiff(tmp_path / "a.tif", bands, photometric=photometric, interleave="pixel")
+    monkeypatch.setattr(scenes, "_WHOLE", 1)
+    try:
+        expected = read_picture(path)
+    except ImageError:
+        with pytest.raises(ImageError):
+            open_scene(path).read()
+        return
+    found = open_scene(path).read()
+    assert np.array_equal(found.pixels, expected.pixels) and found.scaling == expected.scaling
+
+
+def test_windows_of_a_large_scene_never_decode_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.arange(4000, dtype=np.uint16)[:, None], np.arange(5000, dtype=np.uint16)[None]
+    place = (x % 256, y % 256, x // 256 + 16 * (y // 256))
+    bands = np.stack([np.broadcast_to(band.astype(np.uint8), (4000, 5000)) for band in place])
+    path = write_tiff(tmp_path / "a.tif", bands, photometric="rgb", tiled=True, crs="EPSG:32645")
+
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was decoded whole")
+
+    monkeypatch.setattr(scenes, "read_picture", refuse)
+    scene, seen = open_scene(path), np.zeros((4000, 5000), bool)
+    for window in windows(scene.height, scene.width, 1024, 128):
+        rows, columns = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
+        assert np.array_equal(scene.read(window).pixels, np.moveaxis(bands[:, rows, columns], 0, 2))
+        seen[rows, columns] = True
+    assert seen.all()
