@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from apex_runtime.errors import ModelError
+from apex_runtime.files import write_atomically
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
 
@@ -70,29 +69,7 @@ def save_checkpoint(
     # Through memory, not into the file: torch's zip writer hides a full disk or a Ctrl-C behind an error of its own.
     memory = io.BytesIO()
     torch.save(content, memory)
-    write_atomically(path, memory.getbuffer())
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file in one step; its folder is made when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_atomically(path, memory.getbuffer(), durable=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.files import write_atomically
 
 MIN_SIDE = 640  # the longer side of a picture, at least
 MAX_SIDE = 4096  # and at most
@@ -99,20 +100,12 @@ def draw(picture: Picture, shapes: Sequence[Shape], tiles: Sequence[Sequence[flo
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an RGB picture in one step. Raises OSError."""
-    import os
-
     import cv2
 
     ok, data = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not ok:
         raise OSError(f"{path}: PNG encoding failed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data.tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, data.tobytes())
 
 
 @cache

@@ -9,14 +9,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from apex_runtime.errors import UsageError
+from apex_runtime.files import replacing_text
 from apex_runtime.model_info import Category
 
 JOURNAL = "results.jsonl"
@@ -46,21 +45,9 @@ def picture_path(file_name: str) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file in one step: readers see the old one or the new one. NaN is refused: it is not JSON."""
-    with _replacing(path) as stream:
+    with replacing_text(path) as stream:
         json.dump(value, stream, indent=2, allow_nan=False)
         stream.write("\n")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of ``path`` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            yield stream
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def annotation_id(image_id: int, rank: int, per_image: int) -> int:
@@ -124,7 +111,7 @@ class OutputFolder:
             return set()
         self._compare_settings(settings)
         kept = {record["file_name"]: record for record in read_journal(journal) if record["file_name"] in ids}
-        with _replacing(journal) as stream:
+        with replacing_text(journal) as stream:
             for name, record in kept.items():
                 stream.write(json.dumps(_renumbered(record, ids[name], self.per_image), separators=(",", ":")) + "\n")
         return set(kept)
@@ -151,7 +138,7 @@ class OutputFolder:
     def _write_coco(self) -> None:
         """Two passes over the journal, so that a long run never has to fit in memory."""
         offsets = _line_offsets(self.folder / JOURNAL)
-        with _replacing(self.folder / RESULTS) as stream:
+        with replacing_text(self.folder / RESULTS) as stream:
             stream.write('{"images": [')
             _write_items(stream, (_without(record, "annotations") for record in self._records(offsets)))
             stream.write('],\n"categories": ')

@@ -41,8 +41,9 @@ def init(data: Path, output: str, dataset_type: DatasetType | None, force: bool,
     """
     from apex_runtime.cli.data import choose_type
     from apex_runtime.errors import UsageError
+    from apex_runtime.files import write_atomically
     from apex_train.preflight.advice import advise, as_sections
-    from apex_train.preflight.recipe import as_yaml, write_text
+    from apex_train.preflight.recipe import as_yaml
 
     target = Path(output)
     if target.exists() and not force:
@@ -50,7 +51,7 @@ def init(data: Path, output: str, dataset_type: DatasetType | None, force: bool,
     facts = _measure(data, choose_type(data, dataset_type))
     advice = advise(facts)
     sections = as_sections(advice)
-    write_text(target, as_yaml(facts, advice))
+    write_atomically(target, as_yaml(facts, advice).encode())
     if as_json:
         click.echo(json.dumps(_document(facts, sections, {item.key: item.reason for item in advice}, target), indent=2))
         return

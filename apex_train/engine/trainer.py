@@ -19,13 +19,13 @@ from torch import Tensor
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
+from apex_runtime.files import write_atomically
 from apex_train.checkpoint import (
     FORMAT_VERSION,
     load_weights,
     read_checkpoint,
     save_checkpoint,
     state_dict_of,
-    write_atomically,
 )
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch, training_loader

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from apex_train.preflight.advice import Advice
 from apex_train.preflight.facts import Facts
@@ -28,17 +26,6 @@ def as_yaml(facts: Facts, advice: Sequence[Advice]) -> str:
             if owner == section:
                 lines += [*_comment([item.reason], "  "), f"  {key}: {json.dumps(item.value)}"]
     return "\n".join(lines) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: readers see the old one or the new one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def rare_classes(facts: Facts) -> tuple[list[str], list[str]]:

@@ -69,7 +69,7 @@ class Walk:
                 dataset = open_dataset(data, split, kind, strict=False)
             except ApexError as error:
                 where = Location(Path(error.path or data))
-                report.findings.append(Finding(Fault.MALFORMED, where, f"split {split} cannot be opened: {error.message}"))
+                report.findings.append(Finding(Fault.MALFORMED, where, f"split {split} cannot be opened: {error}"))
                 continue
             report.findings += dataset.findings
             report.findings += _class_lists(classes.setdefault(type(dataset), dataset), dataset)

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
-from apex_runtime.data.layouts import coco_places
+from apex_runtime.data.layouts import coco_places, split_name
 from apex_runtime.data.satellite.description import Described, SplitRule
 from apex_runtime.data.satellite.layout import SceneFile, key_of
 from apex_runtime.data.scenes.windows import Window
@@ -108,7 +108,7 @@ def _twice(splits: Splits) -> Findings:
     return [
         Finding(Fault.SPLIT_OVERLAP, Location(path), f"this image is in {' and in '.join(names)}")
         for path, names in splits_of.items()
-        if len(names) > 1
+        if len({split_name(name) for name in names}) > 1  # instances and panoptic segments of one split share its images
     ]
 
 
