@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from apex_runtime.data.clipping import clip_ring
 from apex_runtime.data.findings import Fault
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.postprocess.rle import rle_to_roi
@@ -149,19 +150,4 @@ def _bounded(part: list[float], height: int, width: int) -> list[float]:
     low, high = np.array([-width, -height]), np.array([2 * width, 2 * height])
     if (points >= low).all() and (points <= high).all():
         return part
-    for axis in (0, 1):
-        points = _half_plane(points, axis, float(low[axis]), 1.0)
-        points = _half_plane(points, axis, float(high[axis]), -1.0)
-    return [float(value) for value in points.reshape(-1)] if len(points) >= 3 else []
-
-
-def _half_plane(points: np.ndarray, axis: int, border: float, sign: float) -> np.ndarray:
-    """The part of a polygon, [n,2], with ``sign * (coordinate - border) >= 0`` (Sutherland and Hodgman, 1974)."""
-    kept: list[np.ndarray] = []
-    for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
-        inside = [sign * (point[axis] - border) >= 0 for point in (start, end)]
-        if inside[0]:
-            kept.append(start)
-        if inside[0] != inside[1]:
-            kept.append(start + (end - start) * ((border - start[axis]) / (end[axis] - start[axis])))
-    return np.array(kept).reshape(-1, 2)
+    return [float(value) for value in clip_ring(points, *low, *high).reshape(-1)]

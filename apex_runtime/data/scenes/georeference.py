@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from apex_runtime.data.scenes.polygon import clip_ring, ring_area
+from apex_runtime.data.clipping import clip_ring
+from apex_runtime.data.scenes.polygon import ring_area
 from apex_runtime.errors import DataError
 
 WEB_MERCATOR = "EPSG:3857"

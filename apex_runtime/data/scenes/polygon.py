@@ -10,39 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from apex_runtime.data.clipping import Ring, clip_ring
 from apex_runtime.data.coco.masks import decode_segmentation
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import Window
 
-Ring = np.ndarray
 Part = Sequence[Ring]
-
-
-def clip_ring(ring: Ring, left: float, top: float, right: float, bottom: float) -> Ring:
-    """The part of a ring in a rectangle, [m,2]; [0,2] where nothing is left (Sutherland and Hodgman, 1974).
-
-    Pieces of a concave ring stay joined along the border: area and pixels are right, the outline runs back and forth there.
-    """
-    (x1, y1), (x2, y2) = (ring.min(axis=0), ring.max(axis=0)) if len(ring) else ((left, top), (left, top))
-    if x1 > right or y1 > bottom or x2 < left or y2 < top:  # of a layer over many scenes, nearly all
-        return np.zeros((0, 2))
-    for axis, border, sign in ((0, left, 1.0), (0, right, -1.0), (1, top, 1.0), (1, bottom, -1.0)):
-        ring = _half_plane(ring, axis, border, sign)
-    return ring if len(ring) >= 3 else np.zeros((0, 2))
-
-
-def _half_plane(ring: Ring, axis: int, border: float, sign: float) -> Ring:
-    distance = sign * (ring[:, axis] - border)
-    inside = distance >= 0
-    if inside.all():
-        return ring
-    following, beyond = np.roll(ring, -1, axis=0), np.roll(distance, -1)
-    crosses = inside != np.roll(inside, -1)
-    share = distance / np.where(crosses, distance - beyond, 1.0)
-    met = ring + (following - ring) * share[:, None]
-    met[:, axis] = border  # exactly: rounding must not leave a point outside
-    both = np.stack([ring, met], axis=1).reshape(-1, 2)
-    return both[np.stack([inside, crosses], axis=1).reshape(-1)]
 
 
 def clip_part(part: Part, height: int, width: int) -> list[Ring]:

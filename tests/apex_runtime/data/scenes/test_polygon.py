@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from apex_runtime.data.clipping import clip_ring
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.data.scenes.polygon import area, clip_part, clip_ring, rasterise, ring_area
+from apex_runtime.data.scenes.polygon import area, clip_part, rasterise, ring_area
 from apex_runtime.data.scenes.windows import Window
 
 HEIGHT, WIDTH = 60, 80
