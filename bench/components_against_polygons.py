@@ -1,6 +1,6 @@
 """How many objects are lost when a mask replaces polygons: regions of masks/ against the polygons of annotations/.
 
-    python bench/components_against_polygons.py ../shared/data/satellite-banepa [--json FILE]
+    python bench/components_against_polygons.py ../shared/data/satellite-banepa [--output FILE]
 
 Buildings that touch are one region of a mask. For every annotated object the region that covers most of its pixels is looked up:
 
@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from evidence import write_evidence
 
 from apex_runtime.data.dataset import InstanceDataset, Instances
 from apex_runtime.data.open import open_dataset, split_names
@@ -83,7 +84,7 @@ def main() -> None:
     """Print the table; write the counts as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         masks = Path(folder) / "satellite.yaml"
@@ -99,9 +100,9 @@ def main() -> None:
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(str(row[column]) for column in COLUMNS) + " |")
-    if arguments.json:
-        document = {name: {column: row[column] for column in COLUMNS} for name, row in rows.items()}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    if arguments.output:
+        counts = {name: {column: row[column] for column in COLUMNS} for name, row in rows.items()}
+        write_evidence(arguments.output, {"data": arguments.data.name, "splits": counts})
 
 
 if __name__ == "__main__":
