@@ -158,7 +158,7 @@ def _label(text: str) -> str:
 
 def _safe_name(text: str) -> str:
     name = PurePosixPath(text.replace("\\", "/"))
-    if not text or name.is_absolute() or ".." in name.parts:
+    if not name.name or name.is_absolute() or ".." in name.parts:
         raise ValueError(f"image_path {text!r} is no path within the folder")
     return name.as_posix()
 

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from apex_runtime.data.dataset import Instances
-from apex_runtime.data.findings import Fault, Finding, Findings, Location
+from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
 from apex_runtime.data.satellite.annotations import PlacedScene, SceneAnnotations
 from apex_runtime.data.satellite.box_files import BoxFault, NamedBox, read_box_table, read_voc
 from apex_runtime.data.satellite.description import Described
-from apex_runtime.data.satellite.layout import SceneFile, find_box_files, key_of
+from apex_runtime.data.satellite.layout import SceneFile, apart_key, find_box_files
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
 
@@ -103,17 +103,40 @@ class BoxAnnotations(SceneAnnotations):
             self.findings.append(Finding(Fault.MALFORMED, Location(path), str(error)))
             return
         self.findings += [_finding(path, fault) for fault in table.faults]
-        by_stem = {key_of(PurePosixPath(name).name): key for name, key in key_of_name.items()}
+        meant = _Meant(key_of_name)
         for name, boxes in table.boxes.items():
-            key = key_of_name.get(name) or by_stem.get(key_of(PurePosixPath(name).name))
+            key, others = meant.scene(name)
             if key is None:
-                self.findings.append(Finding(Fault.MISSING_IMAGE, Location(path), f"{name} is not under {root}"))
+                reason = f"fits several images: {shown(others)}" if others else f"is not under {root}"
+                self.findings.append(Finding(Fault.MISSING_IMAGE, Location(path), f"{name} {reason}"))
             elif key in self._files and self._files[key].suffix.lower() == ".xml":
                 message = f"boxes of {name} are not read: {self._files[key].name} has them, too"
                 self.findings.append(Finding(Fault.UNUSED_FILE, Location(path), message))
             else:
                 self._files[key] = path
                 self._boxes.setdefault(key, []).extend(boxes)
+
+
+class _Meant:
+    """Which scene a table means. Tables are moved and their paths are not; a guess must not give boxes to another image."""
+
+    def __init__(self, key_of_name: dict[str, str]) -> None:
+        self._key_of_name = key_of_name
+        self._keys = set(key_of_name.values())
+        self._by_stem: dict[str, list[str]] = {}
+        for name, key in key_of_name.items():
+            self._by_stem.setdefault(PurePosixPath(name).stem, []).append(key)
+
+    def scene(self, name: str) -> tuple[str | None, list[str]]:
+        """The key of the scene called like this, else of the only one whose stem it has; None and those that it may be."""
+        key = self._key_of_name.get(name) or apart_key(name)
+        if key in self._keys:
+            return key, []
+        others = self._by_stem.get(PurePosixPath(name).stem, [])
+        if len(others) != 1:
+            return None, others
+        ends = f"/{key}", f"/{others[0]}"
+        return (others[0], []) if ends[0].endswith(ends[1]) or ends[1].endswith(ends[0]) else (None, [])
 
 
 def _finding(path: Path, fault: BoxFault) -> Finding:

@@ -158,7 +158,7 @@ def pair_geojson(scenes: Sequence[SceneFile], files: dict[str, Path]) -> tuple[d
     """The GeoJSON of each scene by key, and the files that are named like no scene: those are common to all of them."""
     by_key: dict[str, Path] = {}
     for name, path in sorted(files.items()):
-        by_key.setdefault(_without_folder(name), path)
+        by_key.setdefault(apart_key(name), path)
     pairs = {scene.key: by_key[scene.key] for scene in scenes if scene.key in by_key}
     return pairs, [path for path in files.values() if path not in set(pairs.values())]
 
@@ -167,10 +167,10 @@ def find_box_files(root: Path) -> tuple[dict[str, Path], list[Path]]:
     """Pascal VOC files by key, and tables of boxes (CSV)."""
     xml = [file for file in _visible(root, root.rglob("*.xml")) if is_voc(file)]
     tables = [file for file in _visible(root, root.rglob("*.csv")) if is_box_table(file)]
-    return {_without_folder(file.relative_to(root).as_posix()): file for file in xml}, tables
+    return {apart_key(file.relative_to(root).as_posix()): file for file in xml}, tables
 
 
-def _without_folder(name: str) -> str:
+def apart_key(name: str) -> str:
     """The key of a file beside the scenes, or in a folder of annotations of the set or of a split."""
     parts = PurePosixPath(name).parts
     apart = {*IMAGE_FOLDERS, *POLYGON_FOLDERS, *VOC_FOLDERS}

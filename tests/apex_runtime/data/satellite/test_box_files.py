@@ -95,7 +95,15 @@ def test_boxes_of_a_table(tmp_path: Path) -> None:
 
 def test_faulty_rows_are_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
-    rows = ["a.png,1,2,3,4,oak", "a.png,3,2,1,4,oak", "../a.png,1,2,3,4,oak", "a.png,1,2,3,4,", "a.png,1,2,3"]
+    rows = [
+        "a.png,1,2,3,4,oak",
+        "a.png,3,2,1,4,oak",
+        "../a.png,1,2,3,4,oak",
+        "a.png,1,2,3,4,",
+        "a.png,1,2,3",
+        ".,1,2,3,4,oak",
+        "./,1,2,3,4,oak",
+    ]
     path.write_text("image_path,xmin,ymin,xmax,ymax,label\n" + "\n".join(rows))
     table = read_box_table(path)
     assert len(table.boxes["a.png"]) == 1
@@ -104,6 +112,8 @@ def test_faulty_rows_are_named_by_line(tmp_path: Path) -> None:
         (4, Fault.MALFORMED),
         (5, Fault.MALFORMED),
         (6, Fault.MALFORMED),
+        (7, Fault.MALFORMED),
+        (8, Fault.MALFORMED),
     ]
 
 

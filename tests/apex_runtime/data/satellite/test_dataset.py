@@ -252,3 +252,31 @@ def test_the_fixture_reads_as_its_masks_say(nuclei_satellite_fixture: Path) -> N
         assert len(found) == sum(stats[1:regions, cv2.CC_STAT_AREA] >= 64)
         union = np.sum([roi.full(*mask.shape) for roi in found.masks if roi is not None], axis=0)
         assert union.max() <= 1 and not np.any((union > 0) & (mask == 0))
+
+
+def boxes_by_scene(root: Path, split: str, *rows: str) -> tuple[dict[str, int], list[str]]:
+    """Boxes of each scene that has any in a table of these rows, and what was said about the others."""
+    lines = "\n".join(f"{row},1,1,9,9,oak" for row in rows)
+    (root / "t.csv").write_text(f"image_path,xmin,ymin,xmax,ymax,label\n{lines}\n")
+    dataset = open_dataset(describe_as(root, source="boxes"), split, strict=False)
+    said = [finding.message for finding in dataset.findings if finding.fault is Fault.MISSING_IMAGE]
+    return counts_loosely(dataset), said
+
+
+def test_boxes_of_a_table_never_go_to_an_image_that_only_shares_its_name(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        write_image(tmp_path / "images" / f"{name}.png")
+    rows = ("a.png", "b.png", "old/train/a.png")
+    for split in ("train", "val"):
+        found, said = boxes_by_scene(tmp_path, split, *rows)
+        assert found == {}
+        assert said == [f"{row} fits several images: train/{row[-5]}, val/{row[-5]}" for row in rows]
+    assert boxes_by_scene(tmp_path, "val", "train/a.png", "valid/images/b.jpg") == ({"val/b.png": 1}, [])
+
+
+def test_a_table_that_was_moved_finds_the_only_image_of_a_name(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "train/c", "val/d"):
+        write_image(tmp_path / "images" / f"{name}.png")
+    found, said = boxes_by_scene(tmp_path, "train", "a.png", "old/train/b.tif", "val/c.png")
+    assert found == {"train/a.png": 1, "train/b.png": 1}
+    assert said == [f"val/c.png is not under {tmp_path}"]
