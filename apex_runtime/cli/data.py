@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from apex_runtime.data.dataset import DatasetType, InstanceDataset
+from apex_runtime.data.findings import shown
 from apex_runtime.data.open import recognise
+from apex_runtime.model_info import ModelInfo
 
 
 def choose_type(data: Path, asked: DatasetType | None) -> DatasetType:
@@ -18,6 +20,14 @@ def choose_type(data: Path, asked: DatasetType | None) -> DatasetType:
     found = recognise(data)
     click.echo(str(found), err=True)
     return found.kind
+
+
+def say_unknown_classes(info: ModelInfo, dataset: InstanceDataset) -> None:
+    """One line, on standard error, when the data has classes that the model does not: their objects count as missed."""
+    known = {category.name for category in info.classes}
+    unknown = [category.name for category in dataset.categories if category.name not in known]
+    if unknown and len(unknown) < len(dataset.categories):
+        click.echo(f"classes of the data that the model does not know: {shown(unknown)}; their objects count as missed", err=True)
 
 
 def say_left_out(*splits: InstanceDataset | None) -> None:

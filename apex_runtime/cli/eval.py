@@ -64,7 +64,7 @@ def evaluate(
       apex-rt eval best.pt --data nuclei/ --split val --size 512
     """
     from apex_runtime.bundle.load import open_engine
-    from apex_runtime.cli.data import choose_type, say_left_out
+    from apex_runtime.cli.data import choose_type, say_left_out, say_unknown_classes
     from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
@@ -78,6 +78,7 @@ def evaluate(
     dataset = open_dataset(Path(data), split, kind)
     say_left_out(dataset)
     opened = open_engine(engine, threads, device, policy, parse_size(size) if size else None)
+    say_unknown_classes(opened.session.info, dataset)
     options = SweepOptions(min_score, max_detections, batch, _RESAMPLES if bootstrap else 0)
     position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}
     with counter(len(dataset) * len(budgets), "eval") as progress:

@@ -67,6 +67,7 @@ class InstanceDataset(ABC):
     categories: tuple[Category, ...]
     records: list[ImageRecord]
     findings: Findings
+    _truth: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -108,13 +109,18 @@ class InstanceDataset(ABC):
         return self.read(index).pixels
 
     def ground_truth(self) -> dict[str, Any]:
-        """The split as a COCO document, for an evaluator: masks as compressed RLE, ids from 1. Not to be changed."""
+        """The split as a COCO document, for an evaluator: masks as compressed RLE, ids from 1. Made once; not to be changed."""
+        if self._truth is None:
+            self._truth = self._document()
+        return self._truth
+
+    def _document(self) -> dict[str, Any]:
         from apex_runtime.data.ground_truth import coco_document
 
         return coco_document(self)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what the annotations say and of the list of images with their sizes in bytes.
+        """SHA-256 (hex) of the annotation files with their names, and of the list of images with their sizes in bytes.
 
         It depends on neither the place of the set nor the order in which a file system lists it; pixels enter by file size only.
         """
@@ -124,6 +130,7 @@ class InstanceDataset(ABC):
             size = record.path.stat().st_size
             digest.update(f"{record.file_name}\0{record.width}x{record.height}\0{size}\n".encode())
         for path in self.annotation_files():
+            digest.update(f"{path.name}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 

@@ -25,8 +25,10 @@ class Fault(StrEnum):
     EMPTY_MASK = "empty_mask"
     UNKNOWN_CLASS = "unknown_class"
     DUPLICATE_ID = "duplicate_id"
+    NO_OBJECTS = "no_objects"  # a split train without a single object
     SPLIT_OVERLAP = "split_overlap"  # the same picture in two splits of one set
     BOX_CLIPPED = "box_clipped"  # partly outside of its image
+    BOX_MASK_MISMATCH = "box_mask_mismatch"  # box and mask of one object are about different places
     TOUCHING_MASKS = "touching_masks"
     EMPTY_IMAGE = "empty_image"
     DUPLICATE_IMAGE = "duplicate_image"  # the same picture twice in a split, or in two sets
@@ -47,6 +49,7 @@ class Fault(StrEnum):
 _WARNINGS = frozenset(
     {
         Fault.BOX_CLIPPED,
+        Fault.BOX_MASK_MISMATCH,
         Fault.TOUCHING_MASKS,
         Fault.EMPTY_IMAGE,
         Fault.DUPLICATE_IMAGE,

@@ -95,11 +95,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise ImageError(cause, "Check the path and its permissions.", path=path) from error
 
 
-def decode_bytes(data: bytes, name: str) -> np.ndarray:
-    """Encoded bytes as uint8 [h,w,3] RGB; ``name`` stands for them in messages. Raises ImageError."""
-    return decode_picture(data, name).pixels
-
-
 def decode_picture(data: bytes, name: str) -> Picture:
     """Encoded bytes as a picture; ``name`` stands for them in messages. Raises ImageError."""
     header = _checked_header(data, name)
@@ -199,7 +194,7 @@ def percentile_scaling(image: np.ndarray, nodata: float | None = None) -> Scalin
     A constant image keeps its place in the range of its type; one without any finite value gets (0, 1).
     """
     flat = image.reshape(-1)
-    sample = flat[:: max(1, flat.size // _STRETCH_SAMPLES)].astype(np.float64)
+    sample = flat[:: sample_step(flat.size)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if nodata is not None and (sample != nodata).any():
         sample = sample[sample != nodata]
@@ -211,6 +206,17 @@ def percentile_scaling(image: np.ndarray, nodata: float | None = None) -> Scalin
     if low == high:
         low, high = (0.0, float(np.iinfo(image.dtype).max)) if image.dtype.kind in "iu" else (0.0, max(1.0, abs(low)))
     return Scaling(low, high)
+
+
+def sample_step(values: int) -> int:
+    """Every how many-th of the values of an image, channels innermost, the percentiles are taken of.
+
+    No multiple of 2 or 3: such a step would see the same channel of every pixel it meets.
+    """
+    step = max(1, values // _STRETCH_SAMPLES)
+    while step > 1 and (step % 2 == 0 or step % 3 == 0):
+        step -= 1
+    return step
 
 
 def rescale(image: np.ndarray, scaling: Scaling) -> np.ndarray:

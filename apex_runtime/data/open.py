@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from apex_runtime.data import layouts
 from apex_runtime.data.dataset import DatasetType, InstanceDataset
@@ -13,8 +13,6 @@ from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-DATASET_TYPES: tuple[DatasetType, ...] = get_args(DatasetType)
 
 _EXPECTED = (
     "Expected data.yaml (YOLO), annotations/<split>.json and images/ (COCO), or images/ and masks/ (satellite); "
@@ -83,7 +81,9 @@ def open_dataset(data: Path, split: str, kind: DatasetType | None = None, strict
     names = split_names(data, chosen)
     if split not in names:
         raise UsageError(
-            f"{data}: no split {split!r} in this {chosen} set. Splits found: {', '.join(names) or 'none'}.", _EXPECTED, path=data
+            f"{data}: no split {split!r} in this {chosen} set. Splits found: {', '.join(names) or 'none'}.",
+            "Choose one of these, or add the one that is missing." if names else _EXPECTED,
+            path=data,
         )
     return _OPENERS[chosen](data, split, strict)
 

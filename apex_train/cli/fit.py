@@ -98,6 +98,12 @@ def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, I
     if val is not None and val.categories != train.categories:
         raise DataError(f"{val.source}: its categories differ from those of {train.source}.", "Use the same list in both.")
     say_left_out(train, val)
+    if not any((~train.instances(index).crowd).any() for index in range(len(train))):
+        raise DataError(
+            f"{train.source}: the split train has no object to learn from.",
+            "Are the labels where they are looked for? `apex-train preflight` says what it finds.",
+            path=train.source,
+        )
     return train, val
 
 

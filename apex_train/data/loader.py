@@ -1,4 +1,4 @@
-"""From a COCO set to batches: per-sample seeds, a bounded cache of decoded images, one collate."""
+"""From a data set to batches: per-sample seeds, a bounded cache of decoded images, one collate."""
 
 from __future__ import annotations
 

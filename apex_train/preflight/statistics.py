@@ -47,7 +47,7 @@ class SplitStatistics:
         objects = ~found.crowd
         self.instances += len(found)
         self.crowds += int(found.crowd.sum())
-        self.empty += len(found) == 0
+        self.empty += not objects.any()
         masks = np.array([mask is not None for mask in found.masks], bool)
         self.with_mask += int((masks & objects).sum())
         self.box_only += int((~masks & objects).sum())

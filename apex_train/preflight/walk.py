@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 from apex_runtime.cli.progress import Counter as Progress
 from apex_runtime.data.dataset import DatasetType, ImageRecord, InstanceDataset, Instances
 from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
+from apex_runtime.data.layouts import split_name
 from apex_runtime.data.open import open_dataset, split_names
+from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.errors import ApexError
 from apex_train.preflight.pictures import Look, looks
 from apex_train.preflight.statistics import SplitStatistics
@@ -22,6 +23,8 @@ from apex_train.preflight.twins import Twins
 
 _LOOKED_AT = 100  # faults of a parse whose images are preferred for drawing
 
+NO_OBJECTS = "no object to train on; are the labels where they are looked for?"
+_COARSE = 4  # px
 Begin = Callable[[int, str], Progress]  # number of images, what is done with them
 
 
@@ -79,7 +82,6 @@ class Walk:
 
     def _walk(self, dataset: InstanceDataset, report: SetReport) -> SplitStatistics:
         statistics = SplitStatistics.of(dataset)
-        windows = Counter(record.path for record in dataset.records)
         failed = 0
         with self._begin(len(dataset), f"{report.data.name} {dataset.split}") as progress:
             for index, look in enumerate(looks(dataset, self._threads)):
@@ -87,14 +89,16 @@ class Walk:
                 found, faults = _decode(dataset, index)
                 statistics.add(record, found)
                 report.findings += faults + _remarks(dataset, index, found, look)
-                # Windows of a scene without data are all alike, and no picture of anything.
-                if look.finding is None and not (look.uniform and windows[record.path] > 1):
+                # Tiles without data are all alike, and no picture of anything.
+                if look.finding is None and not (look.uniform and found.crowd.all()):
                     report.findings += self._twins.add(str(report.data), dataset.split, record, look.digest)
                 # That masks touch, or that there is none, is no reason to look at a picture.
                 flagged = bool(faults) or look.finding is not None or _is_named(record, dataset.findings[:_LOOKED_AT])
                 report.images.append(Shown(dataset, index, flagged, len(found)))
                 failed += look.finding is not None
                 progress(index + 1 - failed, failed)
+        if split_name(dataset.split) == "train" and statistics.instances == statistics.crowds:
+            report.findings.append(Finding(Fault.NO_OBJECTS, Location(dataset.source), f"split {dataset.split}: {NO_OBJECTS}"))
         return statistics
 
 
@@ -132,14 +136,29 @@ def _remarks(dataset: InstanceDataset, index: int, found: Instances, look: Look)
     """What is wrong with the picture, and what is worth knowing about its objects."""
     record = dataset.records[index]
     findings = [] if look.finding is None else [look.finding]
-    if len(found) == 0:
+    if found.crowd.all():
         findings.append(Finding(Fault.EMPTY_IMAGE, record.declared, f"image {record.file_name}: no object"))
+    odd = sum(_apart(box, mask) for box, mask in zip(found.boxes, found.masks, strict=True) if mask is not None)
+    if odd:
+        message = f"image {record.file_name}: {odd} of {len(found)} objects have a box that is not where their mask is"
+        findings.append(Finding(Fault.BOX_MASK_MISMATCH, record.declared, message))
     masks = [mask for mask, crowd in zip(found.masks, found.crowd, strict=True) if mask is not None and not crowd]
     count = touching(masks, record.height, record.width)
     if count:
         message = f"image {record.file_name}: {count} of {len(masks)} masks touch or overlap another"
         findings.append(Finding(Fault.TOUCHING_MASKS, record.declared, message))
     return findings
+
+
+def _apart(box: np.ndarray, mask: RoiMask) -> bool:
+    """Whether a box, x1 y1 x2 y2, and the bounds of a mask share less than half of what they cover together, in pixels.
+
+    Masks of a few pixels are rounded too coarsely to tell.
+    """
+    height, width = mask.bits.shape
+    low, high = np.array([mask.x, mask.y]), np.array([mask.x + width, mask.y + height])
+    shared = float(np.prod(np.clip(np.minimum(box[2:], high) - np.maximum(box[:2], low), 0, None)))
+    return min(height, width) >= _COARSE and shared < 0.5 * (float(np.prod(box[2:] - box[:2])) + height * width - shared)
 
 
 def _class_lists(first: InstanceDataset, dataset: InstanceDataset) -> Findings:

@@ -75,6 +75,9 @@ def _category_problem(entry: Any, sound: dict[int, dict[str, Any]]) -> Problem |
         return Fault.MALFORMED, f"a category needs an integer id and a name, not {brief(entry)}"
     if entry["id"] in sound:
         return Fault.DUPLICATE_ID, f"category id {entry['id']} appears twice: {sound[entry['id']]['name']}, {entry['name']}"
+    twin = next((other for other in sound.values() if other["name"] == entry["name"]), None)
+    if twin is not None:
+        return Fault.DUPLICATE_ID, f"two categories are called {brief(entry['name'])}: {twin['id']} and {entry['id']}"
     return None
 
 
@@ -155,14 +158,14 @@ def _reference_problem(entry: Any, declared: set[int], category_ids: set[int], s
     if not is_id(image_id) or image_id not in declared:
         return Fault.MALFORMED, f"unknown image_id {brief(image_id)}"
     if not is_id(category_id) or category_id not in category_ids:
-        return Fault.UNKNOWN_CLASS, f"unknown category {brief(category_id)}"
+        return Fault.UNKNOWN_CLASS, f"unknown category {category_id!r:.80}"
     return None
 
 
 def _shape_problem(entry: dict[str, Any], image: CocoImage) -> Problem | None:
     """What is wrong with an annotation's box, or with the form of its other fields."""
     if entry.get("iscrowd") not in (None, 0, 1):
-        return Fault.MALFORMED, f"iscrowd is {brief(entry['iscrowd'])}, not 0 or 1"
+        return Fault.MALFORMED, f"iscrowd is {entry['iscrowd']!r:.80}, not 0 or 1"
     segmentation = entry.get("segmentation")
     reason = coco_masks.malformed(segmentation, image.height, image.width)
     if reason:

@@ -14,10 +14,11 @@ from apex_runtime.data.coco.annotations import CocoImage
 from apex_runtime.data.coco.masks import decode_segmentation
 from apex_runtime.data.dataset import DatasetType, ImageRecord, InstanceDataset, Instances, refuse
 from apex_runtime.data.findings import Fault, Finding, Findings
+from apex_runtime.data.image import image_size
 from apex_runtime.data.json_lines import JsonFile
 from apex_runtime.data.layouts import coco_places
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.errors import DataError
+from apex_runtime.errors import DataError, ImageError
 from apex_runtime.model_info import Category
 
 
@@ -51,21 +52,18 @@ class CocoDataset(InstanceDataset):
         self._label_of = {category.id: label for label, category in enumerate(self.categories)}
         self._places = parsing.parse_annotations(self._file, self._images, declared, set(self._label_of), self.findings)
         folders = [images] if isinstance(images, Path) else images
-        self.records: list[ImageRecord] = locate(self._file, self._images.values(), folders, self.findings)
+        self.records: list[ImageRecord] = locate(self._file, self._images.values(), folders, self.findings, strict)
         usable(self, strict)
-        self._truth: dict[str, Any] | None = None
 
-    def ground_truth(self) -> dict[str, Any]:
-        """The document as it was loaded, without what is left out of the data set, for an evaluator. Not to be changed."""
-        if self._truth is None:
-            images = self._file.values["images"]
-            self._truth = {
-                **self._file.values,
-                "images": [images[self._images[record.image_id].place] for record in self.records],
-                "categories": list(self._classes),
-                "annotations": [found.entry for index in range(len(self)) for found in self._objects(index)[0]],
-            }
-        return self._truth
+    def _document(self) -> dict[str, Any]:
+        """The file as it was loaded, without what is left out of the data set."""
+        images = self._file.values["images"]
+        return {
+            **self._file.values,
+            "images": [images[self._images[record.image_id].place] for record in self.records],
+            "categories": list(self._classes),
+            "annotations": [found.entry for index in range(len(self)) for found in self._objects(index)[0]],
+        }
 
     def annotation_files(self) -> list[Path]:
         """The one file."""
@@ -107,8 +105,14 @@ def _object(entry: dict[str, Any], mask: RoiMask | None, record: ImageRecord) ->
     return _Object(entry, parsing.clip_box(entry["bbox"], record.height, record.width), mask, float(entry["area"]))
 
 
-def locate(file: JsonFile, images: Iterable[CocoImage], folders: Sequence[Path], findings: Findings) -> list[ImageRecord]:
-    """A record per image that lies in one of the folders; the others become findings. Raises DataError when none is there."""
+def locate(
+    file: JsonFile, images: Iterable[CocoImage], folders: Sequence[Path], findings: Findings, strict: bool
+) -> list[ImageRecord]:
+    """A record per image that lies in one of the folders; the others become findings.
+
+    When strict, the header of each is read, so that what cannot be used is known before a training starts, and DataError is
+    raised when no image is there.
+    """
     present = [folder for folder in folders if folder.is_dir()]
     records: list[ImageRecord] = []
     absent: list[str] = []
@@ -118,10 +122,12 @@ def locate(file: JsonFile, images: Iterable[CocoImage], folders: Sequence[Path],
         declared = file.where("images", image.place)
         if path is not None:
             records.append(ImageRecord(image.image_id, image.file_name, image.width, image.height, path, declared))
+            if strict:
+                findings += header_faults(records[-1])
         else:
             absent.append(f"image {image.image_id} ({parsing.brief(image.file_name)})")
             findings.append(Finding(Fault.MISSING_IMAGE, declared, f"{absent[-1]}: not found in {_listed(present)}"))
-    if absent and not records:
+    if strict and absent and not records:
         raise DataError(
             f"{file.path}: none of its {len(absent)} images is there, the first is {absent[0]}; looked in {_listed(folders)}.",
             "Put them into one of these folders, under their file_name.",
@@ -130,13 +136,25 @@ def locate(file: JsonFile, images: Iterable[CocoImage], folders: Sequence[Path],
     return records
 
 
+def header_faults(record: ImageRecord) -> Findings:
+    """What the header of an image tells: it cannot be read, or has another size than it is annotated with."""
+    try:
+        height, width = image_size(record.path)
+    except ImageError as error:
+        return [Finding(Fault.UNREADABLE_IMAGE, record.declared, error.message)]
+    if (height, width) == (record.height, record.width):
+        return []
+    message = f"image {parsing.brief(record.file_name)} is {width}x{height}, annotated as {record.width}x{record.height}"
+    return [Finding(Fault.SIZE_MISMATCH, record.declared, message)]
+
+
 def _listed(folders: Sequence[Path]) -> str:
     return ", ".join(str(folder) for folder in folders)
 
 
 def usable(dataset: InstanceDataset, strict: bool) -> None:
-    """Raise DataError for what stops a training when strict, and always when no image or no class is left."""
-    if strict or not dataset.records or not dataset.categories:
+    """Raise DataError for what stops a training when strict, and always when no class is left."""
+    if strict or not dataset.categories:
         refuse(dataset.findings, dataset.source)
 
 

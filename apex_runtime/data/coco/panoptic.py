@@ -83,7 +83,9 @@ class PanopticDataset(InstanceDataset):
         self._has_photos = images is not None
         annotated = [image for image in sound.values() if image.image_id in self._annotations]
         self.records: list[ImageRecord] = (
-            locate(self._file, annotated, images, self.findings) if images is not None else self._without_photos(annotated)
+            locate(self._file, annotated, images, self.findings, strict)
+            if images is not None
+            else self._without_photos(annotated)
         )
         usable(self, strict)
 

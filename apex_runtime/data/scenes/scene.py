@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from apex_runtime.data.image import MAX_PIXELS, Picture, Scaling, image_size, percentile_scaling, read_picture, rescale
+from apex_runtime.data.image import (
+    MAX_PIXELS,
+    Picture,
+    Scaling,
+    image_size,
+    percentile_scaling,
+    read_picture,
+    rescale,
+    sample_step,
+)
 from apex_runtime.data.image_header import Header, read_header
 from apex_runtime.data.scenes.georeference import INSTALL, Georeference, quiet, tiff_georeference, xyz_georeference
 from apex_runtime.data.scenes.windows import Window
@@ -182,7 +191,7 @@ def _strips(dataset: Any) -> np.ndarray:
     if len(bands) == 1 and dataset.dtypes[0] == "uint16":
         bands = bands * 3  # OpenCV makes three channels of it
     size = dataset.height * dataset.width * len(bands)
-    step, rows, found, at = max(1, size // _SAMPLES), max(1, 8_000_000 // (dataset.width * len(bands))), [], 0
+    step, rows, found, at = sample_step(size), max(1, 8_000_000 // (dataset.width * len(bands))), [], 0
     for top in range(0, dataset.height, rows):
         area = _as_rasterio(Window(0, top, dataset.width, min(rows, dataset.height - top)))
         values = np.moveaxis(dataset.read(bands, window=area), 0, 2)

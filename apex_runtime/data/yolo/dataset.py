@@ -46,7 +46,7 @@ class YoloDataset(InstanceDataset):
         self.findings += unused_labels({*folders, *(image.path.parent for image in images)})
         if strict:
             refuse(self.findings, self.source)
-        if not self.records:
+        if not self.records and (strict or not self.findings):
             message = f"{self.source}: {split}: no image can be read."
             raise DataError(message, "Check the folder or list that it names.", path=self.source)
 

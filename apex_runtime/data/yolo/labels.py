@@ -215,8 +215,8 @@ def _image_stems(folder: Path) -> frozenset[str]:
 def _mirrored(folder: Path) -> Path | None:
     """The folder of labels for a folder of images; None when no part of its path is ``images``."""
     parts = list(folder.parts)
-    places = [place for place, part in enumerate(parts) if part == "images"]
+    places = [place for place, part in enumerate(parts) if part.lower() == "images"]
     if not places:
         return None
-    parts[places[-1]] = "labels"
+    parts[places[-1]] = {"images": "labels", "IMAGES": "LABELS"}.get(parts[places[-1]], "Labels")
     return Path(*parts)

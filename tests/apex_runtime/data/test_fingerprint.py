@@ -34,8 +34,12 @@ def test_a_copy_has_the_same(nuclei_fixture: Path, copy: Path) -> None:
     assert fingerprint(copy) == value and len(value) == 64 and int(value, 16)
 
 
-def test_the_order_in_which_a_file_system_lists_it_is_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(copy)
+@pytest.mark.parametrize("kind", ["coco", "yolo", "satellite"])
+def test_the_order_in_which_a_file_system_lists_it_is_nothing(
+    kind: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = request.getfixturevalue("nuclei_fixture" if kind == "coco" else f"nuclei_{kind}_fixture")
+    before = open_dataset(copy, "train", kind).fingerprint()
     listdir, scandir = os.listdir, os.scandir
 
     class Backwards:
@@ -50,7 +54,17 @@ def test_the_order_in_which_a_file_system_lists_it_is_nothing(copy: Path, monkey
 
     monkeypatch.setattr(os, "listdir", lambda path=".": sorted(listdir(path), reverse=True))
     monkeypatch.setattr(os, "scandir", Backwards)
-    assert fingerprint(copy) == before
+    assert open_dataset(copy, "train", kind).fingerprint() == before
+
+
+def test_a_label_that_moves_to_another_image_counts(nuclei_yolo_fixture: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(nuclei_yolo_fixture, tmp_path / "copy")
+    before = open_dataset(folder, "train", "yolo").fingerprint()
+    first, second, *_ = sorted((folder / "labels" / "train").glob("*.txt"))
+    second.unlink()
+    without = open_dataset(folder, "train", "yolo").fingerprint()
+    first.rename(second)
+    assert len({before, without, open_dataset(folder, "train", "yolo").fingerprint()}) == 3
 
 
 def test_neither_dates_nor_other_files_count(copy: Path) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from apex_runtime.data.image import (
     MAX_PIXELS,
     Scaling,
-    decode_bytes,
     decode_image,
     decode_picture,
     percentile_scaling,
@@ -30,6 +29,10 @@ CMYK_JPEG = base64.b64decode(
     "g/7/2Q=="
 )
 LOSSLESS = [".png", ".bmp", ".tif"]
+
+
+def decode_bytes(data: bytes, name: str) -> np.ndarray:
+    return decode_picture(data, name).pixels
 
 
 @pytest.mark.parametrize("extension", LOSSLESS)
@@ -268,3 +271,13 @@ def test_damage_inside_a_jpeg_that_the_decoder_gets_over_is_no_error() -> None:
     data = bytearray(cv2.imencode(".jpg", pixels)[1].tobytes())
     data[3000:3040] = b"\xd3\xff" * 20
     assert decode_bytes(bytes(data), "damaged.jpg").shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(1000, 1000), (990, 999), (2000, 1500)])
+def test_percentiles_are_those_of_all_channels(shape: tuple[int, int]) -> None:
+    """A sample at a step of three values would see one channel only; each has a range of its own here."""
+    rng = np.random.default_rng(0)
+    deep = np.stack([rng.integers(*limits, shape) for limits in ((0, 1000), (5000, 20000), (20000, 60000))], 2).astype(np.uint16)
+    scaling = decode_picture(encode(deep, ".png"), "x").scaling
+    low, high = np.percentile(deep, [0.5, 99.5])
+    assert scaling is not None and scaling.low == pytest.approx(low, abs=20) and scaling.high == pytest.approx(high, rel=0.01)

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from encoded_images import picture, tiff
 
-from apex_runtime.data.image import Scaling, decode_bytes, decode_image, decode_picture, percentile_scaling, rescale
+from apex_runtime.data.image import Scaling, decode_image, decode_picture, percentile_scaling, rescale
 from apex_runtime.errors import ImageError
+
+
+def decode_bytes(data: bytes, name: str) -> np.ndarray:
+    return decode_picture(data, name).pixels
 
 
 @pytest.mark.parametrize("meaning", [0, 1, 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import planted_faults
@@ -9,6 +11,7 @@ import pytest
 from planted_faults import COCO, SATELLITE, YOLO, Planted, Planter
 
 from apex_runtime.cli.progress import Lines
+from apex_runtime.data.findings import Fault
 from apex_runtime.data.open import recognise, split_names
 from apex_train.preflight.report import relative
 from apex_train.preflight.walk import SetReport, Walk
@@ -78,3 +81,24 @@ def test_pictures_in_two_sets_are_a_warning(nuclei_fixture: Path, nuclei_satelli
     second = walk.check(nuclei_satellite_fixture, "satellite", ["train"])
     assert not any(each.fault == "duplicate_image" for each in first.findings)
     assert sum(each.fault == "duplicate_image" for each in second.findings) == 8 and second.errors == []
+
+
+def test_labels_that_are_not_found_are_an_error(nuclei_yolo_fixture: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(nuclei_yolo_fixture, tmp_path / "set")
+    shutil.rmtree(data / "labels")
+    assert errors(examine(data)) == [Planted("no_objects", "data.yaml", None)]
+
+
+def test_boxes_written_as_corners_are_a_warning(nuclei_fixture: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(nuclei_fixture, tmp_path / "set")
+    for file in (data / "annotations").glob("*.json"):
+        document = json.loads(file.read_text())
+        for entry in document["annotations"]:
+            x, y, width, height = entry["bbox"]
+            entry["bbox"] = [x, y, x + width, y + height]
+        file.write_text(json.dumps(document))
+    named = {
+        path: {each.where for each in examine(path).findings if each.fault == Fault.BOX_MASK_MISMATCH}
+        for path in (data, nuclei_fixture)
+    }
+    assert named[data] and not named[nuclei_fixture]

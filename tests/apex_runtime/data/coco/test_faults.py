@@ -55,7 +55,7 @@ FAULTS: list[tuple[dict[str, Any], Fault, str, bool]] = [  # document, fault, wh
     (changed("annotations.0.image_id", 99), Fault.MALFORMED, "annotation 0: unknown image_id 99", True),
     (changed("annotations.0.image_id", {}), Fault.MALFORMED, "annotation 0: unknown image_id {}", True),
     (changed("annotations.1.id", 0), Fault.DUPLICATE_ID, "annotation 0 (sub/a.png): the annotation id appears twice", True),
-    (changed("annotations.0.iscrowd", "no"), Fault.MALFORMED, "iscrowd is no, not 0 or 1", True),
+    (changed("annotations.0.iscrowd", "no"), Fault.MALFORMED, "iscrowd is 'no', not 0 or 1", True),
     (changed("annotations.3.bbox", ...), Fault.MALFORMED, "bbox is None, not [x, y, width, height]", True),
     (changed("annotations.0.bbox", [1, 2, 3]), Fault.MALFORMED, "bbox is [1, 2, 3], not [x, y, width, height]", True),
     (changed("annotations.0.bbox", [1, 2, 3, "4"]), Fault.MALFORMED, "not [x, y, width, height]", True),
@@ -124,7 +124,6 @@ def test_one_fault_makes_no_others(tmp_path: Path) -> None:
         (changed("images", []), "list of images is empty"),
         (changed("categories", []), "list of categories is empty"),
         (changed("categories", [{"id": 1}]), "a category needs an integer id and a name"),
-        ({**DOCUMENT, "images": [3]}, "an image needs an integer id, not 3"),
     ],
 )
 @pytest.mark.parametrize("strict", [True, False])
