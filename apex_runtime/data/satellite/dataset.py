@@ -1,6 +1,6 @@
 """Satellite and aerial sets: scenes with mask pictures, GeoJSON polygons, COCO files or boxes, read in windows where large.
 
-Layouts and ``satellite.yaml`` are described in ``satellite_layout`` and ``satellite_description``. Without a word from the
+Layouts and ``satellite.yaml`` are described in ``layout`` and ``description``. Without a word from the
 description, objects are taken from COCO files where there are any, else from GeoJSON, else from box files, else from masks:
 polygons keep apart what touches, the regions of a mask cannot.
 """

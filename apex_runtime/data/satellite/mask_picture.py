@@ -11,15 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from apex_runtime.data.image import MAX_PIXELS
-from apex_runtime.data.image_header import read_header
+from apex_runtime.data.image import MAX_PIXELS, _repaired
+from apex_runtime.data.image_header import _BITS, _PHOTOMETRIC, Header, _tiff_tags, read_header
 
 Colour = tuple[int, int, int]
+
+_BLACK_AND_WHITE: tuple[Colour, ...] = ((0, 0, 0), (255, 255, 255))
 
 
 @dataclass(frozen=True, eq=False)
 class MaskPicture:
-    """``pixels`` uint8 or uint16 [h,w] (values) or uint8 [h,w,3] (RGB); ``palette`` the colours of a palette PNG, else empty."""
+    """``pixels`` uint8 or uint16 [h,w] (values) or uint8 [h,w,3] (RGB); ``palette`` the colours of the values.
+
+    It is that of a palette PNG, black and white for a mask of one bit (decoded as 0 and 255), else empty.
+    """
 
     pixels: np.ndarray
     palette: tuple[Colour, ...] = ()
@@ -33,7 +38,7 @@ class MaskPicture:
 def mask_size(path: Path) -> tuple[int, int]:
     """Height and width of a mask from its header. Raises ValueError when it is damaged, OSError when it cannot be read."""
     with path.open("rb") as file:
-        return _size(file.read())
+        return _size(_header(file.read()))
 
 
 def decode_mask(path: Path) -> MaskPicture:
@@ -41,10 +46,10 @@ def decode_mask(path: Path) -> MaskPicture:
     import cv2
 
     data = path.read_bytes()
-    _size(data)
+    header = _header(data)
     # IMREAD_UNCHANGED is the one reading that neither turns the picture nor mixes its channels.
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(_repaired(data, header), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None:
@@ -52,13 +57,14 @@ def decode_mask(path: Path) -> MaskPicture:
     if pixels.ndim == 3 and pixels.shape[2] in (1, 2):
         pixels = pixels[:, :, 0]
     if pixels.ndim == 2:
-        return MaskPicture(_undo_expansion(_whole(pixels), data))
+        return MaskPicture(_undo_expansion(_whole(pixels), data), _BLACK_AND_WHITE if _is_one_bit(data, header) else ())
     if pixels.dtype != np.uint8:
         raise ValueError("a colour mask of more than 8 bits per channel")
     return MaskPicture(cv2.cvtColor(np.ascontiguousarray(pixels[:, :, :3]), cv2.COLOR_BGR2RGB), png_palette(data))
 
 
-def _size(data: bytes) -> tuple[int, int]:
+def _header(data: bytes) -> Header:
+    """The header of a mask that can be read. Raises ValueError."""
     header = read_header(data)
     if header is None:
         raise ValueError("not an image")
@@ -68,6 +74,21 @@ def _size(data: bytes) -> tuple[int, int]:
         raise ValueError(f"this {header.kind} file has {header.obstacle}")
     if not 0 < header.width * header.height <= MAX_PIXELS:
         raise ValueError(f"{header.width}x{header.height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
+    if header.kind == "TIFF" and (tag := _tiff_tags(data).get(_PHOTOMETRIC)) is not None and tag.value == 0:
+        # Some readers invert it and others do not: whoever wrote the mask may have meant either.
+        raise ValueError("this TIFF says that 0 is white; write it with PHOTOMETRIC=MINISBLACK, the objects not 0")
+    return header
+
+
+def _is_one_bit(data: bytes, header: Header) -> bool:
+    """Whether the values in the file are 0 and 1 only; OpenCV hands them out as 0 and 255."""
+    if header.kind == "TIFF":
+        tag = _tiff_tags(data).get(_BITS)
+        return tag is None or tag.value == 1
+    return header.kind == "PNG" and data[24] == 1
+
+
+def _size(header: Header) -> tuple[int, int]:
     # OpenCV turns a TIFF, and nothing else here.
     return header.shown if header.kind == "TIFF" else (header.height, header.width)
 

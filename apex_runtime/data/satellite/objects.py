@@ -31,10 +31,11 @@ def cut(found: Instances, window: Window, min_piece: float) -> tuple[Instances, 
     """
     low = np.array([window.x, window.y], np.float32)
     high = low + np.array([window.width, window.height], np.float32)
-    boxes = found.boxes
-    near = np.flatnonzero(np.all((boxes[:, :2] < high) & (boxes[:, 2:] > low), axis=1)).tolist()
-    inside = np.all((boxes[:, :2] >= low) & (boxes[:, 2:] <= high), axis=1).tolist()
-    pieces = [_whole(found, n, window) if inside[n] else _piece(found, n, window) for n in near]
+    extents = _extents(found)
+    near = np.flatnonzero(np.all((extents[:, :2] < high) & (extents[:, 2:] > low), axis=1)).tolist()
+    inside = _within(extents, low, high)
+    kept_box = _within(found.boxes, low, high)
+    pieces = [_whole(found, n, window) if inside[n] and kept_box[n] else _piece(found, n, window) for n in near]
     kept = [
         (n, piece)
         for n, piece in zip(near, pieces, strict=True)
@@ -50,6 +51,19 @@ def cut(found: Instances, window: Window, min_piece: float) -> tuple[Instances, 
         areas=np.array([piece[2] for _, piece in kept], np.float32),
     )
     return cut_out, dropped
+
+
+def _extents(found: Instances) -> np.ndarray:
+    """Where the objects are, float32 [n,4] xyxy: that of the mask where there is one, for the box of a file may be another."""
+    extents = found.boxes.copy()
+    for n, mask in enumerate(found.masks):
+        if mask is not None:
+            extents[n] = mask.x, mask.y, mask.x + mask.bits.shape[1], mask.y + mask.bits.shape[0]
+    return extents
+
+
+def _within(boxes: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[bool]:
+    return list(np.all((boxes[:, :2] >= low) & (boxes[:, 2:] <= high), axis=1).tolist())
 
 
 _Piece = tuple[tuple[float, float, float, float], RoiMask | None, float]  # box, mask, area

@@ -171,3 +171,16 @@ def test_deep_scenes_are_scaled_as_a_whole(tmp_path: Path) -> None:
         picture = dataset.read(n)
         assert picture.scaling == whole.scaling is not None
         assert np.array_equal(picture.pixels, whole.pixels[y : y + record.height, x : x + record.width])
+
+
+def test_windows_go_by_the_mask_where_the_box_of_the_file_is_another() -> None:
+    square = np.ones((6, 6), np.uint8)
+    masks: list[RoiMask | None] = [RoiMask(7, 2, square), RoiMask(12, 12, square), RoiMask(22, 2, square)]
+    boxes = np.array([[1, 2, 6, 8], [25, 25, 29, 29], [11, 2, 19, 9]], np.float32)
+    found = Instances(boxes, np.arange(3), masks, np.zeros(3, bool), np.full(3, 36, np.float32))
+    left, right = cut(found, Window(0, 0, 10, 20), 0)[0], cut(found, Window(10, 0, 10, 20), 0)[0]
+    assert left.labels.tolist() == [0] and left.boxes.tolist() == [[7, 2, 10, 8]] and left.areas.tolist() == [18]
+    assert right.labels.tolist() == [0, 1] and right.boxes.tolist() == [[0, 2, 3, 8], [2, 12, 8, 18]]
+    for part in (left, right):
+        for mask in part.masks:
+            assert mask is not None and mask.x >= 0 and mask.x + mask.bits.shape[1] <= 10
