@@ -108,4 +108,4 @@ def stopping(findings: Findings) -> str:
         return ""
     first = [f"{finding.where}: {finding.message}" for finding in found[:_SHOWN]]
     more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
-    return "; ".join(first) + more + "."
+    return ("; ".join(first) + more).rstrip(".") + "."

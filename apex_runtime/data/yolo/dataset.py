@@ -55,7 +55,7 @@ class YoloDataset(InstanceDataset):
         try:
             height, width = image_size(image.path)
         except ImageError as error:
-            self.findings.append(Finding(Fault.UNREADABLE_IMAGE, image.declared, error.message))
+            self.findings.append(Finding(Fault.UNREADABLE_IMAGE, image.declared, error.message.removeprefix(f"{image.path}: ")))
             return
         image_id = len(self.records) + 1
         self.records.append(ImageRecord(image_id, image.name, width, height, image.path, image.declared))

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-import yaml
-
 from apex_runtime.data.findings import shown
 from apex_runtime.data.layouts import YOLO_FILES, split_name, yolo_file
+from apex_runtime.data.read_yaml import read_yaml
 from apex_runtime.errors import DataError, UsageError
 
-MAX_BYTES = 1_000_000  # of a description; 1 203 classes of LVIS are 20 000
-MAX_DEPTH = 20  # exporters add their own blocks, of two or three levels
 _SPLITS = ("train", "val", "test")
 
 
@@ -77,32 +74,10 @@ def _holds(is_there: Callable[[Path], bool], path: Path) -> bool:
 
 
 def _read(file: Path) -> dict[Any, Any]:
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            _fail(file, f"larger than {MAX_BYTES} bytes", "A description names classes and folders; is it the right file?")
-        text = file.read_bytes().decode("utf-8-sig")
-        _check_structure(file, text)
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not valid YAML ({_short(error)}).", "Correct the file.", path=file) from error
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror}).", "Check the path and its permissions.", path=file
-        ) from error
+    document = read_yaml(file, DataError)
     if not isinstance(document, dict):
         _fail(file, "not a description: no names and no splits", "It needs names, and train, val or test.")
     return document
-
-
-def _check_structure(file: Path, text: str) -> None:
-    """No description needs what lets YAML grow without bound: aliases, merged level by level, and lists in lists in lists."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            _fail(file, "it uses YAML aliases", "Write the values out.")
-        if depth > MAX_DEPTH:
-            _fail(file, f"more than {MAX_DEPTH} levels of lists", "Correct the file.")
 
 
 def _names(file: Path, document: dict[Any, Any]) -> tuple[str, ...]:
@@ -159,11 +134,6 @@ def _splits(file: Path, document: dict[Any, Any]) -> dict[str, tuple[str, ...]]:
             _fail(file, f"{name} is described twice (last by {key})", "Keep one of the two.")
         splits[name] = tuple(entries)
     return splits
-
-
-def _short(error: Exception) -> str:
-    """The first line of an error's text; it may quote a file of a megabyte."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _fail(file: Path, what: str, remedy: str) -> NoReturn:

@@ -104,3 +104,12 @@ def test_a_model_of_other_things(apex_rt, tiny_bundle: Path, data: Path) -> None
     path.write_text(path.read_text().replace('"blob"', '"car"'))
     ran = apex_rt("eval", tiny_bundle, "--data", data)
     assert ran.code == 1 and "car" in ran.err and "blob" in ran.err
+
+
+def test_classes_that_the_model_does_not_know_are_named(apex_rt, tiny_bundle: Path, data: Path) -> None:
+    file = data / "annotations" / "test.json"
+    document = json.loads(file.read_text())
+    document["categories"].append({"id": 9, "name": "unheard"})
+    file.write_text(json.dumps(document))
+    result = apex_rt("eval", tiny_bundle, "--data", data, "--budget", "1.0")
+    assert result.code == 0 and "does not know: unheard" in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,28 @@ def test_the_shipped_defaults_are_a_valid_file(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump(FitConfig().model_dump(mode="json")))
     assert load_config(file, {}) == FitConfig()
+
+
+def test_the_layout_is_said_or_chosen(nuclei_yolo_fixture: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
+    words = ("--epochs", 1, *FAST)
+    said = apex_train("fit", "--data", nuclei_yolo_fixture, "--output", tmp_path / "a", *words)
+    assert said.exit_code == 0 and "recognised as yolo: data.yaml" in said.output
+    chosen = apex_train("fit", "--data", nuclei_fixture, "--dataset-type", "coco", "--output", tmp_path / "b", *words)
+    assert chosen.exit_code == 0 and "recognised" not in chosen.output
+    assert load_config(tmp_path / "b" / "config.yaml", {}).train.dataset_type == "coco"
+    wrong = apex_train("fit", "--data", nuclei_fixture, "--dataset-type", "yolo", "--output", tmp_path / "c", *words)
+    assert wrong.exit_code == 2 and "no description of a YOLO set" in wrong.output
+
+
+def test_a_training_without_objects_or_with_broken_pictures_does_not_begin(nuclei_fixture: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(nuclei_fixture, tmp_path / "data")
+    broken = sorted((data / "images").iterdir())[-1]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    result = apex_train("fit", "--data", data, "--output", tmp_path / "run", *FAST)
+    assert result.exit_code == 1 and broken.name in result.output and not (tmp_path / "run").exists()
+    broken.write_bytes(whole)
+    train = data / "annotations" / "train.json"
+    train.write_text(json.dumps(json.loads(train.read_text()) | {"annotations": []}))
+    result = apex_train("fit", "--data", data, "--output", tmp_path / "run", *FAST)
+    assert result.exit_code == 1 and "no object to learn from" in result.output and not (tmp_path / "run").exists()
