@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from apex_runtime.data.json_lines import JsonFile
 from apex_runtime.data.satellite.mask_picture import Colour, MaskPicture
 from apex_runtime.errors import DataError
 from apex_runtime.model_info import Category
@@ -113,8 +113,8 @@ def read_classes(path: Path) -> Classes:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES} bytes")
-        document = json.loads(path.read_bytes())
-        if not isinstance(document, dict) or not isinstance(document.get("classes"), list):
+        document = JsonFile(path).values
+        if not isinstance(document.get("classes"), list):
             raise ValueError("no list 'classes'")
         known = {key: [_known_keys(entry) for entry in document.get(key, [])] for key in ("classes", "ignore")}
         return Classes.model_validate(known)

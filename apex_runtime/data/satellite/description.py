@@ -9,17 +9,16 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from apex_runtime.data.layouts import SATELLITE_FILE, split_name
+from apex_runtime.data.read_yaml import read_yaml
 from apex_runtime.data.satellite.colour_table import Classes, Entry, read_classes
 from apex_runtime.errors import ConfigError, UsageError
 
 SourceKind = Literal["masks", "polygons", "coco", "boxes"]
 CLASSES_FILE = "classes.json"
 
-_MAX_BYTES = 1_000_000
 _WINDOWED = 2048  # pixels; a longer side is read in windows unless the description says otherwise
 _WINDOW = 1024
 _REMEDY = "The keys of satellite.yaml are described in docs/data-satellite.md."
@@ -115,8 +114,9 @@ class Description(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
-        if isinstance(self.window, int) and self.window <= self.overlap:
-            raise ValueError(f"window {self.window} must be larger than overlap {self.overlap}")
+        size = _WINDOW if self.window == "auto" else self.window
+        if isinstance(size, int) and 2 * self.overlap > size:
+            raise ValueError(f"overlap {self.overlap} is more than half of window {size}")
         if isinstance(self.classes, str) and self.ignore:
             raise ValueError("ignore belongs into the file that `classes` names")
         return self
@@ -174,15 +174,11 @@ def describe(data: Path) -> Described:
 
 def _load(file: Path) -> Description:
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{file}: more than {_MAX_BYTES} bytes.", _REMEDY, path=file)
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file, ConfigError)
         options = Description.model_validate({} if content is None else content)
         if not isinstance(options.classes, str):  # the same rules as for a file of classes
             Classes(classes=options.classes, ignore=options.ignore)
         return options
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not readable as YAML ({error}).", _REMEDY, path=file) from error
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise ConfigError(f"{file}: {reasons}.", _REMEDY, path=file) from error

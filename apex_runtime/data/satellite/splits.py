@@ -6,7 +6,6 @@ In order: the rule of the description (areas, or regions of every scene), the fo
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
+from apex_runtime.data.json_lines import JsonFile
 from apex_runtime.data.layouts import coco_places, split_name
 from apex_runtime.data.satellite.description import Described, SplitRule
 from apex_runtime.data.satellite.layout import SceneFile, key_of
@@ -126,9 +126,9 @@ def _image_lists(root: Path) -> dict[str, set[str]]:
     lists = {}
     for split, place in coco_places(root).items():
         try:
-            images = json.loads(place.annotations.read_bytes())["images"]
+            images = JsonFile(place.annotations).values["images"]
             lists[split] = {key_of(str(image["file_name"])) for image in images}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             message = f"{place.annotations}: no COCO file with a list of images ({error!r})."
             raise DataError(message, "Correct it, or give `split` in satellite.yaml.", path=place.annotations) from error
     return lists

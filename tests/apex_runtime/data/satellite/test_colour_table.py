@@ -180,7 +180,8 @@ def test_classes_of_a_file_are_sorted_by_id_and_further_keys_are_left_alone(tmp_
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "no list 'classes'"),
+        ([], "expected an object"),
+        ({"class": []}, "no list 'classes'"),
         ({"classes": [{"name": "a", "color": 101010}]}, "in quotes"),
         ({"classes": [{"name": "a", "color": "#12345G"}]}, "in quotes"),
         ({"classes": [{"name": "a", "color": "#123456", "value": 1}]}, "both color and value"),
@@ -196,6 +197,12 @@ def test_wrong_tables_are_refused(tmp_path: Path, document: object, message: str
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match=message):
         read_classes(path)
+
+
+def test_a_table_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text('{"classes": ' + "[" * 200_000)
+    with pytest.raises(DataError, match=r"nested too deeply"):
+        read_classes(tmp_path / "classes.json")
 
 
 def test_a_class_without_a_colour_decodes_no_mask() -> None:

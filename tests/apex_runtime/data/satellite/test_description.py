@@ -19,7 +19,9 @@ from apex_runtime.errors import ConfigError, DataError
         ({"masks": "/etc"}, "leaves the data folder"),
         ({"polygons": ["a", "../b"]}, "leaves the data folder"),
         ({"classes": "../c.json"}, "leaves the data folder"),
-        ({"window": 100, "overlap": 100}, "must be larger than overlap"),
+        ({"window": 100, "overlap": 100}, "overlap 100 is more than half of window 100"),
+        ({"window": 100, "overlap": 51}, "overlap 51 is more than half of window 100"),
+        ({"overlap": 513}, "overlap 513 is more than half of window 1024"),
         ({"window": True}, "expected a number"),
         ({"min_area": 0}, "min_area"),
         ({"connectivity": 6}, "connectivity"),
@@ -45,8 +47,12 @@ def test_wrong_descriptions_are_refused(tmp_path: Path, options: dict[str, objec
 
 def test_what_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "satellite.yaml").write_text("images: [")
-    with pytest.raises(ConfigError, match="not readable as YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         describe(tmp_path)
+    for text, message in (("path: 2020-13-45", "not valid YAML"), ("a: " + "[" * 2000, "levels"), ("a: &x 1\nb: *x", "aliases")):
+        (tmp_path / "satellite.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            describe(tmp_path)
     (tmp_path / "satellite.yaml").write_text("- images")
     with pytest.raises(ConfigError, match="file: "):
         describe(tmp_path)

@@ -152,7 +152,8 @@ def test_the_same_ground_in_two_splits_is_a_leak(tmp_path: Path) -> None:
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
     tiles(tmp_path, "a")
     coco_list(tmp_path, "train", "a.png")
-    (tmp_path / "annotations/train.json").write_text("{}")
     describe_as(tmp_path, source="masks")
-    with pytest.raises(DataError, match=r"train\.json"):
-        members(tmp_path)
+    for text in ("{}", '{"images": ' + "[" * 200_000):
+        (tmp_path / "annotations/train.json").write_text(text)
+        with pytest.raises(DataError, match=r"train\.json"):
+            members(tmp_path)

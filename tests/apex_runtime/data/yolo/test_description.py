@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from apex_runtime.data.yolo.description import MAX_BYTES, load_description, locate
+from apex_runtime.data.read_yaml import MAX_BYTES
+from apex_runtime.data.yolo.description import load_description, locate
 from apex_runtime.errors import DataError, UsageError
 
 
