@@ -126,5 +126,5 @@ class MaskAnnotations(SceneAnnotations):
 def _table(described: Described, masks: list[Path]) -> ColourTable:
     classes, options = described.classes(), described.options
     if not classes.classes and not classes.ignore:
-        return infer_table(masks, options.colour_tolerance)
+        return infer_table(masks)
     return build_table(classes, options.ignore_regions, options.colour_tolerance, described.classes_file or described.where)

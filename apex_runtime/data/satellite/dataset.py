@@ -21,7 +21,7 @@ from apex_runtime.data.satellite import layout as satellite_layout
 from apex_runtime.data.satellite.annotations import MaskAnnotations, PlacedScene, SceneAnnotations
 from apex_runtime.data.satellite.boxes import BoxAnnotations
 from apex_runtime.data.satellite.coco import CocoAnnotations
-from apex_runtime.data.satellite.description import Described, SourceKind, describe
+from apex_runtime.data.satellite.description import Described, SourceKind, describe, refuse_unread
 from apex_runtime.data.satellite.layout import SceneFile
 from apex_runtime.data.satellite.leaks import Ground, ground, shared_ground
 from apex_runtime.data.satellite.objects import cut
@@ -154,6 +154,7 @@ def satellite_splits(data: Path) -> list[str]:
     """Names of the splits of a satellite set. Raises what opening it raises when there is nothing to open."""
     described = describe(Path(data))
     kind = source_kind(described)
+    refuse_unread(described, kind)
     if kind == "coco" and described.options.split is None and (places := coco_places(described.root)):
         return list(places)
     scenes = CocoAnnotations(described, "", False).scenes if kind == "coco" else _scenes(described)[0]
@@ -178,6 +179,7 @@ def source_kind(described: Described) -> SourceKind:
 
 def _open_annotations(described: Described, split: str, strict: bool) -> SceneAnnotations:
     kind = source_kind(described)
+    refuse_unread(described, kind)
     if kind == "coco":
         return CocoAnnotations(described, split, strict)
     scenes, twins = _scenes(described)

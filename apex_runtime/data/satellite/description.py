@@ -157,6 +157,33 @@ class Described:
         return [file for file in (self.file, self.classes_file) if file is not None]
 
 
+_READ_BY: dict[str, SourceKind] = {
+    "polygons": "polygons",
+    "class_property": "polygons",
+    "coordinates": "polygons",
+    "ignore": "masks",
+    "ignore_regions": "masks",
+    "colour_tolerance": "masks",
+    "min_area": "masks",
+    "connectivity": "masks",
+}
+
+
+def refuse_unread(described: Described, source: SourceKind) -> None:
+    """Raises ConfigError for a key that changes nothing: one of another source, or of a class table that is not there."""
+    options, where = described.options, described.where
+    given = [key for key in _READ_BY if getattr(options, key) != Description.model_fields[key].default]
+    unread = [key for key in given if _READ_BY[key] != source]
+    if unread:
+        message = f"{where}: {', '.join(unread)}: not read, for the objects come from {source} (`source`)."
+        raise ConfigError(message, "Remove it, or choose another `source`.", path=where)
+    has_table = described.classes_file is not None or options.classes or options.ignore
+    unread = [key for key in given if key in ("ignore_regions", "colour_tolerance")]
+    if unread and not has_table:
+        message = f"{where}: {', '.join(unread)}: not read, for no table says what the colours of the masks mean."
+        raise ConfigError(message, "Remove it, or give `classes`.", path=where)
+
+
 def describe(data: Path) -> Described:
     """The description of a folder, or of a satellite.yaml given by itself. Raises ConfigError, or UsageError for no folder."""
     data = Path(data)

@@ -16,7 +16,7 @@ _MAX_CLASS = 64  # grey values above it are shades or object numbers rather than
 _LISTED = 12  # colours shown in an error
 
 
-def infer_table(masks: Iterable[Path], tolerance: int) -> ColourTable:
+def infer_table(masks: Iterable[Path]) -> ColourTable:
     """The table of masks that come without one. 0 is background.
 
     One further value in all of them (0 and 255, 0 and 1) is the class "object"; several up to 64 are classes named after their
@@ -34,7 +34,7 @@ def infer_table(masks: Iterable[Path], tolerance: int) -> ColourTable:
     if first is None or len(values) < len(set(counts) - {0}) or not values or (len(values) > 1 and values[-1] > _MAX_CLASS):
         raise _unexplained(counts, (first or Path("masks")).parent)
     if len(values) == 1:
-        return ColourTable((Category(id=1, name="object"),), (values[0],), (0,), (), min(tolerance, (values[0] - 1) // 2))
+        return ColourTable((Category(id=1, name="object"),), (values[0],), (0,))
     return ColourTable(tuple(Category(id=value, name=f"class {value}") for value in values), tuple(values), (0,))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,8 @@ class Scene:
             return _read_window(self.path, window or Window(0, 0, self.width, self.height), _scaling(_key(self.path)))
         if window is None:
             return read_picture(self.path)
-        picture = _last_decoded(_key(self.path))
+        with _decoding:  # the cache alone lets each thread decode the same scene
+            picture = _last_decoded(_key(self.path))
         rows, columns = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
         return Picture(picture.pixels[rows, columns].copy(), picture.scaling)
 
@@ -144,6 +146,9 @@ def _key(path: Path) -> _Key:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).", "Check the path.", path=path) from error
     return str(path), state.st_mtime_ns, state.st_size
+
+
+_decoding = Lock()
 
 
 @lru_cache(maxsize=1)

@@ -220,7 +220,7 @@ def write(folder: Path, **masks: np.ndarray) -> list[Path]:
 def test_binary_masks_need_no_table(tmp_path: Path, value: int) -> None:
     mask = np.zeros((4, 4), np.uint8)
     mask[1] = value
-    found = infer_table(write(tmp_path, a=mask, b=np.zeros((4, 4), np.uint8), c=np.full((2, 2, 3), value, np.uint8)), 0)
+    found = infer_table(write(tmp_path, a=mask, b=np.zeros((4, 4), np.uint8), c=np.full((2, 2, 3), value, np.uint8)))
     assert found.categories == (Category(id=1, name="object"),) and found.codes == (value,)
 
 
@@ -228,7 +228,7 @@ def test_small_values_and_palette_indices_are_classes(tmp_path: Path) -> None:
     paths = write(tmp_path, a=np.array([[0, 1, 3]], np.uint8))
     palette = bytes([0, 0, 0, *ROOF, *ROAD])
     (tmp_path / "p.png").write_bytes(png(8, 3, [bytes([0, 1, 2])], 3, palette))
-    found = infer_table([*paths, tmp_path / "p.png"], 0)
+    found = infer_table([*paths, tmp_path / "p.png"])
     assert [category.id for category in found.categories] == [1, 2, 3] and found.codes == (1, 2, 3)
     assert labels_of(found, decode_mask(tmp_path / "p.png")).tolist() == [[-1, 0, 1]]
 
@@ -238,7 +238,7 @@ def test_masks_that_explain_nothing_are_refused_with_the_table_to_write(tmp_path
     pixels[0] = ROOF[::-1]
     paths = write(tmp_path, a=pixels)
     with pytest.raises(DataError) as caught:
-        infer_table(paths, 0)
+        infer_table(paths)
     assert "#000000 (12 pixels), #3C1098 (4 pixels)" in caught.value.message
     proposal = json.loads(caught.value.remedy.partition(": ")[2])
     (tmp_path / "classes.json").write_text(json.dumps(proposal))
@@ -246,7 +246,7 @@ def test_masks_that_explain_nothing_are_refused_with_the_table_to_write(tmp_path
     assert written.codes == (ROOF,) and written.background == ((0, 0, 0),)
     grey = write(tmp_path, a=np.array([[0, 1, 2, 255]], np.uint8))
     with pytest.raises(DataError, match="255 \\(1 pixels\\)"):
-        infer_table(grey, 0)
+        infer_table(grey)
 
 
 def test_colours_are_written_as_they_are_read() -> None:

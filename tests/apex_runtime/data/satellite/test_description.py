@@ -100,3 +100,20 @@ def test_large_scenes_are_read_in_windows(sides: tuple[int, int], size: int | No
     assert Description().window_size(*sides) == size
     assert Description(window="none").window_size(*sides) is None
     assert Description(window=300).window_size(*sides) == 300
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_property": "kind"}, "class_property: not read.*masks"),
+        ({"source": "boxes", "coordinates": "pixel"}, "coordinates: not read.*boxes"),
+        ({"source": "coco", "min_area": 9}, "min_area: not read.*coco"),
+        ({"source": "polygons", "colour_tolerance": 9}, "colour_tolerance: not read.*polygons"),
+        ({"ignore_regions": ["cloud"]}, "ignore_regions: not read, for no table"),
+        ({"colour_tolerance": 9}, "colour_tolerance: not read, for no table"),
+    ],
+)
+def test_keys_that_change_nothing_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    write_pair(tmp_path, "images/a.png", "masks/a.png")
+    with pytest.raises(ConfigError, match=message):
+        open_dataset(describe_as(tmp_path, **options), "train")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,19 @@ def test_windows_of_a_large_scene_never_decode_the_whole(tmp_path: Path, monkeyp
         assert np.array_equal(scene.read(window).pixels, np.moveaxis(bands[:, rows, columns], 0, 2))
         seen[rows, columns] = True
     assert seen.all()
+
+
+def test_threads_decode_a_scene_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiff(tmp_path / "a.tif", np.zeros((1, 50, 60), np.uint8))
+    decoded = []
+
+    def slowly(path: Path) -> Any:
+        decoded.append(path)
+        time.sleep(0.05)
+        return read_picture(path)
+
+    monkeypatch.setattr(scenes, "read_picture", slowly)
+    scene = open_scene(path)
+    with ThreadPoolExecutor(4) as pool:
+        pictures = list(pool.map(scene.read, [Window(x, 0, 10, 10) for x in (0, 10, 20, 30)]))
+    assert len(pictures) == 4 and decoded == [path]
