@@ -98,23 +98,27 @@ def predict_results(
     min_score: float = 0.001,
     max_detections: int | None = None,
     batch: int = 8,
+    indices: Sequence[int] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """COCO results of a predictor on every image of a data set; ``on_images`` is told how many are done after each batch.
+    """COCO results of a predictor on a data set; ``on_images`` is told how many images are done after each batch.
 
-    A class of the model is found in the data set by its name; those it lacks are left out. Raises DataError when it lacks all.
+    ``indices`` are the positions of the images to predict, in this order; None for all. (Several processes that share the work
+    each predict their part and score the sum of the lists.) A class of the model is found in the data set by its name; those it
+    lacks are left out. Raises DataError when it lacks all.
     """
     id_of = _class_ids(predictor.info, dataset)
+    chosen = range(len(dataset)) if indices is None else indices
     results: list[dict[str, Any]] = []
-    for start in range(0, len(dataset), batch):
-        indices = range(start, min(start + batch, len(dataset)))
-        images = [dataset.read_image(index) for index in indices]
+    for start in range(0, len(chosen), batch):
+        part = chosen[start : start + batch]
+        images = [dataset.read_image(index) for index in part]
         found = predictor.predict(images, budget, min_score=min_score, max_detections=max_detections)
-        for index, detections in zip(indices, found, strict=True):
+        for index, detections in zip(part, found, strict=True):
             entries = detections_to_results(detections, dataset.records[index].image_id)
             results += [e | {"category_id": id_of[e["category_id"]]} for e in entries if e["category_id"] in id_of]
         if on_images is not None:
-            on_images(indices.stop)
+            on_images(start + len(part))
     return results
 
 

@@ -93,6 +93,22 @@ def test_results_are_coco_results_in_the_ids_of_the_data_set(dataset: InstanceDa
         np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), coco_mask.decode(expected["segmentation"]))
 
 
+def test_the_parts_of_several_processes_are_the_whole(dataset: InstanceDataset) -> None:
+    class ByPicture(Oracle):
+        """Knows an image by its pixels, whatever the order of the calls."""
+
+        def _detect(self, image: np.ndarray) -> Detections:
+            self.seen = next(i for i in range(len(dataset)) if np.array_equal(dataset.read_image(i), image))
+            return super()._detect(image)
+
+    oracle, done = ByPicture(dataset, ("nucleus",), "nucleus"), list[int]()
+    whole = predict_results(oracle, dataset, 1.0)
+    parts = [predict_results(oracle, dataset, 1.0, indices=part, on_images=done.append) for part in ([2, 0], range(1, 3, 2), [])]
+    assert done == [2, 1] and parts[2] == []
+    assert list(dict.fromkeys(entry["image_id"] for entry in parts[0])) == [dataset.records[i].image_id for i in (2, 0)]
+    assert sorted(parts[0] + parts[1], key=lambda entry: (entry["image_id"], -entry["score"])) == whole
+
+
 def test_a_class_the_data_set_lacks_is_left_out_and_no_shared_class_is_an_error(dataset: InstanceDataset) -> None:
     assert predict_results(Oracle(dataset, ("nucleus", "yeast"), "yeast"), dataset, 1.0) == []
     with pytest.raises(DataError, match=r"\(nucleus\) is known to the model \(cat, dog\)"):
