@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from apex_runtime.data.dataset import DatasetType
 from apex_runtime.errors import ConfigError
@@ -21,9 +21,12 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _a_switch_is_no_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # pydantic would read ``true`` as 1
+    def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        switch = cls.model_fields[str(info.field_name)].annotation is bool
+        if isinstance(value, bool) and not switch:  # pydantic would read ``true`` as 1
             raise ValueError("expected a value, not true or false")
+        if switch and not isinstance(value, bool):
+            raise ValueError("expected true or false")
         return value
 
 
@@ -103,7 +106,8 @@ class RoutingConfig(_Section):
 
 
 class TrainSection(_Section):
-    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees.
+    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees, ``batch``
+    the images of an optimiser step, over all processes and micro-batches.
 
     ``dataset_type`` says how the data folder is read; null: it is recognised, and the run says as what.
     """
@@ -111,6 +115,8 @@ class TrainSection(_Section):
     dataset_type: DatasetType | None = None
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=16, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, description="images at a time in a process; null: as many as fit")
+    on_oom: Literal["redo", "skip"] = Field(default="redo", description="what becomes of a step that ran out of memory")
     size: int = 512
     crop: int = 256
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -119,11 +125,26 @@ class TrainSection(_Section):
     warmup_steps: int = Field(default=200, ge=0)
     clip_norm: float = Field(default=10.0, gt=0)
     ema_decay: float = Field(default=0.999, gt=0, lt=1)
-    evaluate_every: int = Field(default=5, ge=1)
-    workers: int = Field(default=1, ge=0)
+    norm_statistics: Literal["batch", "frozen"] = Field(default="batch", description="frozen: batch norm as in inference")
+    evaluate_every: int = Field(default=5, ge=1, description="epochs between measurements on val")
+    metric: Literal["auto", "mAP_segm", "mAP_bbox", "val_loss"] = Field(default="auto", description="what the best epoch is")
+    patience: int = Field(default=0, ge=0, description="measurements without a better one that end the run; 0: none do")
+    min_delta: float = Field(default=0.0, ge=0, description="a smaller gain does not renew the patience")
+    save_every: int = Field(default=200, ge=0, description="steps between saves within an epoch; 0: only at its end")
+    keep_epochs: int = Field(default=2, ge=0, description="newest epoch_*.pt files that are kept")
+    workers: int = Field(default=1, ge=0, description="processes that load data, per training process")
     seed: int = Field(default=0, ge=0)
-    amp: Literal["off", "bf16"] = "off"
-    bad_steps: int = Field(default=20, ge=1)
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, or ddp under torchrun")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(default="auto", description="auto: off on a CPU, bf16 or fp16 on a GPU")
+    deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
+    bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
+
+
+# What may differ between a run and its resumption: where and how often, not what is learned.
+FREE_TO_CHANGE = (
+    *("workers", "evaluate_every", "bad_steps", "dataset_type", "device", "micro_batch", "on_oom", "save_every", "keep_epochs"),
+    *("patience", "min_delta", "deterministic"),
+)
 
 
 class FitConfig(_Section):

@@ -12,8 +12,12 @@ from apex_runtime.cli.options import dataset_type_option
 from apex_runtime.errors import ApexError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_train.config import FitConfig
+    from apex_train.engine.device import Placement
+    from apex_train.engine.trainer import Trainer
 
 
 class Interrupted(ApexError):
@@ -32,6 +36,7 @@ class Interrupted(ApexError):
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
 @click.option("--stop-after-epoch", type=click.IntRange(min=1), help="Stop after this epoch; --resume goes on later.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, or ddp under torchrun.  [default: auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
 @click.option("--json", "as_json", is_flag=True, help="Print the last line of the log as JSON on standard output.")
 def fit(
@@ -44,10 +49,13 @@ def fit(
     resume: bool,
     stop_after_epoch: int | None,
     assignments: tuple[str, ...],
+    device: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Train a detector. CONFIG is an optional YAML file; without it the defaults are used.
+    """Train a detector. CONFIG is a YAML file or the name of a shipped recipe; without it the defaults are used.
+
+    At the end the best checkpoint is measured on the split test, once, and report.md says how the run went.
 
     \b
     Examples:
@@ -55,26 +63,72 @@ def fit(
       apex-train fit recipe.yaml --data nuclei/ --output runs/b --epochs 20 --set train.batch=8
       apex-train fit --data nuclei/ --output runs/a --resume
       apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
-      apex-train fit --data vehicles/data.yaml --dataset-type yolo --output runs/d
+      apex-train fit aerial-vehicles --data vehicles/data.yaml --dataset-type yolo --output runs/d
+      torchrun --nproc-per-node 4 --no-python apex-train fit --data nuclei/ --output runs/e --device ddp
     """
     from apex_runtime.errors import UsageError
-    from apex_train.config import load_config, parse_assignment
 
-    overrides = dict(parse_assignment(text) for text in assignments)
-    if dataset_type is not None:
-        overrides["train.dataset_type"] = dataset_type
-    if epochs is not None:
-        overrides["train.epochs"] = epochs
-    run = load_config(config, overrides)
+    run = _configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
     if resume and init is not None:
         raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
     _check_output(output, resume)
-    train, val = _open_data(data, run.train.dataset_type)
-    last = _train(run, train, val, output, init, resume, stop_after_epoch, threads, as_json)
-    if as_json:
+    train, val, test = _open_data(data, run.train.dataset_type)
+    last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, as_json)
+    if as_json and last is not None:
         import json
 
         click.echo(json.dumps(last))
+
+
+def _configuration(config: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> FitConfig:
+    """The file or the shipped recipe of that name, then ``--set``, then the flags that were given."""
+    from apex_train.config import load_config, parse_assignment
+    from apex_train.recipes import recipe_path
+
+    overrides = dict(parse_assignment(text) for text in assignments)
+    overrides |= {f"train.{name}": value for name, value in flags.items() if value is not None}
+    if config is not None and not config.exists():
+        config = recipe_path(str(config)) or config
+    return load_config(config, overrides)
+
+
+def _run(
+    run: FitConfig,
+    train: InstanceDataset,
+    val: InstanceDataset | None,
+    test: InstanceDataset | None,
+    output: Path,
+    init: Path | None,
+    resume: bool,
+    stop_after_epoch: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> dict[str, Any] | None:
+    """Train, and report when the run is at its end; the last line of the log, in the process that leads."""
+    import torch
+    from rich.console import Console
+
+    from apex_train.engine.device import resolve_device
+    from apex_train.engine.distributed import process_group
+    from apex_train.report.report import write_report
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    placement = resolve_device(run.train.device)
+    console = Console(stderr=as_json, quiet=not placement.leads)
+    with process_group(placement):
+        trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
+    if not placement.leads:
+        return None
+    names = ["best.pt", "last.pt", "log.jsonl"]
+    if trainer.finished:
+        names.append(
+            write_report(
+                output, run, trainer.history, trainer.selection.metric or "", trainer.data, test, placement.device, console
+            ).name
+        )
+    console.print("done: " + ", ".join(str(output / name) for name in names), highlight=False, soft_wrap=True)
+    return trainer.history[-1]
 
 
 def _check_output(output: Path, resume: bool) -> None:
@@ -87,14 +141,16 @@ def _check_output(output: Path, resume: bool) -> None:
         raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
 
 
-def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None]:
+def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
+    """The splits train, val and test; the last two where they are."""
     from apex_runtime.cli.data import choose_type, say_left_out
     from apex_runtime.data.open import open_dataset, split_names
     from apex_runtime.errors import DataError
 
     kind = choose_type(data, kind)
     train = open_dataset(data, "train", kind)
-    val = open_dataset(data, "val", kind) if "val" in split_names(data, kind) else None
+    names = split_names(data, kind)
+    val, test = (open_dataset(data, name, kind) if name in names else None for name in ("val", "test"))
     if val is not None and val.categories != train.categories:
         raise DataError(f"{val.source}: its categories differ from those of {train.source}.", "Use the same list in both.")
     say_left_out(train, val)
@@ -104,7 +160,7 @@ def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, I
             "Are the labels where they are looked for? `apex-train preflight` says what it finds.",
             path=train.source,
         )
-    return train, val
+    return train, val, test
 
 
 def _train(
@@ -115,31 +171,23 @@ def _train(
     init: Path | None,
     resume: bool,
     stop_after_epoch: int | None,
-    threads: int | None,
-    as_json: bool,
-) -> dict[str, Any]:
-    import torch
-    from rich.console import Console
-
+    console: Console,
+    placement: Placement,
+) -> Trainer:
     from apex_runtime.cli.interrupt import interruptible
     from apex_train.engine.trainer import Trainer
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    console = Console(stderr=as_json)
-    trainer = Trainer(run, train, val, output, console)
+    trainer = Trainer(run, train, val, output, console, placement)
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     if init is not None:
         say(f"weights of {init}: {trainer.initialise(init)}")
     if resume:
         trainer.resume(output / "last.pt")
-        say(f"resumed at epoch {trainer.epoch}, step {trainer.step}")
-    if trainer.val_set is None:
-        say("no val split with objects: nothing is measured, best.pt is the newest epoch")
+        say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")
+    if trainer.selection.metric is None:
+        say("no val split: nothing is measured, best.pt is the newest epoch")
     with interruptible("stopping after this step; Ctrl-C again to stop at once") as stop:
-        last = trainer.fit(stop_after_epoch, stop)
-    if stop.is_set():
-        remedy = "Go on with --resume." if trainer.epoch else "Start it again: no epoch was finished."
-        raise Interrupted(f"stopped in epoch {trainer.epoch + 1}; {trainer.epoch} finished epochs are kept.", remedy)
-    say("done: " + ", ".join(str(output / name) for name in ("best.pt", "last.pt", "log.jsonl")))
-    return last
+        trainer.fit(stop_after_epoch, stop)
+    if stop.is_set() and not trainer.finished:
+        raise Interrupted(f"stopped in epoch {trainer.epoch + 1}, step {trainer.step} is saved.", "Go on with --resume.")
+    return trainer

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.errors import ApexError
+from apex_runtime.errors import ApexError, UsageError
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.sample import Sample, read_sample
@@ -40,10 +41,30 @@ class Batch:
     ignore: Tensor
     image_ids: list[int]
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     @property
     def objects(self) -> int:
         """Number of real objects."""
         return int((self.labels >= 0).sum())
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the samples; objects stay padded to the G of the whole."""
+        return Batch(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        """The tensors on ``device``; from pinned memory the copy runs beside the computation."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The tensors in page-locked memory; the name is the one that torch's loader looks for."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 class SourceCache:
@@ -71,9 +92,10 @@ class SourceCache:
 class TrainingSet(Dataset[Sample | ApexError]):
     """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
 
-    def __init__(self, dataset: InstanceDataset, config: FitConfig) -> None:
+    def __init__(self, dataset: InstanceDataset, config: FitConfig, world: int = 1) -> None:
         self.config = config
-        self.sources = SourceCache(dataset, CACHE_BYTES // max(1, config.train.workers))  # each worker has a cache of its own
+        # Each worker of each process has a cache of its own.
+        self.sources = SourceCache(dataset, CACHE_BYTES // (max(1, config.train.workers) * world))
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -88,18 +110,36 @@ class TrainingSet(Dataset[Sample | ApexError]):
             return error
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """A seeded shuffle per epoch that hands the epoch on to the data set."""
+class BatchSampler(Sampler[list[tuple[int, int]]]):
+    """A seeded shuffle per epoch, cut into effective batches, of which each of ``world`` processes gets its share.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    Set ``epoch``, and ``first`` to go on in the middle of one. The last incomplete batch is dropped unless it is the only one.
+    Keys are (epoch, index). Raises UsageError when a process would get nothing.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.count, self.batch, self.seed = count, min(count, batch), seed
+        self.rank, self.world = rank, world
+        self.epoch, self.first = 0, 0
+        if self.batch < world:
+            raise UsageError(
+                f"{world} processes cannot share batches of {self.batch} images.", "Start fewer processes or raise train.batch."
+            )
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // self.batch
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    @property
+    def rows(self) -> slice:
+        """Which rows of the effective batch are this process' share."""
+        mine = np.array_split(np.arange(self.batch), self.world)[self.rank]
+        return slice(int(mine[0]), int(mine[-1]) + 1)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return iter([(self.epoch, int(index)) for index in order])
+        for number in range(self.first, len(self)):
+            whole = order[number * self.batch : (number + 1) * self.batch]
+            yield [(self.epoch, int(index)) for index in whole[self.rows]]
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -108,21 +148,21 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def training_loader(dataset: InstanceDataset, config: FitConfig) -> tuple[DataLoader[Batch | ApexError], EpochSampler]:
-    """Batches of one epoch; set ``sampler.epoch`` before iterating. The last incomplete batch is dropped unless it is the only
-    one."""
-    sampler = EpochSampler(len(dataset), config.train.seed)
-    workers = config.train.workers
+def training_loader(
+    dataset: InstanceDataset, config: FitConfig, rank: int = 0, world: int = 1, pin: bool = False
+) -> tuple[DataLoader[Batch | ApexError], BatchSampler]:
+    """Batches of one epoch; set ``sampler.epoch`` before iterating. ``pin``: into page-locked memory, for a GPU."""
+    train = config.train
+    sampler = BatchSampler(len(dataset), train.batch, train.seed, rank, world)
     loader: DataLoader[Batch | ApexError] = DataLoader(
-        TrainingSet(dataset, config),  # type: ignore[arg-type]
-        batch_size=config.train.batch,
-        sampler=sampler,
-        num_workers=workers,
+        TrainingSet(dataset, config, world),  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        num_workers=train.workers,
         collate_fn=collate_or_error,
-        generator=torch.Generator().manual_seed(config.train.seed),  # of its own: the run's random state is not touched
-        drop_last=len(dataset) >= config.train.batch,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator().manual_seed(train.seed),  # of its own: the run's random state is not touched
+        persistent_workers=train.workers > 0,
+        pin_memory=pin,
+        worker_init_fn=_start_worker if train.workers else None,
     )
     return loader, sampler
 

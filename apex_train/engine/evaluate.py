@@ -1,36 +1,79 @@
-"""How good the averaged weights are: COCO figures with all tiles, and with none, which tells whether the close look matters."""
+"""How good the averaged weights are: COCO figures with all tiles, and with none, which tells whether the close look matters; or
+the loss, where there is no truth to measure AP on. The processes of a run share the images; the first one counts."""
 
 from __future__ import annotations
 
+from itertools import chain
+
+import numpy as np
+import torch
+
 from apex_runtime.data.dataset import InstanceDataset
+from apex_train.config import AugmentConfig, FitConfig
+from apex_train.data.augment import augment
+from apex_train.data.loader import Batch, SourceCache, collate
+from apex_train.engine.distributed import Peers
+from apex_train.engine.selection import Metric
+from apex_train.losses.compute import compute_training_losses
 from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 
-
-def pick_metric(dataset: InstanceDataset) -> str | None:
-    """The figure that decides the best epoch, chosen once per run: of masks, else of boxes; None without truth.
-
-    Crowd regions are no truth: evaluation ignores what is found in them.
-    """
-    objects = [dataset.instances(index) for index in range(len(dataset))]
-    if not any((~found.crowd).any() for found in objects):
-        return None
-    with_mask = any(
-        mask is not None and not crowd for found in objects for mask, crowd in zip(found.masks, found.crowd, strict=True)
-    )
-    return "mAP_segm" if with_mask else "mAP_bbox"
+BATCH = 8
+# The whole picture at the scale of the letterbox, nothing random.
+AS_IT_IS = AugmentConfig(
+    scale_min=1, scale_max=1, flip_horizontal=0, flip_vertical=0, transpose=0, brightness=0, contrast=0, keep_visible=0
+)
 
 
-def evaluate_weights(model: ApexDetector, dataset: InstanceDataset, size: int, metric: str) -> dict[str, float]:
-    """COCO figures at K = N, plus the same metric at K = 0 as ``<metric>_peripheral``."""
-    from apex_runtime.evaluation.coco_ap import evaluate_predictor
+def evaluate_weights(
+    model: ApexDetector, dataset: InstanceDataset, config: FitConfig, metric: Metric, peers: Peers
+) -> dict[str, float]:
+    """The figures of an epoch, the same in every process; ``<metric>_peripheral`` is the metric with every tile gated off."""
+    if metric == "val_loss":
+        return {"val_loss": validation_loss(model, dataset, config, peers)}
+    figures = average_precision(model, dataset, config.train.size, metric, peers)
+    without = average_precision(model, dataset, config.train.size, metric, peers, peripheral_only=True)
+    return figures | {f"{metric}_peripheral": without[metric]}
+
+
+def average_precision(
+    model: ApexDetector, dataset: InstanceDataset, size: int, metric: Metric, peers: Peers, peripheral_only: bool = False
+) -> dict[str, float]:
+    """COCO figures with all tiles, or with none; of masks only when the metric is of masks."""
+    from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, predict_results
     from apex_runtime.pipeline.predictor import Predictor
 
+    truth = dataset.ground_truth()
+    limit = detection_limit(truth)
+    share = range(peers.placement.rank, len(dataset), peers.placement.world)
+    predictor = Predictor(TorchSession(model, size, size, peripheral_only=peripheral_only))
+    mine = predict_results(predictor, dataset, 1.0, max_detections=limit, batch=BATCH, indices=share)
+    results = list(chain.from_iterable(peers.gather(mine)))
     kinds = ("bbox", "segm") if metric == "mAP_segm" else ("bbox",)
-    figures: dict[str, float] = {}
-    for suffix, peripheral_only in (("", False), ("_peripheral", True)):
-        session = TorchSession(model, size, size, peripheral_only=peripheral_only)
-        report = evaluate_predictor(Predictor(session), dataset, 1.0, iou_types=kinds)
-        found = {key: value for key, value in report.items() if key.startswith(("mAP", "AP")) and isinstance(value, float)}
-        figures |= {key + suffix: value for key, value in found.items() if not suffix or key == metric}
-    return figures
+    report = evaluate_coco(truth, results, kinds, limit) if peers.placement.leads else {}
+    figures = {key: value for key, value in report.items() if key.startswith(("mAP", "AP")) and isinstance(value, float)}
+    return peers.from_leader(figures)
+
+
+@torch.inference_mode()
+def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitConfig, peers: Peers) -> float:
+    """The training loss of the whole pictures with all tiles, per object of the split; of the background alone without one."""
+    model.eval()
+    device = peers.placement.device
+    share = range(peers.placement.rank, len(dataset), peers.placement.world)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for start in range(0, len(share), BATCH):
+        batch = whole_pictures(dataset, share[start : start + BATCH], config).to(device)
+        rows, cols = model.config.grid(*batch.images.shape[1:3])
+        outputs = model(batch.images, rows * cols, torch.zeros(len(batch), rows * cols, device=device))
+        total, _ = compute_training_losses(outputs, batch, config.loss, model.config.tile, objects=1)
+        sums += torch.stack([total.double(), torch.tensor(float(batch.objects), device=device).double()])
+    loss, objects = peers.total(sums).tolist()
+    return loss / max(1.0, objects)
+
+
+def whole_pictures(dataset: InstanceDataset, indices: range, config: FitConfig) -> Batch:
+    """Letterboxed pictures with their objects, without augmentation. Raises what the data set's readers raise."""
+    size, sources = config.train.size, SourceCache(dataset, 0)
+    rngs = (np.random.default_rng(index) for index in indices)
+    return collate([augment(sources, index, size, size, AS_IT_IS, rng) for index, rng in zip(indices, rngs, strict=True)])

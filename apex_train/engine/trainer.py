@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, evaluation, checkpoints. Everything it needs to go on after a stop is in ``last.pt``."""
+"""The training loop: steps, epochs, measurements, checkpoints. Everything it needs to go on after a stop is in ``last.pt``."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from rich.console import Console
-from torch import Tensor
+from torch import nn
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import write_atomically
-from apex_train.checkpoint import (
-    FORMAT_VERSION,
-    load_weights,
-    read_checkpoint,
-    save_checkpoint,
-    state_dict_of,
-)
-from apex_train.config import FitConfig
+from apex_train.checkpoint import load_weights, read_checkpoint, state_dict_of
+from apex_train.config import FREE_TO_CHANGE, FitConfig
 from apex_train.data.loader import Batch, training_loader
 from apex_train.engine.average import WeightAverage
-from apex_train.engine.evaluate import evaluate_weights, pick_metric
+from apex_train.engine.device import Placement, be_deterministic, resolve_amp, resolve_device
+from apex_train.engine.distributed import Peers
+from apex_train.engine.evaluate import evaluate_weights
+from apex_train.engine.logs import RunLog
+from apex_train.engine.memory import MemoryGovernor, Plan, telemetry
+from apex_train.engine.probe import probe_memory
 from apex_train.engine.progress import TrainingProgress
-from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
-from apex_train.losses.compute import compute_training_losses
+from apex_train.engine.schedule import rate_factor
+from apex_train.engine.selection import Selection, choose_metric
+from apex_train.engine.state import EPOCH_FILE, keep_as, prune_epochs, remove_leftovers, restore_state, save_state
+from apex_train.engine.step import Stepper, draw_step
+from apex_train.engine.sums import Sums
+from apex_train.losses.compute import KEYS
 from apex_train.model.detector import ApexDetector
 
 
@@ -42,37 +44,74 @@ class TrainingError(ApexError):
 
 
 class Trainer:
-    """One run: ``train`` set, optional ``val`` set, a folder for what comes out."""
+    """One run: ``train`` set, optional ``val`` set, a folder for what comes out, a place to compute (by ``train.device``)."""
 
     def __init__(
-        self, config: FitConfig, train: InstanceDataset, val: InstanceDataset | None, output: Path, console: Console
+        self,
+        config: FitConfig,
+        train: InstanceDataset,
+        val: InstanceDataset | None,
+        output: Path,
+        console: Console,
+        placement: Placement | None = None,
     ) -> None:
-        metric = pick_metric(val) if val is not None else None
-        self.config, self.train_set, self.output, self.console = config, train, output, console
-        self.val_set = val if metric is not None else None  # without an object there is nothing to measure
-        self.metric = metric or ""
-        torch.manual_seed(config.train.seed)
-        self.model_config = config.network(train.categories)
-        self.model = ApexDetector(self.model_config)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
-        self.average = WeightAverage(self.model, config.train.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, config.train.weight_decay), lr=config.train.learning_rate
+        self.config, self.train_set, self.val_set, self.output, self.console = config, train, val, output, console
+        self.placement = placement or resolve_device(config.train.device)
+        self.peers = Peers(self.placement)
+        if config.train.deterministic:
+            be_deterministic()
+        self._build()
+        self.selection = Selection(
+            choose_metric(config.train.metric, val), patience=config.train.patience, min_delta=config.train.min_delta
         )
-        self.loader, self.sampler = training_loader(train, config)
-        self.epoch, self.step, self.bad_steps, self.bad_in_a_row = 0, 0, 0, 0
-        self.best: float | None = None
+        self.epoch, self.batch_in_epoch, self.step = 0, 0, 0
+        self.bad_steps, self.bad_in_a_row, self.skipped_steps, self.seconds = 0, 0, 0, 0.0
+        self.sums = Sums()
         self.history: list[dict[str, Any]] = []
+
+    def _build(self) -> None:
+        """Model, average, optimiser, loader, and what computes gradients."""
+        train, device = self.config.train, self.placement.device
+        torch.manual_seed(train.seed)
+        self.model_config = self.config.network(self.train_set.categories)
+        self.model = ApexDetector(self.model_config)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
+        self.average = WeightAverage(self.model, train.ema_decay)
+        groups = _parameter_groups(self.model, train.weight_decay)
+        # Fused: its step allocates nothing but its state, so that it cannot run out of memory half way.
+        self.optimizer = torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+        self.loader, self.sampler = training_loader(
+            self.train_set, self.config, self.placement.rank, self.placement.world, pin=self.placement.on_cuda
+        )
+        amp = resolve_amp(train.amp, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self.stepper = Stepper(self.model, self.config, self.placement, amp, self.scaler, self.peers)
+        mine = self.sampler.rows.stop - self.sampler.rows.start
+        self.governor = MemoryGovernor(Plan(min(mine, train.micro_batch or mine)), train.on_oom, self.peers.any, self._say)
 
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.config.train.epochs * len(self.loader)
+        return self.config.train.epochs * len(self.sampler)
 
     @property
-    def _warmup(self) -> int:
+    def finished(self) -> bool:
+        """True when all epochs are done, or no better one is to be hoped for."""
+        return self.epoch >= self.config.train.epochs or self.selection.exhausted
+
+    @property
+    def warmup(self) -> int:
         """Steps of warm-up, at most a tenth of a short run."""
         return min(self.config.train.warmup_steps, self.total_steps // 10)
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles N of a training crop."""
+        rows, cols = self.model_config.grid(self.config.train.crop, self.config.train.crop)
+        return rows * cols
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def initialise(self, checkpoint: Path) -> str:
         """Start from the weights of another run or format; returns what did not fit (a head of another class count, say)."""
@@ -83,31 +122,14 @@ class Trainer:
         return str(report)
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on where ``last.pt`` stopped: weights, average, optimiser, counters, random state, history."""
-        content = read_checkpoint(checkpoint)
-        state = content.get("training")
-        if not isinstance(state, dict):
-            raise UsageError(
-                f"{checkpoint}: has no training state to resume.", "Resume from last.pt; use --init for weights alone."
-            )
-        if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != self.fingerprint:
-            raise UsageError(
-                f"{checkpoint}: belongs to a run with other data, another configuration or another version.",
-                "Give the same --data, configuration and --set values, or start a new run with --init.",
-            )
-        self.model.load_state_dict(state["raw_model"])
-        self.average.model.load_state_dict(content["model"])
-        self.average.steps = state["average_steps"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.bad_steps = state["epoch"], state["step"], state["bad_steps"]
-        self.best, self.history = state["best"], state["history"]
-        torch.set_rng_state(state["rng"])
+        """Go on where ``last.pt`` stopped, in the middle of an epoch if need be. Raises UsageError, ModelError."""
+        restore_state(self, checkpoint)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what must not change within a run: the annotations, and every value that changes what is learned."""
         config = self.config.model_dump(mode="json")
-        for name in ("workers", "evaluate_every", "bad_steps", "dataset_type"):  # the type is part of ``data``
+        for name in FREE_TO_CHANGE:  # the type of the data set is part of ``data``
             del config["train"][name]
         return hashlib.sha256(json.dumps([config, self.data], sort_keys=True).encode()).hexdigest()
 
@@ -122,88 +144,161 @@ class Trainer:
         }
 
     def fit(self, stop_after_epoch: int | None = None, stop: threading.Event | None = None) -> dict[str, Any]:
-        """Train to the end, or to the end of epoch ``stop_after_epoch`` (1-based). Returns the last line of the history.
+        """Train to the end, to the end of epoch ``stop_after_epoch`` (1-based), or until no better epoch is to be hoped for.
 
-        When ``stop`` is set, the epoch in progress is given up after its current step; ``last.pt`` holds the epochs before it.
+        Returns the last line of the history. When ``stop`` is set, the run is saved after its current step.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
-        values = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.output / "config.yaml", values.encode())
         last = min(self.config.train.epochs, stop_after_epoch or self.config.train.epochs)
         stop = stop or threading.Event()
+        self._prepare()
+        log = RunLog(self.output)
         with TrainingProgress(self.console, self.total_steps, self.step) as progress:
-            while self.epoch < last and not stop.is_set():
-                self._epoch(progress, stop)
+            if self.history and not self.batch_in_epoch:  # whoever stopped it may have cut off the end of an epoch
+                self._conclude(log, progress)
+            while self.epoch < last and not self.selection.exhausted:
+                if not self._steps(progress, stop):
+                    break
+                self._end_epoch(log)
+                self._conclude(log, progress)
+        log.close()
+        if self.selection.exhausted and self.epoch < last:
+            self._say(f"stopped early: {self.selection.stale} measurements without a better {self.selection.metric}")
         return self.history[-1] if self.history else {}
 
-    def _epoch(self, progress: TrainingProgress, stop: threading.Event) -> None:
-        self.sampler.epoch = self.epoch
-        seen: list[dict[str, float]] = []
-        started = time.perf_counter()
+    def _prepare(self) -> None:
+        if self.placement.leads:
+            self.output.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.output)
+            values = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+            write_atomically(self.output / "config.yaml", values.encode())
+        if self.placement.on_cuda and self.config.train.micro_batch is None:
+            self.governor.plan = probe_memory(self)
+            self._say(f"{self.placement.label}: {self.governor.plan} fits, {self._accumulation} per step")
+
+    @property
+    def _accumulation(self) -> int:
+        mine = self.sampler.rows.stop - self.sampler.rows.start
+        return -(-mine // self.governor.plan.micro_batch)
+
+    def _steps(self, progress: TrainingProgress, stop: threading.Event) -> bool:
+        """The rest of an epoch; False when it was interrupted, after saving."""
+        self.sampler.epoch, self.sampler.first = self.epoch, self.batch_in_epoch
+        if self.placement.on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.placement.device)
+        started = time.perf_counter() - self.seconds
         for batch in self.loader:
             if isinstance(batch, ApexError):  # an image that cannot be read; errors travel from the workers as values
                 raise batch
             terms = self.train_step(batch)
-            if math.isfinite(terms["total"]):
-                seen.append(terms)
-            progress.step(f"{self.epoch + 1}/{self.config.train.epochs}", terms["total"], len(batch.images))
-            if stop.is_set():
-                return
-        self.epoch += 1
-        line: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "seconds": round(time.perf_counter() - started, 1)}
-        line |= {key: round(float(np.mean([terms[key] for terms in seen])), 5) for key in (seen[0] if seen else ())}
-        self.history.append(line | {"bad_steps": self.bad_steps})
-        self._save_last()  # before anything that may fail on the validation images
-        if self._evaluation_is_due():
-            assert self.val_set is not None
-            self.history[-1] |= evaluate_weights(self.average.model, self.val_set, self.config.train.size, self.metric)
-        self._keep_best()
-        progress.line(_summary(self.history[-1], self.config.train.epochs, self.metric, progress.rate))
+            self.sums.add(terms)
+            self.batch_in_epoch += 1
+            self.seconds = time.perf_counter() - started
+            progress.step(f"{self.epoch + 1}/{self.config.train.epochs}", terms["total"], self.sampler.batch)
+            (interrupted,) = self.peers.any([stop.is_set()])
+            if interrupted or self._save_is_due():
+                save_state(self)
+            if interrupted:
+                return False
+        return True
 
-    def _evaluation_is_due(self) -> bool:
-        due = self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs
-        return self.val_set is not None and due
+    def _save_is_due(self) -> bool:
+        interval = self.config.train.save_every
+        return interval > 0 and self.step % interval == 0 and self.batch_in_epoch < len(self.sampler)
+
+    def _end_epoch(self, log: RunLog) -> None:
+        self.epoch, self.batch_in_epoch = self.epoch + 1, 0
+        self.history.append(self._line())
+        self.sums.clear()
+        self.seconds = 0.0
+        save_state(self)  # before anything that may fail on the validation images
+        if self.placement.leads:
+            log.write(self.history)
+
+    def _conclude(self, log: RunLog, progress: TrainingProgress) -> None:
+        """Measure the last epoch when it is due, and give its checkpoint the names it deserves. Twice changes nothing."""
+        metric, line = self.selection.metric, self.history[-1]
+        if metric is not None and metric not in line and self._measurement_is_due():
+            assert self.val_set is not None
+            line |= evaluate_weights(self.average.model, self.val_set, self.config, metric, self.peers)
+            self.selection.offer(line[metric], self.epoch)
+            save_state(self)  # with the figures of this epoch
+        if self.placement.leads:
+            self._name_checkpoint()
+            log.write(self.history)
+        progress.line(_summary(line, self.config.train.epochs, metric, progress.rate))
+
+    def _measurement_is_due(self) -> bool:
+        return self.epoch % self.config.train.evaluate_every == 0 or self.epoch == self.config.train.epochs
+
+    def _name_checkpoint(self) -> None:
+        if self.selection.best is None or self.selection.best_epoch == self.epoch:
+            keep_as(self.output, "best.pt")
+        if self.config.train.keep_epochs:
+            keep_as(self.output, EPOCH_FILE.format(self.epoch))
+        prune_epochs(self.output, self.config.train.keep_epochs)
+
+    def _line(self) -> dict[str, Any]:
+        """What is known of an epoch before it is measured."""
+        memory = telemetry(self.placement.device) | self.governor.state() | {"accumulation": self._accumulation}
+        counts = {"bad_steps": self.bad_steps, "skipped_steps": self.skipped_steps}
+        head = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 1)}
+        rate = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        return head | self.sums.means() | rate | counts | {"memory": memory}
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step. A step whose loss or gradient is not finite is named, counted and left out; many in a row end
-        the run."""
+        """One optimiser step on this process' share of an effective batch.
+
+        A step whose loss or gradient is not finite is named, counted and left out; many in a row end the run. Returns the terms
+        of the whole effective batch; a step that was given up for want of memory has none that is finite.
+        """
         train = self.config.train
-        rng = np.random.default_rng([train.seed, self.step])
-        rows, cols = self.model_config.grid(train.crop, train.crop)
-        tiles = draw_tiles(self.step, self.total_steps, rows * cols, self.config.routing, rng)
-        bonus = torch.from_numpy(exploration_bonus(len(batch.images), rows * cols, tiles, self.config.routing.explore, rng))
+        images, objects = self.peers.count(len(batch)), self.peers.count(batch.objects)
+        draw = draw_step(self.config, self.step, self.total_steps, self.tile_count, images, self.sampler.rows)
         for group in self.optimizer.param_groups:
-            group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, self._warmup, train.final_rate)
-        self.model.train()
-        statistics = [buffer.clone() for buffer in self.model.buffers()]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=train.amp == "bf16"):
-            # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
-            outputs = self.model(batch.images, tiles, bonus, with_peripheral=self.step % 2 == 0)
-        total, terms = compute_training_losses(outputs, batch, self.config.loss, self.model_config.tile)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
+            group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, self.warmup, train.final_rate)
+        self._to_training_mode()
+        undo = _Snapshot(self.model, self.placement)
+        report = self.governor.run(lambda plan: self.stepper.gradients(batch, draw, plan, images, objects), undo.restore)
         self.step += 1
-        if self._finite(terms, norm):
-            self.optimizer.step()
+        if report is None:
+            self.skipped_steps += 1
+            return dict.fromkeys((*KEYS, "alpha"), math.nan) | {"tiles": float(draw.tiles)}
+        terms = self._apply(self.stepper.shared(report), undo)
+        return terms | {"tiles": float(draw.tiles)}
+
+    def _to_training_mode(self) -> None:
+        self.model.train()
+        if self.config.train.norm_statistics == "frozen":
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _apply(self, report: torch.Tensor, undo: _Snapshot) -> dict[str, float]:
+        """The optimiser's step, if loss and gradient are finite."""
+        self.peers.average_statistics(self.model)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.stepper.parameters, self.config.train.clip_norm)
+        *values, size = torch.cat([report, norm.float().view(1)]).tolist()  # one wait for the device, not one per figure
+        terms = dict(zip((*KEYS, "alpha"), values, strict=True))
+        if self._finite(terms, size):
+            self.scaler.step(self.optimizer)
             self.average.update(self.model)
         else:  # the norms have already taken this batch into their running statistics
-            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
-                buffer.copy_(before)
-        return {key: float(value.detach()) for key, value in terms.items()} | {
-            "alpha": float(outputs.alpha.detach().float().mean()),
-            "tiles": float(tiles),
-        }
+            undo.restore()
+        self.scaler.update()
+        return terms
 
-    def _finite(self, terms: dict[str, Tensor], norm: Tensor) -> bool:
-        broken = [key for key, value in terms.items() if not torch.isfinite(value)]
-        if not broken and torch.isfinite(norm):
+    def _finite(self, terms: dict[str, float], norm: float) -> bool:
+        broken = [key for key in KEYS if not math.isfinite(terms[key])]
+        if not broken and math.isfinite(norm):
             self.bad_in_a_row = 0
             return True
+        if not broken and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            return False  # fp16 overflow: the scale of the loss is halved, which is how it is found
         self.bad_steps += 1
         self.bad_in_a_row += 1
         named = ", ".join(broken) or "gradient"
-        self.console.print(f"step {self.step}: not finite: {named}; step left out ({self.bad_steps} so far)", soft_wrap=True)
+        self._say(f"step {self.step}: not finite: {named}; step left out ({self.bad_steps} so far)")
         if self.bad_in_a_row >= self.config.train.bad_steps:
             raise TrainingError(
                 f"{self.bad_in_a_row} steps in a row were not finite ({named}).",
@@ -211,44 +306,38 @@ class Trainer:
             )
         return False
 
-    def _save_last(self) -> None:
-        """``last.pt``, then the log: a crash in between costs a line of the log, which the next epoch writes again."""
-        training = {
-            "raw_model": self.model.state_dict(),
-            "average_steps": self.average.steps,
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "bad_steps": self.bad_steps,
-            "best": self.best,
-            "history": self.history,
-            "rng": torch.get_rng_state(),
-            "fingerprint": self.fingerprint,
-            "config": self.config.model_dump(mode="json"),
-        }
-        save_checkpoint(self.output / "last.pt", self.average.model, self.model_config, training, self.data)
-        log = "".join(json.dumps(line) + "\n" for line in self.history)
-        write_atomically(self.output / "log.jsonl", log.encode())
 
-    def _keep_best(self) -> None:
-        """``best.pt``: the best measured epoch; the newest one as long as nothing was measured."""
-        value = self.history[-1].get(self.metric)
-        if self.best is None or (value is not None and value > self.best):
-            self.best = value
-            save_checkpoint(self.output / "best.pt", self.average.model, self.model_config, data=self.data)
-        if value is not None:
-            self._save_last()  # with the figures of this epoch
+class _Snapshot:
+    """What a forward pass changes beside gradients: running statistics and random states."""
+
+    def __init__(self, model: nn.Module, placement: Placement) -> None:
+        self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(placement.device) if placement.on_cuda else None
+        self._device = placement.device
+
+    def restore(self) -> None:
+        """Back to before."""
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
 
 
-def _parameter_groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices and filters only, not on norms, biases and rates."""
     shapes = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     return [{"params": shapes, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _summary(line: dict[str, Any], epochs: int, metric: str, rate: float) -> str:
-    text = f"epoch {line['epoch']}/{epochs}  loss {line['total']:.3f}  alpha {line['alpha']:.2f}  {rate:.1f} images/s"
+def _summary(line: dict[str, Any], epochs: int, metric: str | None, rate: float) -> str:
+    text = f"epoch {line['epoch']}/{epochs}"
+    if "total" in line:  # absent when no step of the epoch was finite
+        text += f"  loss {line['total']:.3f}  alpha {line['alpha']:.2f}"
+    text += f"  {rate:.1f} images/s"
     if metric in line:
-        text += f"  {metric} {line[metric]:.3f} (no tiles {line[metric + '_peripheral']:.3f})"
+        without = f" (no tiles {line[f'{metric}_peripheral']:.3f})" if f"{metric}_peripheral" in line else ""
+        text += f"  {metric} {line[metric]:.3f}{without}"
     return text

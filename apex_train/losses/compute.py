@@ -54,13 +54,14 @@ def ignored_anchors(ignore_BHW: Tensor, centres_A2: Tensor) -> Tensor:
 
 
 def compute_training_losses(
-    outputs: Outputs, targets: Batch, config: LossConfig, tile: int, objects: int | None = None
+    outputs: Outputs, targets: Batch, config: LossConfig, tile: int, objects: int | None = None, share: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
-    ``tile`` is the routing tile in pixels. Terms without a weight are zero. An image without objects still teaches background.
-    The peripheral pass (every tile gated off) adds to the same terms with its own weight. Nothing is repaired: a non-finite
-    term stays non-finite.
+    ``tile`` is the routing tile in pixels. ``share`` is this batch's share of the images of the effective batch; what is a mean
+    over images is multiplied by it, so that the terms of all parts add up to those of the whole. Terms without a weight are
+    zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
+    with its own weight. Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
     matcher = Matcher(outputs.heads, targets, config)
@@ -83,7 +84,7 @@ def compute_training_losses(
         cols = targets.images.shape[2] // tile
         off, on = off_cls_BA + config.box * off_box_BA, on_cls_BA + config.box * on_box_BA
         gains = tile_gains(off, on, matcher.centres_A2, outputs.tile_ids, tile, cols, outputs.utilities.shape[1])
-        terms["oracle"] = config.oracle * oracle_loss(outputs.utilities, outputs.tile_ids, gains)
+        terms["oracle"] = share * config.oracle * oracle_loss(outputs.utilities, outputs.tile_ids, gains)
     terms["total"] = torch.stack([value for key, value in terms.items() if key != "total"]).sum()
     return terms["total"], terms
 

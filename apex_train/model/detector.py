@@ -5,7 +5,9 @@ Shapes: B images, N tiles of the grid, K chosen tiles, C channels, n = tile / 8 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from apex_train.model.config import STRIDES, ModelConfig
 from apex_train.model.foveal import FovealStream, FusionGate, TileContext
 from apex_train.model.heads import LevelHead, Neck, PrototypeHead
 from apex_train.model.peripheral import PeripheralStream
+from apex_train.model.recompute import run_recomputed
 from apex_train.model.router import Router, select_tiles, selection_key
 
 # Of the ImageNet photographs, in 0..255 units. The letterbox grey (114) is then close to 0, which is what lies outside the image.
@@ -65,6 +68,7 @@ class ApexDetector(nn.Module):
         self.neck = Neck(c)
         self.heads = nn.ModuleList(LevelHead(c, len(config.classes), config.prototypes) for _ in STRIDES)
         self.masks = PrototypeHead(c, config.prototypes)
+        self.recompute = False  # activations of the streams and heads anew in the backward pass: less memory, a third more time
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_scale", 1 / torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -77,7 +81,7 @@ class ApexDetector(nn.Module):
         b, k = ids_BK.shape
         levels_BK = torch.zeros_like(ids_BK)
         tiles = tile_pack(image_B3HW, ids_BK, levels_BK, self.config.tile, self.config.halo)
-        detail = self.context(self.foveal(tiles.flatten(0, 1)).unflatten(0, (b, k)))
+        detail = self.context(self._run(self.foveal, tiles.flatten(0, 1)).unflatten(0, (b, k)))
         return chosen_cells(base_BChw, ids_BK, self.config.tile // STRIDES[0]) + detail, self.gate(detail)
 
     def read(self, merged: Tensor, p4: Tensor, p5: Tensor) -> HeadOutputs:
@@ -94,7 +98,7 @@ class ApexDetector(nn.Module):
         measured against in training and in the K = 0 evaluation.
         """
         image = self.normalise(images_BHW3)
-        p3, p4, p5 = self.peripheral(image)
+        p3, p4, p5 = self._run(self.peripheral, image)
         utilities = self.router(p3)
         ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
         heavy, alpha = self.look(image, p3, ids)
@@ -103,8 +107,13 @@ class ApexDetector(nn.Module):
             worth = torch.sigmoid(torch.gather(utilities, 1, ids))
             gate = alpha * (1 + worth - worth.detach())[:, :, None, None, None]
         merged = tile_unpack_fusion(p3, heavy, ids, torch.zeros_like(ids), gate, self.config.tile)
-        peripheral = self.read(p3, p4, p5) if with_peripheral else None
-        return Outputs(self.read(merged, p4, p5), utilities, ids, alpha, peripheral)
+        peripheral = self._run(self.read, p3, p4, p5) if with_peripheral else None
+        return Outputs(self._run(self.read, merged, p4, p5), utilities, ids, alpha, peripheral)
+
+    def _run(self, part: Callable[..., Any], *inputs: Tensor) -> Any:
+        if self.recompute and self.training:
+            return run_recomputed(part, self, *inputs)
+        return part(*inputs)
 
     def _rank(self, images_BHW3: Tensor) -> Tensor:
         rows, cols = self.config.grid(images_BHW3.shape[1], images_BHW3.shape[2])

@@ -33,7 +33,8 @@ def test_codes_written_as_text_are_in_the_registry(repo_root: Path) -> None:
 
 
 def test_every_code_is_used(repo_root: Path) -> None:
-    sources = [path for path in (repo_root / "apex_runtime").rglob("*.py") if path.name != "reasons.py"]
+    rooms = ("apex_runtime", "apex_train")
+    sources = [path for room in rooms for path in (repo_root / room).rglob("*.py") if path.name != "reasons.py"]
     text = "\n".join(path.read_text() for path in sources)
     unused = [code.name for code in ReasonCode if f"ReasonCode.{code.name}" not in text and f'"{code.value}"' not in text]
     assert not unused

@@ -16,8 +16,9 @@ from torch import nn
 
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ImageError, UsageError
-from apex_train.checkpoint import load_model, read_checkpoint
+from apex_train.checkpoint import load_model, read_checkpoint, save_checkpoint
 from apex_train.config import RoutingConfig, load_config
+from apex_train.engine import trainer as trainer_module
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
 from apex_train.engine.trainer import Trainer, TrainingError
@@ -30,35 +31,62 @@ def trainer(data: Path, output: Path, **changes) -> Trainer:
     return Trainer(config, open_dataset(data, "train"), None, output, Console(file=io.StringIO()))
 
 
-def freeze_norms(run: Trainer) -> None:
-    """Statistics of the running kind, so that equality tests compare the loop and not the rounding of batch means."""
-    for module in run.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-            module.train = lambda mode=True: None  # type: ignore[method-assign, assignment]
+EXACT = {"train__norm_statistics": "frozen"}  # equality tests compare the loop, and not the rounding of batch means
+
+
+def worst_difference(a: Path, b: Path) -> float:
+    """The largest |difference| of two checkpoints' averaged and raw weights, over the largest value of the weight."""
+    first, second = (read_checkpoint(path) for path in (a, b))
+    pairs = [(first["model"], second["model"]), (first["training"]["raw_model"], second["training"]["raw_model"])]
+    return max(
+        float((one[key] - other[key]).abs().max() / one[key].abs().max().clamp(min=1e-12))
+        for one, other in pairs
+        for key in one
+        if one[key].is_floating_point()
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resumed_equals_uninterrupted(nuclei_fixture: Path, tmp_path: Path, workers: int) -> None:
-    runs = {}
-    for name in ("whole", "first", "second"):  # made just before it runs, for making one sets the random state of the process
-        runs[name] = trainer(nuclei_fixture, tmp_path / name, train__workers=workers)
-        freeze_norms(runs[name])
-        if name == "second":
-            runs[name].resume(tmp_path / "first" / "last.pt")
-            assert runs[name].epoch == 1 and runs[name].step == 2
-        else:
-            runs[name].fit(stop_after_epoch=1 if name == "first" else None)
-    runs["second"].output = tmp_path / "first"
-    runs["second"].fit()
-    whole, resumed = (load_model(tmp_path / name / "last.pt").state_dict() for name in ("whole", "first"))
-    for key, value in whole.items():
-        if value.is_floating_point():
-            # Adam turns rounding in a near-zero gradient into a step of up to the learning rate (2e-3) times its noise.
-            assert (value - resumed[key]).abs().max() <= 2e-3 * value.abs().max(), key
-    assert [line["epoch"] for line in runs["second"].history] == [1, 2]
-    logged = [json.loads(line)["epoch"] for line in (tmp_path / "first" / "log.jsonl").read_text().splitlines()]
-    assert logged == [1, 2]
+def test_four_epochs_are_two_and_two_more(nuclei_fixture: Path, tmp_path: Path, workers: int) -> None:
+    options = EXACT | {"train__workers": workers, "train__epochs": 4}
+    trainer(nuclei_fixture, tmp_path / "whole", **options).fit()
+    trainer(nuclei_fixture, tmp_path / "parts", **options).fit(stop_after_epoch=2)
+    second = trainer(nuclei_fixture, tmp_path / "parts", **options)
+    second.resume(tmp_path / "parts" / "last.pt")
+    assert second.epoch == 2 and second.step == 4
+    second.fit()
+    assert worst_difference(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt") <= 1e-6
+    whole, parts = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("whole", "parts"))
+    assert [line["epoch"] for line in parts] == [1, 2, 3, 4]
+    for one, other in zip(whole, parts, strict=True):
+        assert one["total"] == pytest.approx(other["total"], rel=1e-6) and one["step"] == other["step"]
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_from_its_step(nuclei_fixture: Path, tmp_path: Path) -> None:
+    options = EXACT | {"train__batch": 1, "train__epochs": 1}
+    trainer(nuclei_fixture, tmp_path / "whole", **options).fit()
+    first = trainer(nuclei_fixture, tmp_path / "parts", **options)
+    stop_at(first, 3)
+    second = trainer(nuclei_fixture, tmp_path / "parts", **options)
+    second.resume(tmp_path / "parts" / "last.pt")
+    assert (second.epoch, second.batch_in_epoch, second.step) == (0, 3, 3)
+    second.fit()
+    assert worst_difference(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt") <= 1e-6
+    whole, parts = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("whole", "parts"))
+    assert whole["total"] == pytest.approx(parts["total"], rel=1e-5)  # the mean is over the steps of both sittings
+
+
+def stop_at(run: Trainer, step: int) -> None:
+    """Fit, with the wish to stop uttered during this step (1-based)."""
+    stop, inner = threading.Event(), run.train_step
+
+    def watched(batch):
+        if run.step == step - 1:
+            stop.set()
+        return inner(batch)
+
+    run.train_step = watched  # type: ignore[method-assign]
+    run.fit(stop=stop)
 
 
 def test_it_learns_a_handful_of_images(nuclei_fixture: Path, tmp_path: Path) -> None:
@@ -102,8 +130,9 @@ def test_resume_refuses_another_run_and_a_file_without_state(nuclei_fixture: Pat
     run.fit(stop_after_epoch=1)
     with pytest.raises(UsageError, match="another configuration"):
         trainer(nuclei_fixture, tmp_path, train__learning_rate=1e-4).resume(tmp_path / "last.pt")
+    save_checkpoint(tmp_path / "weights.pt", run.model, run.model_config)
     with pytest.raises(UsageError, match="no training state"):
-        trainer(nuclei_fixture, tmp_path).resume(tmp_path / "best.pt")
+        trainer(nuclei_fixture, tmp_path).resume(tmp_path / "weights.pt")
     assert "optimizer" in read_checkpoint(tmp_path / "last.pt")["training"]
     train = {"dataset_type": "coco", "split": "train", "images": 5}
     for name in ("last.pt", "best.pt"):
@@ -190,39 +219,77 @@ def test_a_broken_training_image_is_named(nuclei_fixture: Path, tmp_path: Path, 
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_val_split_without_objects_is_no_val_split(nuclei_fixture: Path, tmp_path: Path) -> None:
+def test_a_val_split_without_objects_is_measured_by_its_loss(nuclei_fixture: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(nuclei_fixture, data)
     file = data / "annotations" / "val.json"
     document = json.loads(file.read_text())
     file.write_text(json.dumps(document | {"annotations": []}))
-    run = Trainer(
-        load_config(None, SMALL),
-        open_dataset(data, "train"),
-        open_dataset(data, "val"),
-        tmp_path / "run",
-        Console(file=io.StringIO()),
-    )
-    assert run.val_set is None
+    sets = open_dataset(data, "train"), open_dataset(data, "val")
+    config = load_config(None, SMALL | {"train.evaluate_every": 1})
+    run = Trainer(config, *sets, tmp_path / "run", Console(file=io.StringIO()))
     run.fit(stop_after_epoch=1)
-    first = load_model(tmp_path / "run" / "best.pt").state_dict()
-    run.fit()
-    assert any(
-        not torch.equal(value, first[name]) for name, value in load_model(tmp_path / "run" / "best.pt").state_dict().items()
-    )
+    assert run.selection.metric == "val_loss" and run.selection.best == run.history[0]["val_loss"] > 0
 
 
-def test_a_wish_to_stop_keeps_the_finished_epochs(nuclei_fixture: Path, tmp_path: Path) -> None:
+def test_without_val_the_newest_epoch_is_the_best(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = trainer(nuclei_fixture, tmp_path)
-    stop = threading.Event()
-    steps = run.train_step
+    run.fit(stop_after_epoch=1)
+    first = load_model(tmp_path / "best.pt").state_dict()
+    run.fit()
+    second = load_model(tmp_path / "best.pt").state_dict()
+    assert any(not torch.equal(value, first[name]) for name, value in second.items())
 
-    def third(batch):
-        if run.step == 2:
-            stop.set()
-        return steps(batch)
 
-    run.train_step = third  # type: ignore[method-assign]
-    run.fit(stop=stop)
-    assert run.step == 3 and run.epoch == 1
-    assert read_checkpoint(tmp_path / "last.pt")["training"]["epoch"] == 1
+def test_a_wish_to_stop_loses_nothing(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path)
+    stop_at(run, 3)
+    assert (run.step, run.epoch) == (3, 1) and not run.finished
+    state = read_checkpoint(tmp_path / "last.pt")["training"]
+    assert (state["epoch"], state["batch_in_epoch"], state["step"]) == (1, 1, 3)
+
+
+def test_epoch_files_are_bounded_and_every_checkpoint_is_whole(nuclei_fixture: Path, tmp_path: Path) -> None:
+    trainer(nuclei_fixture, tmp_path, train__epochs=4, train__keep_epochs=2).fit()
+    names = {path.name for path in tmp_path.glob("*.pt")}
+    assert names == {"best.pt", "last.pt", "epoch_0003.pt", "epoch_0004.pt"}
+    for name in names:
+        content = read_checkpoint(tmp_path / name)
+        assert content["training"]["epoch"] == (3 if name == "epoch_0003.pt" else 4)
+        assert {"optimizer", "scheduler", "scaler", "rng", "raw_model", "history", "config"} <= content["training"].keys()
+        assert content["training"]["history"][0]["memory"]["micro_batch"] == 2  # metadata comes back as data
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(nuclei_fixture: Path, tmp_path: Path, monkeypatch) -> None:
+    figures = iter([0.2, 0.5, 0.4, float("nan"), 0.45, 0.9])
+    monkeypatch.setattr(trainer_module, "evaluate_weights", lambda *_: {"mAP_segm": next(figures)})
+    config = load_config(None, SMALL | {"train.epochs": 6, "train.evaluate_every": 1, "train.patience": 3})
+    sets = open_dataset(nuclei_fixture, "train"), open_dataset(nuclei_fixture, "val")
+    run = Trainer(config, *sets, tmp_path, Console(file=io.StringIO()))
+    run.fit()
+    assert run.epoch == 5 and run.finished and "stopped early" in run.console.file.getvalue()
+    best = read_checkpoint(tmp_path / "best.pt")
+    assert best["training"]["epoch"] == 2 and best["training"]["selection"]["best"] == 0.5
+    later = load_model(tmp_path / "last.pt").state_dict()  # the weights of the best epoch are a copy, not the live ones
+    assert any(not torch.equal(later[key], value) for key, value in best["model"].items())
+
+
+def test_what_a_kill_cut_off_is_made_good(nuclei_fixture: Path, tmp_path: Path) -> None:
+    """Killed between the first save of an epoch and its measurement."""
+    sets = open_dataset(nuclei_fixture, "train"), open_dataset(nuclei_fixture, "val")
+    config = load_config(None, SMALL | {"train.evaluate_every": 1})
+    run = Trainer(config, *sets, tmp_path, Console(file=io.StringIO()))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run._conclude = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    (tmp_path / ".123.456.part").write_bytes(b"half")
+    again = Trainer(config, *sets, tmp_path, Console(file=io.StringIO()))
+    again.resume(tmp_path / "last.pt")
+    again.fit()
+    assert [("mAP_segm" in line) for line in again.history] == [True, True]
+    assert not list(tmp_path.glob(".*.part"))
+    assert read_checkpoint(tmp_path / "best.pt")["training"]["epoch"] == again.selection.best_epoch

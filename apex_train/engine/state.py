@@ -1,0 +1,101 @@
+"""The whole state of a run as plain values and tensors, for its checkpoints, and back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from apex_runtime.errors import UsageError
+from apex_train.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from apex_train.engine.trainer import Trainer
+
+_COUNTERS = ("epoch", "batch_in_epoch", "step", "bad_steps", "skipped_steps", "seconds")
+EPOCH_FILE = "epoch_{:04d}.pt"
+
+
+def training_state(run: Trainer) -> dict[str, Any]:
+    """Everything beside the averaged weights that the rest of the run depends on."""
+    return {name: getattr(run, name) for name in _COUNTERS} | {
+        "raw_model": run.model.state_dict(),
+        "average_steps": run.average.steps,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": {"total_steps": run.total_steps, "warmup_steps": run.warmup},
+        "scaler": run.scaler.state_dict(),
+        "selection": run.selection.state(),
+        "memory": run.governor.state(),
+        "sums": run.sums.state(),
+        "history": run.history,
+        "rng": _random_state(run),
+        "fingerprint": run.fingerprint,
+        "config": run.config.model_dump(mode="json"),
+    }
+
+
+def _random_state(run: Trainer) -> dict[str, Any]:
+    states: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if run.placement.on_cuda:
+        states["cuda"] = torch.cuda.get_rng_state(run.placement.device)
+    return states
+
+
+def save_state(run: Trainer, name: str = "last.pt") -> None:
+    """Write the run into a checkpoint of its folder, in one step; only its first process does."""
+    if run.placement.leads:
+        save_checkpoint(run.output / name, run.average.model, run.model_config, training_state(run), run.data)
+
+
+def keep_as(output: Path, name: str) -> None:
+    """``last.pt`` under a second name: a link where the file system has them, for a save never changes a file, it replaces it."""
+    target, temporary = output / name, output / f".{os.getpid()}.link"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(output / "last.pt", temporary)
+    except OSError:
+        temporary.write_bytes((output / "last.pt").read_bytes())
+    os.replace(temporary, target)
+
+
+def prune_epochs(output: Path, kept: int) -> None:
+    """Remove all but the newest ``kept`` epoch files."""
+    files = sorted(output.glob("epoch_[0-9]*.pt"))
+    for file in files[: len(files) - kept]:
+        file.unlink(missing_ok=True)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Halves of files that a killed process left."""
+    for file in (*output.glob(".*.part"), *output.glob(".*.link")):
+        file.unlink(missing_ok=True)
+
+
+def restore_state(run: Trainer, checkpoint: Path) -> None:
+    """Go on where a checkpoint of this run stopped. Raises UsageError when it is of another run, or holds weights only."""
+    content = read_checkpoint(checkpoint)
+    state = content.get("training")
+    if not isinstance(state, dict):
+        raise UsageError(f"{checkpoint}: has no training state to resume.", "Use --init to start from its weights.")
+    if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != run.fingerprint:
+        raise UsageError(
+            f"{checkpoint}: belongs to a run with other data, another configuration or another version.",
+            "Give the same --data, configuration and --set values, or start a new run with --init.",
+        )
+    run.model.load_state_dict(state["raw_model"])
+    run.average.model.load_state_dict(content["model"])
+    run.average.steps = state["average_steps"]
+    run.optimizer.load_state_dict(state["optimizer"])
+    if state["scaler"]:  # empty when the run had no loss scaling
+        run.scaler.load_state_dict(state["scaler"])
+    run.selection.restore(state["selection"])
+    run.governor.restore(state["memory"])
+    run.sums.restore(state["sums"])
+    for name in _COUNTERS:
+        setattr(run, name, state[name])
+    run.history = state["history"]
+    torch.set_rng_state(state["rng"]["torch"])
+    if run.placement.on_cuda and "cuda" in state["rng"]:
+        torch.cuda.set_rng_state(state["rng"]["cuda"], run.placement.device)

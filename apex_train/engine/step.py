@@ -1,0 +1,83 @@
+"""Loss and gradients of one effective batch, in as many micro-batches as memory asks for, in as many processes as there are.
+
+Everything that is divided by something is divided by what the whole batch has, which is known before the first micro-batch: how
+a batch is cut changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apex_train.config import FitConfig
+from apex_train.data.loader import Batch
+from apex_train.engine.device import Amp, Placement
+from apex_train.engine.distributed import Peers
+from apex_train.engine.memory import Plan
+from apex_train.engine.schedule import draw_tiles, exploration_bonus
+from apex_train.losses.compute import KEYS, compute_training_losses
+from apex_train.model.detector import ApexDetector
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What chance decided for one step: K tiles, bonus float32 [B,N] of this process' images, whether the pass without tiles
+    is made too."""
+
+    tiles: int
+    bonus: np.ndarray
+    with_peripheral: bool
+
+
+def draw_step(config: FitConfig, step: int, total: int, count: int, images: int, rows: slice) -> Draw:
+    """The draw of a step from (seed, step): the same in every process and however the batch of ``images`` is cut."""
+    rng = np.random.default_rng([config.train.seed, step])
+    tiles = draw_tiles(step, total, count, config.routing, rng)
+    bonus = exploration_bonus(images, count, tiles, config.routing.explore, rng)
+    # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
+    return Draw(tiles, bonus[rows], step % 2 == 0)
+
+
+class Stepper:
+    """Computes the gradients of a model."""
+
+    def __init__(
+        self, model: ApexDetector, config: FitConfig, placement: Placement, amp: Amp, scaler: torch.amp.GradScaler, peers: Peers
+    ) -> None:
+        self.model, self.config, self.placement = model, config, placement
+        self.amp, self.scaler, self.peers = amp, scaler, peers
+        self.parameters = list(model.parameters())
+
+    def gradients(self, batch: Batch, draw: Draw, plan: Plan, images: int, objects: int) -> Tensor:
+        """Fill the parameters' gradients, of this process' share. ``images`` and ``objects`` are of the whole effective batch.
+
+        Returns float32 [len(KEYS) + 1]: the terms, then the mean of alpha, of this share; over all processes they add up.
+        """
+        self.model.recompute = plan.recompute
+        for parameter in self.parameters:
+            parameter.grad = None
+        report = torch.zeros(len(KEYS) + 1, device=self.placement.device)
+        for start in range(0, len(batch), plan.micro_batch):
+            part = batch.part(start, start + plan.micro_batch).to(self.placement.device)
+            bonus = torch.from_numpy(draw.bonus[start : start + plan.micro_batch]).to(self.placement.device)
+            report += self._part(part, bonus, draw, len(part) / images, objects)
+        return report
+
+    def _part(self, part: Batch, bonus: Tensor, draw: Draw, share: float, objects: int) -> Tensor:
+        kind = AMP_TYPES.get(self.amp, torch.bfloat16)
+        with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
+            outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
+        tile = self.model.config.tile
+        total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share)
+        self.scaler.scale(total).backward()
+        return torch.stack([*(terms[key].detach().float() for key in KEYS), share * outputs.alpha.detach().float().mean()])
+
+    def shared(self, report: Tensor) -> Tensor:
+        """Gradients and report added up over the processes."""
+        self.peers.add_gradients(self.parameters)
+        return self.peers.total(report)
