@@ -7,12 +7,10 @@ each image counts. Legend: I images, D detections of a class in order of score, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pycocotools.cocoeval import COCOeval
+from apex_runtime.evaluation.coco_matching import CocoEvaluation, ImageMatches
 
 _FIGURES = {"mAP": None, "AP50": 0.5, "AP75": 0.75}
 
@@ -49,26 +47,24 @@ class Interval:
     high: float
 
 
-def matches_of(evaluator: COCOeval) -> Matches:
-    """What a finished evaluator found, in the form that can be resampled."""
-    ids = [int(image_id) for image_id in evaluator.params.imgIds]
-    areas = len(evaluator.params.areaRng)
-    per_class = [evaluator.evalImgs[start : start + len(ids)] for start in range(0, len(evaluator.evalImgs), areas * len(ids))]
-    thresholds = np.asarray(evaluator.params.iouThrs)
-    classes = tuple(_class_matches(images, len(thresholds)) for images in per_class)
-    return Matches(tuple(ids), thresholds, np.asarray(evaluator.params.recThrs), classes)
+def matches_of(evaluation: CocoEvaluation) -> Matches:
+    """What an evaluation found, in the form that can be resampled."""
+    thresholds = len(evaluation.thresholds)
+    classes = tuple(_class_matches(images, thresholds) for images in evaluation.matches())
+    return Matches(evaluation.image_ids, evaluation.thresholds, evaluation.recalls, classes)
 
 
-def _class_matches(images: list[dict | None], thresholds: int) -> ClassMatches:
+def _class_matches(images: list[ImageMatches | None], thresholds: int) -> ClassMatches:
     present = [(index, image) for index, image in enumerate(images) if image is not None]
-    scores = np.array([score for _, image in present for score in image["dtScores"]], np.float64)
-    image_D = np.array([index for index, image in present for _ in image["dtScores"]], np.int64)
+    found = [(index, image) for index, image in present if image.scores_D.size]
     objects = np.zeros(len(images), np.int64)
     for index, image in present:
-        objects[index] = np.count_nonzero(image["gtIgnore"] == 0)
+        objects[index] = np.count_nonzero(~image.ignored_G)
+    scores = np.concatenate([np.zeros(0), *(image.scores_D for _, image in found)])
+    image_D = np.repeat([index for index, _ in found], [image.scores_D.size for _, image in found]).astype(np.int64)
     empty = np.zeros((thresholds, 0), bool)
-    matched = np.concatenate([empty, *(np.asarray(image["dtMatches"], bool) for _, image in present)], axis=1)
-    ignored = np.concatenate([empty, *(np.asarray(image["dtIgnore"], bool) for _, image in present)], axis=1)
+    matched = np.concatenate([empty, *(image.matched_TD for _, image in found)], axis=1)
+    ignored = np.concatenate([empty, *(image.ignored_TD for _, image in found)], axis=1)
     order = np.argsort(-scores, kind="mergesort")
     hit, miss = (matched & ~ignored)[:, order], (~matched & ~ignored)[:, order]
     # What scores below the last hit changes no precision at any recall that is reached.

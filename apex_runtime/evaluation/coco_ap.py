@@ -1,6 +1,7 @@
-"""COCO average precision of results, and of a predictor on a data set.
+"""COCO average precision and recall of results, and of a predictor on a data set (https://cocodataset.org/#detection-eval).
 
-Figures are fractions; -1 where there is nothing to measure (no object of that size), as in pycocotools.
+Figures are fractions; -1 where there is nothing to measure (no object of that size), as in pycocotools. A mean is over the
+classes that have such objects: a class without any enters no mean.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.model_info import ModelInfo
 
 if TYPE_CHECKING:
-    from pycocotools.cocoeval import COCOeval
-
+    from apex_runtime.evaluation.coco_matching import Backend, CocoEvaluation
     from apex_runtime.routing.budget import Budget
 
 IOU_TYPES = ("bbox", "segm")
 _LIMITS = (100, 500, 1000, 3000)  # 100 is COCO's own
-_AREAS = {"s": 1, "m": 2, "l": 3}  # position in COCOeval's list of area ranges
+_AREAS = {"s": 1, "m": 2, "l": 3}  # position in the evaluator's list of area ranges
 
 
 class ImagePredictor(Protocol):
@@ -49,11 +49,13 @@ def evaluate_coco(
     iou_types: Sequence[str] = IOU_TYPES,
     max_detections: int | None = None,
     image_ids: Iterable[int] | None = None,
+    backend: Backend | None = None,
 ) -> dict[str, float]:
-    """COCO figures per kind of overlap: mAP_x, AP50_x, AP75_x, APs_x, APm_x, APl_x with x = bbox or segm.
+    """COCO's twelve figures per kind of overlap x = bbox or segm: mAP_x, AP50_x, AP75_x, APs_x, APm_x, APl_x, AR1_x, ... ARl_x.
 
     ``ground_truth`` is a COCO document, ``results`` COCO results; at most ``max_detections`` count per image and class
-    (``detection_limit`` when None). ``image_ids`` restricts to some images. Raises DataError when the results do not fit.
+    (``detection_limit`` when None). ``image_ids`` restricts to some images; ``backend`` None takes the fastest installed. Raises
+    DataError when the results do not fit.
     """
     from apex_runtime.evaluation.coco_matching import run_coco_eval
 
@@ -61,27 +63,52 @@ def evaluate_coco(
     chosen = None if image_ids is None else list(image_ids)
     figures: dict[str, float] = {}
     for iou_type in iou_types:
-        figures |= summarise(run_coco_eval(ground_truth, results, iou_type, limit, chosen))
+        figures |= summarise(run_coco_eval(ground_truth, results, iou_type, limit, chosen, backend))
     return figures
 
 
-def summarise(evaluator: COCOeval) -> dict[str, float]:
-    """The six figures of an accumulated evaluator at its largest number of detections.
+def summarise(evaluation: CocoEvaluation) -> dict[str, float]:
+    """The twelve figures. AR1 and AR10 count the best 1 and 10 detections of an image and class, all others the largest limit.
 
-    pycocotools' own summary reads mAP at 100 detections whatever was asked for, so the precision table is read here.
+    ARmax is therefore COCO's AR100 where that limit is 100, as APs to ARl are COCO's there. (pycocotools' own summary reads mAP
+    at 100 detections whatever was asked for, so its tables are read here.)
     """
-    precision_TRKAM = evaluator.eval["precision"]  # thresholds, recalls, classes, areas, detection limits
-    kind = evaluator.params.iouType
+    precision, recall, kind = evaluation.precision_TRKAM, evaluation.recall_TKAM, evaluation.iou_type
+    at = {name: np.isclose(evaluation.thresholds, value) for name, value in (("AP50", 0.5), ("AP75", 0.75))}
+    figures = {"mAP": _mean(precision[..., 0, -1])} | {name: _mean(precision[rows][..., 0, -1]) for name, rows in at.items()}
+    figures |= {f"AP{letter}": _mean(precision[..., area, -1]) for letter, area in _AREAS.items()}
+    figures |= {f"AR{name}": _mean(recall[..., 0, limit]) for limit, name in enumerate(("1", "10", "max"))}
+    figures |= {f"AR{letter}": _mean(recall[..., area, -1]) for letter, area in _AREAS.items()}
+    return {f"{name}_{kind}": value for name, value in figures.items()}
 
-    def mean(area: int, threshold: float | None = None) -> float:
-        table = precision_TRKAM[:, :, :, area, -1]
-        if threshold is not None:
-            table = table[np.isclose(evaluator.params.iouThrs, threshold)]
-        defined = table[table > -1]
-        return float(defined.mean()) if defined.size else -1.0
 
-    figures = {f"mAP_{kind}": mean(0), f"AP50_{kind}": mean(0, 0.5), f"AP75_{kind}": mean(0, 0.75)}
-    return figures | {f"AP{letter}_{kind}": mean(area) for letter, area in _AREAS.items()}
+def per_class(evaluations: Sequence[CocoEvaluation], names: dict[int, str]) -> list[dict[str, Any]]:
+    """A row per class, in the order of its id: category_id, name, objects (crowds do not count), and AP_x, AP50_x per kind.
+
+    A figure is None for a class without objects.
+    """
+    first = evaluations[0]
+    rows: list[dict[str, Any]] = [
+        {"category_id": category, "name": names[category], "objects": int(first.objects_K[place])}
+        for place, category in enumerate(first.category_ids)
+    ]
+    for evaluation in evaluations:
+        half = np.isclose(evaluation.thresholds, 0.5)
+        for place, row in enumerate(rows):
+            table = evaluation.precision_TRKAM[:, :, place, 0, -1]
+            row[f"AP_{evaluation.iou_type}"] = _defined(_mean(table))
+            row[f"AP50_{evaluation.iou_type}"] = _defined(_mean(table[half]))
+    return rows
+
+
+def _mean(table: np.ndarray) -> float:
+    """The mean of what is defined; -1 when nothing is."""
+    defined = table[table > -1]
+    return float(defined.mean()) if defined.size else -1.0
+
+
+def _defined(value: float) -> float | None:
+    return None if value < 0 else value
 
 
 def detection_limit(ground_truth: dict[str, Any]) -> int:

@@ -1,22 +1,60 @@
-"""Detections matched to ground truth by pycocotools, faster, and without the traps of its loader.
+"""Detections matched to ground truth: by faster-coco-eval where it is installed, else by pycocotools, with the same figures.
 
-pycocotools compares every detection with every object in a Python loop: minutes for hundreds of nuclei per image. Here the loop
-runs over the pairs that overlap enough; a test holds it equal to the original.
+Measured on 63 images with 2572 nuclei and 16810 detections, two cores: boxes 0.6 s, masks 1.0 s with faster-coco-eval 1.8.0;
+21 s and 17 s with pycocotools 2.0.11, whose Python loop compares every detection with every object.
+
+Legend: T overlap thresholds, R recalls, K classes, A ranges of area (all, small, medium, large), M limits of detections,
+I images, D detections and G objects of one image and class.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from apex_runtime.errors import DataError
+from apex_runtime.errors import UsageError
+from apex_runtime.evaluation.coco_documents import check_results, result_annotations, truth_annotations
+
+Backend = Literal["faster-coco-eval", "pycocotools"]
+AREAS = ("all", "s", "m", "l")
+
+
+class ImageMatches(NamedTuple):
+    """One image and class, objects of all sizes: float64 [D] scores in descending order, bool [T,D] and bool [G]."""
+
+    scores_D: np.ndarray
+    matched_TD: np.ndarray  # the detection takes an object
+    ignored_TD: np.ndarray  # it counts neither as a hit nor as a miss
+    ignored_G: np.ndarray  # the object need not be found
+
+
+@dataclass(frozen=True, eq=False)
+class CocoEvaluation:
+    """What an evaluator found. Tables are -1 where there is nothing to find.
+
+    ``limits`` are the numbers of best detections per image and class that count: 1, 10 and the largest (never more than it).
+    ``objects_K`` counts the objects to be found per class. ``matches`` gives, class by class, an entry per image, None where
+    there is neither an object nor a detection.
+    """
+
+    iou_type: str
+    backend: Backend
+    image_ids: tuple[int, ...]
+    category_ids: tuple[int, ...]
+    thresholds: np.ndarray
+    recalls: np.ndarray
+    limits: tuple[int, int, int]
+    precision_TRKAM: np.ndarray
+    recall_TKAM: np.ndarray
+    objects_K: np.ndarray
+    matches: Callable[[], list[list[ImageMatches | None]]]
 
 
 def run_coco_eval(
@@ -25,128 +63,128 @@ def run_coco_eval(
     iou_type: str,
     max_detections: int,
     image_ids: Iterable[int] | None = None,
-) -> COCOeval:
-    """An evaluator that has matched and accumulated: ``iou_type`` is bbox or segm, ``max_detections`` counts per image and class.
+    backend: Backend | None = None,
+) -> CocoEvaluation:
+    """Match and accumulate: ``iou_type`` is bbox or segm, ``max_detections`` counts per image and class.
 
-    Raises DataError when a result names an image that is not in the ground truth, or lacks the box or mask that is asked for.
+    ``backend`` None takes the fast one where it is installed. Raises DataError for results that do not fit the ground truth.
     """
-    _check_results(ground_truth, results, iou_type)
+    check_results(ground_truth, results, (iou_type,))
+    truth = {**ground_truth, "annotations": truth_annotations(ground_truth, iou_type)}
+    found = {**ground_truth, "annotations": result_annotations(ground_truth, results, iou_type)}
+    chosen = backend or default_backend()
+    images = tuple(sorted({entry["id"] for entry in ground_truth["images"]} if image_ids is None else set(image_ids)))
+    limits = (min(1, max_detections), min(10, max_detections), max_detections)
+    evaluator = _EVALUATORS[chosen](truth, found, iou_type)
+    evaluator.params.maxDets = list(limits)
+    evaluator.params.imgIds = list(images)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _index({**ground_truth, "annotations": _truth(ground_truth, iou_type)})
-        found = _index({**ground_truth, "annotations": _found(ground_truth, results, iou_type)})
-        evaluator = _PairwiseEval(truth, found, iou_type)
-        evaluator.params.maxDets = [1, 10, max_detections]
-        if image_ids is not None:
-            evaluator.params.imgIds = sorted(image_ids)
         evaluator.evaluate()
         evaluator.accumulate()
-    return evaluator
+    return _finished(evaluator, chosen, truth, images, limits)
 
 
-class _PairwiseEval(COCOeval):
-    """COCOeval whose inner loop visits only pairs above the threshold. The matching rule is unchanged."""
-
-    def evaluateImg(self, imgId: int, catId: int, aRng: list[float], maxDet: int) -> dict[str, Any] | None:
-        """As in COCOeval: for one image, class and range of areas, which detection takes which object at each threshold."""
-        truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not truth and not found:
-            return None
-        outside = np.array([bool(g["ignore"]) or not aRng[0] <= g["area"] <= aRng[1] for g in truth], bool)
-        order = np.argsort(outside, kind="mergesort")
-        truth, ignored = [truth[i] for i in order], outside[order]
-        best = np.argsort([-d["score"] for d in found], kind="mergesort")[:maxDet]
-        found = [found[i] for i in best]
-        overlaps = self.ious[imgId, catId]
-        overlaps = overlaps[:, order] if len(overlaps) else np.zeros((len(found), len(truth)))
-        crowd = [bool(g["iscrowd"]) for g in truth]
-        matches = np.array([_match(overlaps, threshold, ignored, crowd) for threshold in self.params.iouThrs], np.int64)
-        matches = matches.reshape(len(self.params.iouThrs), len(found))
-        taken = matches >= 0
-        skipped = np.zeros(matches.shape, bool)
-        skipped[taken] = ignored[matches[taken]]
-        beyond = np.array([not aRng[0] <= d["area"] <= aRng[1] for d in found], bool)
-        return {
-            "image_id": imgId,
-            "dtScores": [d["score"] for d in found],
-            "dtMatches": taken.astype(np.int64),
-            "dtIgnore": skipped | (~taken & beyond),
-            "gtIgnore": ignored.astype(np.int64),
-        }
+def default_backend() -> Backend:
+    """The fast one where it is installed."""
+    return "faster-coco-eval" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
 
 
-def _match(overlaps: np.ndarray, threshold: float, ignored: np.ndarray, crowd: list[bool]) -> list[int]:
-    """Per detection, best first, the object of largest overlap it takes (-1: none), an ignored one only for want of others."""
-    least = min(threshold, 1 - 1e-10)
-    matches = [-1] * len(overlaps)
-    used: set[int] = set()
-    rows, cols = np.nonzero(overlaps >= least)
-    for detection in np.unique(rows).tolist():
-        best, taken = least, -1
-        for gt in cols[rows.searchsorted(detection) : rows.searchsorted(detection, "right")].tolist():
-            if gt in used and not crowd[gt]:
-                continue
-            if taken >= 0 and ignored[gt] and not ignored[taken]:
-                break  # ignored ones come last
-            if overlaps[detection, gt] >= best:
-                best, taken = overlaps[detection, gt], gt
-        if taken >= 0:
-            matches[detection] = taken
-            used.add(taken)
-    return matches
+def _finished(
+    evaluator: Any, backend: Backend, truth: dict[str, Any], images: tuple[int, ...], limits: tuple[int, int, int]
+) -> CocoEvaluation:
+    categories = tuple(int(each) for each in evaluator.params.catIds)
+    inside = set(images)
+    wanted = Counter(e["category_id"] for e in truth["annotations"] if not e["iscrowd"] and e["image_id"] in inside)
+    return CocoEvaluation(
+        iou_type=evaluator.params.iouType,
+        backend=backend,
+        image_ids=images,
+        category_ids=categories,
+        thresholds=np.asarray(evaluator.params.iouThrs),
+        recalls=np.asarray(evaluator.params.recThrs),
+        limits=limits,
+        precision_TRKAM=np.asarray(evaluator.eval["precision"]),
+        recall_TKAM=np.asarray(evaluator.eval["recall"]),
+        objects_K=np.array([wanted[category] for category in categories], np.int64),
+        matches=lambda: _MATCHES[backend](evaluator),
+    )
 
 
-def _check_results(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str) -> None:
-    strange = sorted({entry["image_id"] for entry in results} - {entry["id"] for entry in ground_truth["images"]})
-    if strange:
-        message = f"results name images that are not in the ground truth: {strange[:3]}."
-        raise DataError(message, "Evaluate on the set that was predicted.")
-    field = "segmentation" if iou_type == "segm" else "bbox"
-    lacking = sum(1 for entry in results if not entry.get(field))
-    if lacking:
-        raise DataError(f"{lacking} of {len(results)} results have no {field}.", f"{iou_type} figures need one in every result.")
+def _pycocotools(truth: dict[str, Any], found: dict[str, Any], iou_type: str) -> Any:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCOeval(_indexed(COCO(), truth), _indexed(COCO(), found), iou_type)
 
 
-def _index(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    coco.createIndex()
+def _faster(truth: dict[str, Any], found: dict[str, Any], iou_type: str) -> Any:
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise UsageError("faster-coco-eval is not installed.", "pip install faster-coco-eval") from error
+
+    # separate_eval keeps the matches of the images, which the bootstrap resamples; silent is what we need of its printing.
+    silent = {"print_function": lambda *_: None}
+    return COCOeval_faster(_indexed(COCO(), truth), _indexed(COCO(), found), iou_type, separate_eval=True, **silent)
+
+
+def _indexed(coco: Any, document: dict[str, Any]) -> Any:
+    coco.dataset = document
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     return coco
 
 
-def _truth(ground_truth: dict[str, Any], iou_type: str) -> list[dict[str, Any]]:
-    """Annotations as COCOeval needs them: copies, with area and iscrowd.
-
-    For masks, an object that has none becomes an ignored region of its box: what is found there counts neither way.
-    """
-    prepared = []
-    for entry in ground_truth["annotations"]:
-        annotation = {"iscrowd": 0, **entry}
-        annotation.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
-        if iou_type == "segm" and isinstance(entry.get("segmentation") or [], list):
-            parts = [part for part in entry.get("segmentation") or [] if len(part) >= 6]
-            annotation["segmentation"] = parts or [_rectangle(entry["bbox"])]
-            annotation["iscrowd"] = annotation["iscrowd"] if parts else 1
-        prepared.append(annotation)
-    return prepared
+def _pycocotools_matches(evaluator: Any) -> list[list[ImageMatches | None]]:
+    return _all_sizes(evaluator, evaluator.evalImgs, _of_dictionary)
 
 
-def _found(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
-    """Results as annotations. The area is that of the box where there is one, for masks too: so it is in ``COCO.loadRes``."""
-    sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in ground_truth["images"]}
-    prepared = []
-    for number, entry in enumerate(results, start=1):
-        annotation = {**entry, "id": number, "iscrowd": 0}
-        if iou_type == "segm":
-            mask = entry["segmentation"]
-            if isinstance(mask, list):
-                mask = coco_mask.merge(coco_mask.frPyObjects(mask, *sizes[entry["image_id"]]))
-            annotation["segmentation"] = mask
-        box = entry.get("bbox")
-        annotation["area"] = box[2] * box[3] if box else float(coco_mask.area(annotation["segmentation"]))
-        prepared.append(annotation)
-    return prepared
+def _faster_matches(evaluator: Any) -> list[list[ImageMatches | None]]:
+    return _all_sizes(
+        evaluator, evaluator._evalImgs_cpp, lambda each: _of_state(each.__getstate__(), len(evaluator.params.iouThrs))
+    )
 
 
-def _rectangle(box: list[float]) -> list[float]:
-    x, y, w, h = box
-    return [x, y, x + w, y, x + w, y + h, x, y + h]
+def _all_sizes(
+    evaluator: Any, entries: list[Any], convert: Callable[[Any], ImageMatches | None]
+) -> list[list[ImageMatches | None]]:
+    """Both evaluators list their images class by class, within it range of area by range of area; the first range is all."""
+    images, areas = len(evaluator.params.imgIds), len(evaluator.params.areaRng)
+    return [[convert(each) for each in entries[at : at + images]] for at in range(0, len(entries), areas * max(images, 1))]
+
+
+def _of_dictionary(entry: dict[str, Any] | None) -> ImageMatches | None:
+    if entry is None:
+        return None
+    matched_TD = np.asarray(entry["dtMatches"]) != 0
+    return ImageMatches(
+        np.asarray(entry["dtScores"], np.float64),
+        matched_TD,
+        np.asarray(entry["dtIgnore"], bool).reshape(matched_TD.shape),
+        np.asarray(entry["gtIgnore"], bool),
+    )
+
+
+def _of_state(state: tuple[list, ...], thresholds: int) -> ImageMatches | None:
+    """faster-coco-eval hands out its matches only as what it pickles: ids of the objects taken [T*D], of the detections that
+    take them [T*G], scores [D], objects ignored [G], detections ignored [T*D]. A test holds this equal to pycocotools."""
+    taken, _, scores, ignored_G, ignored = state[:5]
+    if not scores and not ignored_G:
+        return None
+    shape = (thresholds, len(scores))
+    return ImageMatches(
+        np.asarray(scores, np.float64),
+        np.asarray(taken, np.int64).reshape(shape) != 0,
+        np.asarray(ignored, bool).reshape(shape),
+        np.asarray(ignored_G, bool),
+    )
+
+
+_EVALUATORS: dict[Backend, Callable[[dict[str, Any], dict[str, Any], str], Any]] = {
+    "faster-coco-eval": _faster,
+    "pycocotools": _pycocotools,
+}
+_MATCHES: dict[Backend, Callable[[Any], list[list[ImageMatches | None]]]] = {
+    "faster-coco-eval": _faster_matches,
+    "pycocotools": _pycocotools_matches,
+}

@@ -16,6 +16,8 @@ from apex_runtime.evaluation.coco_ap import evaluate_predictor, predict_results
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.postprocess.letterbox import Letterbox
 
+FIGURES = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "ARmax", "ARs", "ARm", "ARl")
+
 
 def info_of(*names: str) -> ModelInfo:
     return ModelInfo.model_validate(
@@ -77,7 +79,7 @@ def test_the_answers_get_full_marks(dataset: InstanceDataset) -> None:
     assert [call["images"] for call in oracle.calls] == [2, 1]
     assert oracle.calls[0] | {"images": 0} == {"images": 0, "budget": "25%", "min_score": 0.01, "max_detections": 100}
     shifted = evaluate_predictor(Oracle(dataset, ("nucleus",), "nucleus", shift=3), dataset, iou_types=("segm",))
-    assert set(shifted) == {f"{name}_segm" for name in ("mAP", "AP50", "AP75", "APs", "APm", "APl")}
+    assert set(shifted) == {f"{name}_segm" for name in FIGURES}
     assert shifted["AP75_segm"] < shifted["AP50_segm"] < 1
 
 
