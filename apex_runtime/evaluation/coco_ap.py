@@ -16,7 +16,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.detections import Detections
 from apex_runtime.errors import DataError
 from apex_runtime.evaluation.results import detections_to_results
-from apex_runtime.model_info import ModelInfo
+from apex_runtime.model_info import Category, ModelInfo
 
 if TYPE_CHECKING:
     from apex_runtime.evaluation.coco_matching import Backend, CocoEvaluation
@@ -134,7 +134,7 @@ def predict_results(
     each predict their part and score the sum of the lists.) A class of the model is found in the data set by its name; those it
     lacks are left out. Raises DataError when it lacks all.
     """
-    id_of = _class_ids(predictor.info, dataset)
+    id_of = shared_classes(predictor.info.classes, dataset, "the model")
     chosen = range(len(dataset)) if indices is None else indices
     results: list[dict[str, Any]] = []
     for start in range(0, len(chosen), batch):
@@ -149,14 +149,18 @@ def predict_results(
     return results
 
 
-def _class_ids(info: ModelInfo, dataset: InstanceDataset) -> dict[int, int]:
-    """The data set's category id of each category id of the model that has one of the same name."""
+def shared_classes(classes: Iterable[Category], dataset: InstanceDataset, whose: str) -> dict[int, int]:
+    """The data set's category id of each category id of a model, or a file, that has one of the same name.
+
+    Raises DataError when there is none; ``whose`` is what the message calls the other side.
+    """
+    theirs = list(classes)
     names = {category.name: category.id for category in dataset.categories}
-    shared = {category.id: names[category.name] for category in info.classes if category.name in names}
+    shared = {category.id: names[category.name] for category in theirs if category.name in names}
     if not shared:
-        known = ", ".join(category.name for category in info.classes[:5])
+        known = ", ".join(category.name for category in theirs[:5])
         raise DataError(
-            f"{dataset.source}: none of its classes ({', '.join(list(names)[:5])}) is known to the model ({known}).",
+            f"{dataset.source}: none of its classes ({', '.join(list(names)[:5])}) is known to {whose} ({known}).",
             "Evaluate on the kind of data the model was trained for, or rename the categories.",
             path=dataset.source,
         )

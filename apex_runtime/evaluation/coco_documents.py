@@ -60,9 +60,15 @@ def _is_text(segmentation: Any) -> bool:
 
 
 def kinds_of(results: Sequence[Entry]) -> tuple[str, ...]:
-    """The kinds of overlap that can be measured: of boxes where every result has one, of masks likewise. No results: both."""
+    """The kinds of overlap to measure: of boxes where results have boxes, of masks where they have masks; no results: both.
+
+    Raises DataError when they have neither.
+    """
     fields = {"bbox": "bbox", "segm": "segmentation"}
-    return tuple(kind for kind, field in fields.items() if all(_has(entry, field) for entry in results))
+    kinds = tuple(kind for kind, field in fields.items() if not results or any(_has(entry, field) for entry in results))
+    if not kinds:
+        raise DataError(f"none of {len(results)} results has a bbox or a segmentation.", _REMEDY)
+    return kinds
 
 
 def truth_annotations(ground_truth: Entry, iou_type: str) -> list[Entry]:
@@ -90,7 +96,7 @@ def result_annotations(ground_truth: Entry, results: Sequence[Entry], iou_type: 
     for number, entry in enumerate(results, start=1):
         annotation = {**entry, "id": number, "iscrowd": 0}
         if iou_type == "segm":
-            annotation["segmentation"] = _rle(entry["segmentation"], *sizes[entry["image_id"]])
+            annotation["segmentation"] = as_rle(entry["segmentation"], *sizes[entry["image_id"]])
         if _has(entry, "bbox"):
             annotation["area"] = float(entry["bbox"][2] * entry["bbox"][3])
         else:
@@ -99,7 +105,8 @@ def result_annotations(ground_truth: Entry, results: Sequence[Entry], iou_type: 
     return prepared
 
 
-def _rle(segmentation: Any, height: int, width: int) -> Entry:
+def as_rle(segmentation: Any, height: int, width: int) -> Entry:
+    """A segmentation that has been checked, polygons or run lengths, as compressed RLE."""
     if isinstance(segmentation, list):
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):

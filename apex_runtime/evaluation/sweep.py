@@ -1,25 +1,23 @@
-"""The figures of one engine on one data set at several budgets, with the time each budget takes."""
+"""The figures of one engine on one data set at several budgets, with the time and the memory each budget takes."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from apex_runtime.backends.session import Session
 from apex_runtime.data.dataset import InstanceDataset
-from apex_runtime.evaluation.bootstrap import bootstrap_interval, matches_of
-from apex_runtime.evaluation.coco_ap import IOU_TYPES, detection_limit, predict_results, summarise
-from apex_runtime.evaluation.coco_matching import run_coco_eval
+from apex_runtime.evaluation.coco_ap import detection_limit, predict_results
+from apex_runtime.evaluation.memory import peak_resident_bytes
+from apex_runtime.evaluation.score import score_results
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.routing.budget import Budget
-
-_BOOTSTRAPPED = ("mAP", "AP50")
 
 # budget as asked, images done
 Progress = Callable[[str, int], None]
@@ -43,6 +41,11 @@ class TimedSession:
         """What executes."""
         return self._session.name
 
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory of the device held at once, where the session tells: ``peak_memory_bytes`` is optional."""
+        return getattr(self._session, "peak_memory_bytes", None)
+
     def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """As ``Session.run``; every image of a batch gets an equal share of the time."""
         started = time.perf_counter()
@@ -51,6 +54,21 @@ class TimedSession:
         self.milliseconds += [share] * len(images)
         self.tiles += [tiles] * len(images)
         return outputs
+
+
+@dataclass
+class _Clock:
+    """Time per image between the reports of ``predict_results``: every image of a batch gets an equal share."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def tick(self, done: int) -> None:
+        count = done - len(self.milliseconds)
+        self.milliseconds += [(time.perf_counter() - self._since) * 1000 / count] * count
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,11 @@ class SweepOptions:
 def sweep(
     session: Session, dataset: InstanceDataset, budgets: Sequence[Budget], options: SweepOptions, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
-    """One row per budget: figures (fractions), 95 % intervals if asked, tiles per image, milliseconds of the graph per image.
+    """One row per budget: the budget, tiles per image, what ``score_results`` says, and what it cost.
 
+    ``graph_milliseconds`` is the graph alone; ``image_milliseconds`` and ``images_per_second`` are of everything from the file on
+    disk to the COCO results: decode, letterbox, graph, boxes, masks, run lengths, one batch after the other. The first batch is
+    predicted once before, untimed. ``peak_memory`` is of the process since it started, and of the device where the session tells.
     Raises DataError, BackendError, UsageError.
     """
     limit = options.max_detections or detection_limit(dataset.ground_truth())
@@ -77,7 +98,15 @@ def sweep(
 def _row(
     session: Session, dataset: InstanceDataset, budget: Budget, options: SweepOptions, limit: int, progress: Progress | None
 ) -> dict[str, Any]:
-    timed = TimedSession(session)
+    _warm_up(session, dataset, budget, options)
+    timed, clock = TimedSession(session), _Clock()
+
+    def on_images(done: int) -> None:
+        clock.tick(done)
+        if progress is not None:
+            progress(budget.asked, done)
+        clock.resume()
+
     results = predict_results(
         Predictor(timed),
         dataset,
@@ -85,26 +114,26 @@ def _row(
         min_score=options.min_score,
         max_detections=limit,
         batch=options.batch,
-        on_images=None if progress is None else lambda done: progress(budget.asked, done),
+        on_images=on_images,
     )
-    figures: dict[str, float] = {}
-    intervals: dict[str, list[float]] = {}
-    for iou_type in IOU_TYPES:
-        evaluator = run_coco_eval(dataset.ground_truth(), results, iou_type, limit, None)
-        figures |= summarise(evaluator)
-        if options.bootstrap:
-            matches = matches_of(evaluator)
-            for figure in _BOOTSTRAPPED:
-                found = bootstrap_interval(matches, figure, samples=options.bootstrap)
-                intervals[f"{figure}_{iou_type}"] = [found.low, found.high]
+    memory = {"resident_bytes": peak_resident_bytes(), "device_bytes": timed.peak_memory_bytes}
+    scores = score_results(dataset, results, limit, options.bootstrap)
     return {
         "budget": budget.asked,
         "tiles_per_image": round(statistics.fmean(timed.tiles), 3),
-        "figures": figures,
-        "intervals": intervals,
-        "graph_milliseconds": {
-            "median": round(statistics.median(timed.milliseconds), 3),
-            "p95": round(float(np.percentile(timed.milliseconds, 95)), 3),
-        },
-        "detections": len(results),
+        **scores,
+        "graph_milliseconds": _quantiles(timed.milliseconds),
+        "image_milliseconds": _quantiles(clock.milliseconds),
+        "images_per_second": round(1000 / statistics.fmean(clock.milliseconds), 3),
+        "peak_memory": memory,
     }
+
+
+def _warm_up(session: Session, dataset: InstanceDataset, budget: Budget, options: SweepOptions) -> None:
+    """The first call with a number of tiles reserves memory; it would be the p95 of a small set."""
+    images = [dataset.read_image(index) for index in range(min(options.batch, len(dataset)))]
+    Predictor(session).predict(images, budget, min_score=options.min_score)
+
+
+def _quantiles(milliseconds: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(milliseconds), 3), "p95": round(float(np.percentile(milliseconds, 95)), 3)}
