@@ -67,6 +67,7 @@ class InstanceDataset(ABC):
     categories: tuple[Category, ...]
     records: list[ImageRecord]
     findings: Findings
+    options: str = ""  # what a description says about how the files are read, wherever the files lie; part of the fingerprint
     _truth: dict[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -126,6 +127,7 @@ class InstanceDataset(ABC):
         """
         digest = hashlib.sha256()
         digest.update(repr([(category.id, category.name) for category in self.categories]).encode())
+        digest.update(self.options.encode())
         for record in sorted(self.records, key=lambda record: record.file_name):
             size = record.path.stat().st_size
             digest.update(f"{record.file_name}\0{record.width}x{record.height}\0{size}\n".encode())

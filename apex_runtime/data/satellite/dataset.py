@@ -57,6 +57,7 @@ class SatelliteDataset(InstanceDataset):
     def __init__(self, data: Path, split: str, strict: bool = True) -> None:
         self._described = describe(Path(data))
         self.source, self.split = self._described.where, split
+        self.options = self._described.options.model_dump_json(exclude={"path"}, exclude_defaults=True)
         self._annotations = _open_annotations(self._described, split, strict)
         splits, leaks = assign(self._annotations.scenes, self._described)
         if split not in splits:
@@ -75,7 +76,7 @@ class SatelliteDataset(InstanceDataset):
         self._kept = 0  # bytes
 
     def annotation_files(self) -> list[Path]:
-        """Masks, GeoJSON, COCO or box files of this split, the description and the class table."""
+        """Masks, GeoJSON, COCO or box files of this split, and the class table."""
         scenes = dict.fromkeys(view.scene.file for view in self._views)
         return [*self._described.files(), *self._annotations.files(scenes)]
 

@@ -153,8 +153,8 @@ class Described:
         return self.file or self.root
 
     def files(self) -> list[Path]:
-        """What describes the set: part of its annotation."""
-        return [file for file in (self.file, self.classes_file) if file is not None]
+        """The table of classes, where it is a file: part of the annotation."""
+        return [] if self.classes_file is None else [self.classes_file]
 
 
 _READ_BY: dict[str, SourceKind] = {

@@ -179,6 +179,18 @@ def test_the_fingerprint_sees_masks_classes_and_the_description(tmp_path: Path) 
     second = open_dataset(tmp_path / "b", "train").fingerprint()
     describe_as(tmp_path / "a", min_area=5)
     assert len({first, second, open_dataset(tmp_path / "a", "train").fingerprint()}) == 3
+    describe_as(tmp_path / "a")
+    assert open_dataset(tmp_path / "a", "train").fingerprint() == first  # it says nothing
+
+
+def test_the_fingerprint_is_the_same_from_wherever_a_set_is_described(tmp_path: Path) -> None:
+    write_pair(tmp_path / "a", "images/a.png", "masks/a.png")
+    for folder, path in (("one", "../a"), ("two", str(tmp_path / "a"))):
+        (tmp_path / folder).mkdir()
+        describe_as(tmp_path / folder, path=path, min_area=5)
+    describe_as(tmp_path / "a", min_area=5)
+    places = (tmp_path / "a", tmp_path / "one/satellite.yaml", tmp_path / "two/satellite.yaml")
+    assert len({open_dataset(place, "train", "satellite").fingerprint() for place in places}) == 1
 
 
 def test_a_dataset_travels_to_a_worker(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_path_is_relative_to_the_file(tmp_path: Path) -> None:
     assert recognise(file).kind == recognise(tmp_path / "config").kind == "satellite"
     dataset = open_dataset(file, "train")
     assert len(dataset.instances(0)) == 1
-    assert dataset.annotation_files() == [file, tmp_path / "config/../data/truth/a.png"]
+    assert dataset.annotation_files() == [tmp_path / "config/../data/truth/a.png"]
 
 
 def test_classes_are_entries_names_or_a_file(tmp_path: Path) -> None:
