@@ -11,7 +11,7 @@ from apex_runtime.data.dataset import DatasetType, ImageRecord, InstanceDataset,
 from apex_runtime.data.findings import Fault, Finding, Findings, Location
 from apex_runtime.data.image import image_size
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.data.yolo.description import load_description
+from apex_runtime.data.yolo.description import YoloDescription, load_description
 from apex_runtime.data.yolo.images import ListedImage, listed_images, split_folders
 from apex_runtime.data.yolo.labels import ImageLabels, LabelledObject, label_places, read_labels, unused_labels
 from apex_runtime.errors import DataError, ImageError
@@ -38,8 +38,10 @@ class YoloDataset(InstanceDataset):
         self.source, self.split = description.file, split
         self.categories = tuple(Category(id=index, name=name) for index, name in enumerate(description.names))
         images, self.findings = listed_images(description, split)
+        self.findings += _name_twins(description)
         self.records: list[ImageRecord] = []
         self._labels: list[tuple[Path, ImageLabels] | None] = []
+        self._image_of: dict[Path, str] = {}  # by label file
         for image in images:
             self._add(image)
         folders = [folder for folder in split_folders(description, split) if folder.is_dir()]
@@ -57,9 +59,14 @@ class YoloDataset(InstanceDataset):
         except ImageError as error:
             self.findings.append(Finding(Fault.UNREADABLE_IMAGE, image.declared, error.message.removeprefix(f"{image.path}: ")))
             return
+        labels = self._read_labels(image.path, height, width)
+        if labels is not None and (twin := self._image_of.setdefault(labels[0], image.name)) != image.name:
+            message = f"image {image.name}: its labels, {labels[0].name}, are those of {twin}, too"
+            self.findings.append(Finding(Fault.DUPLICATE_ID, image.declared, message))
+            return
         image_id = len(self.records) + 1
         self.records.append(ImageRecord(image_id, image.name, width, height, image.path, image.declared))
-        self._labels.append(self._read_labels(image.path, height, width))
+        self._labels.append(labels)
 
     def _read_labels(self, image: Path, height: int, width: int) -> tuple[Path, ImageLabels] | None:
         for file in label_places(image):
@@ -91,6 +98,16 @@ class YoloDataset(InstanceDataset):
             if not faults:
                 kept.append((item, box, mask))
         return _instances(kept), findings
+
+
+def _name_twins(description: YoloDescription) -> Findings:
+    """Classes of one name: whoever reads the results could not tell them apart."""
+    first: dict[str, int] = {}
+    return [
+        Finding(Fault.DUPLICATE_ID, Location(description.file), f"two classes are called {name[:80]}: {first[name]} and {index}")
+        for index, name in enumerate(description.names)
+        if first.setdefault(name, index) != index
+    ]
 
 
 # Of pixel coordinates. Outlines are drawn in hundredths of a pixel, and pycocotools rounds them to fifths: the digits that a

@@ -93,7 +93,7 @@ def _names(file: Path, document: dict[Any, Any]) -> tuple[str, ...]:
         _fail(file, f"names that are not text, at index {shown(odd)}", "Put them in quotes.")
     count = document.get("nc")
     if count is not None and count != len(names):
-        _fail(file, f"nc does not fit the {len(names)} names", "Correct nc, or leave it out.")
+        _fail(file, f"nc does not fit the {len(names)} names, it is {count!r:.40}", "Correct nc, or leave it out.")
     return tuple(str(name) for name in names)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
 import numpy as np
@@ -166,7 +167,11 @@ def _beyond(values: list[float], height: int, width: int) -> str:
 def _text(file: Path, findings: Findings) -> str:
     """The text of a label file; empty, with a finding, when it cannot be read as text."""
     try:
-        if file.stat().st_size > MAX_BYTES:
+        state = file.stat()
+        if not (S_ISREG(state.st_mode) or S_ISDIR(state.st_mode)):  # to read a pipe would be to wait for ever
+            findings.append(Finding(Fault.MALFORMED, Location(file), "no file, but a pipe or a device"))
+            return ""
+        if state.st_size > MAX_BYTES:
             findings.append(Finding(Fault.MALFORMED, Location(file), f"larger than {MAX_BYTES} bytes, not read"))
             return ""
         return file.read_bytes().decode("utf-8-sig")

@@ -294,3 +294,32 @@ def test_every_image_can_be_trained_on(nuclei_yolo_fixture: Path) -> None:
                 rows, columns = np.nonzero(mask.full(record.height, record.width))
                 bounds = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
                 np.testing.assert_allclose(box, bounds, atol=1)
+
+
+def test_two_pictures_of_one_label_file_are_not_both_believed(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a": BOX, "b": None})
+    for name in ("a.jpg", "b.jpg"):
+        write_image(tmp_path / "images/train" / name)
+    dataset = YoloDataset(tmp_path, "train", strict=False)
+    assert [record.file_name for record in dataset.records] == [f"images/train/{name}" for name in ("a.jpg", "b.jpg", "b.png")]
+    (finding,) = dataset.findings
+    assert finding.fault == Fault.DUPLICATE_ID and finding.where.path.name == "a.png" and "a.jpg" in finding.message
+    with pytest.raises(DataError, match=r"a\.png: .*a\.txt"):
+        YoloDataset(tmp_path, "train")
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a": BOX}, "train: images/train\nnames: [car, bus, car]\n")
+    (finding,) = YoloDataset(tmp_path, "train", strict=False).findings
+    assert finding.fault == Fault.DUPLICATE_ID and finding.message == "two classes are called car: 0 and 2"
+
+
+def test_a_link_to_a_picture_that_is_gone_is_a_missing_image(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a": BOX, "b": BOX})
+    image = tmp_path / "images/train/b.png"
+    image.unlink()
+    image.symlink_to(tmp_path / "store" / "b.png")
+    dataset = YoloDataset(tmp_path, "train", strict=False)
+    assert [(each.fault, each.where.path) for each in dataset.findings] == [(Fault.MISSING_IMAGE, image)] and len(dataset) == 1
+    with pytest.raises(DataError, match=r"b\.png: a link to .*store"):
+        YoloDataset(tmp_path, "train")

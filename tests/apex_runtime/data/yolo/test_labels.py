@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,11 @@ def test_nothing_in_a_file_ends_in_anything_but_objects_and_findings(
 )
 def test_where_labels_lie(image: str, labels: list[str]) -> None:
     assert label_places(Path(image)) == [Path(label) for label in labels]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    labels, findings = read_labels(tmp_path / "a.txt", 3, 100, 200)
+    assert len(labels) == 0 and [(each.fault, each.message) for each in findings] == [
+        (Fault.MALFORMED, "no file, but a pipe or a device")
+    ]
