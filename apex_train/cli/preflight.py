@@ -12,6 +12,7 @@ from apex_runtime.cli.options import dataset_type_option, json_option, not_empty
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType
+    from apex_train.preflight.walk import SetReport
 
 
 @click.command()
@@ -57,13 +58,15 @@ def preflight(
     from apex_runtime.cli.data import choose_type
     from apex_runtime.cli.progress import counter
     from apex_train.preflight.report import document
-    from apex_train.preflight.walk import Walk, chosen_splits
+    from apex_train.preflight.walk import Walk
 
-    asked = [
-        (folder, kind, chosen_splits(folder, kind, splits)) for folder in data for kind in [choose_type(folder, dataset_type)]
-    ]
+    asked = [(folder, choose_type(folder, dataset_type)) for folder in data]
+    broken_or_splits = [_splits(folder, kind, splits) for folder, kind in asked]
     walk = Walk(threads or os.cpu_count() or 1, counter)
-    reports = [walk.check(folder, kind, names) for folder, kind, names in asked]
+    reports = [
+        walk.check(folder, kind, found) if isinstance(found, list) else found
+        for (folder, kind), found in zip(asked, broken_or_splits, strict=True)
+    ]
     if draw is not None:
         from apex_train.preflight.sheet import write_sheet
 
@@ -78,5 +81,16 @@ def preflight(
 
         from apex_train.preflight.tables import show
 
-        show(reports, Console(), everything)
+        show(reports, Console(emoji=False), everything)  # :car: in a name is no picture
     ctx.exit(1 if any(report.errors for report in reports) else 0)
+
+
+def _splits(data: Path, kind: DatasetType, asked: tuple[str, ...]) -> list[str] | SetReport:
+    """The splits to walk through, or the report of a set that cannot be opened. Raises UsageError."""
+    from apex_runtime.errors import DataError
+    from apex_train.preflight.walk import broken_set, chosen_splits
+
+    try:
+        return chosen_splits(data, kind, asked)
+    except DataError as error:
+        return broken_set(data, kind, error)

@@ -15,7 +15,7 @@ from apex_runtime.data.findings import Fault, Finding, Findings, Location, shown
 from apex_runtime.data.layouts import split_name
 from apex_runtime.data.open import open_dataset, split_names
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.errors import ApexError
+from apex_runtime.errors import ApexError, DataError
 from apex_train.preflight.pictures import Look, looks
 from apex_train.preflight.statistics import SplitStatistics
 from apex_train.preflight.touching import touching
@@ -71,8 +71,7 @@ class Walk:
             try:
                 dataset = open_dataset(data, split, kind, strict=False)
             except ApexError as error:
-                where = Location(Path(error.path or data))
-                report.findings.append(Finding(Fault.MALFORMED, where, f"split {split} cannot be opened: {error}"))
+                report.findings.append(_unopened(data, f"split {split} cannot be opened", error))
                 continue
             report.findings += dataset.findings
             report.findings += _class_lists(classes.setdefault(type(dataset), dataset), dataset)
@@ -100,6 +99,15 @@ class Walk:
         if split_name(dataset.split) == "train" and statistics.instances == statistics.crowds:
             report.findings.append(Finding(Fault.NO_OBJECTS, Location(dataset.source), f"split {dataset.split}: {NO_OBJECTS}"))
         return statistics
+
+
+def broken_set(data: Path, kind: DatasetType, error: DataError) -> SetReport:
+    """The report of a set of which not even the splits can be told."""
+    return SetReport(data, kind, findings=[_unopened(data, "the set cannot be opened", error)])
+
+
+def _unopened(data: Path, what: str, error: ApexError) -> Finding:
+    return Finding(Fault.MALFORMED, Location(Path(error.path or data)), f"{what}: {error}")
 
 
 def chosen_splits(data: Path, kind: DatasetType, asked: tuple[str, ...]) -> list[str]:

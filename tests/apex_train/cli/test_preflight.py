@@ -11,6 +11,7 @@ import planted_faults
 import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
+from yolo_sets import write_set
 
 from apex_runtime.data.findings import Fault
 from apex_train.cli.main import main
@@ -105,6 +106,22 @@ def test_no_data(tmp_path: Path) -> None:
         result = preflight(*words)
         assert result.exit_code == 2 and "remedy" in result.output
     assert preflight().exit_code == 2
+
+
+def test_a_set_that_cannot_be_opened_is_reported_beside_the_others(nuclei_fixture: Path, tmp_path: Path, schema: dict) -> None:
+    (tmp_path / "data.yaml").write_text("names: [a\ntrain: images\n")
+    result = preflight(nuclei_fixture, tmp_path, "--json")
+    report = json.loads(result.stdout)
+    Draft202012Validator(schema).validate(report)
+    assert result.exit_code == 1 and report["errors"] == 1 and len(report["data"][0]["splits"]) == 2
+    (error,) = [each for each in report["findings"] if each["severity"] == "error"]
+    assert (error["fault"], error["path"]) == ("malformed", "data.yaml") and "line 2" in error["message"]
+
+
+def test_names_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    write_set(tmp_path / "a:car:b", {"a": "0 0.5 0.5 0.2 0.4\n0 0.5\n"}, "train: images/train\nnames: [':car:']\n")
+    shown = preflight(tmp_path / "a:car:b" / "data.yaml").stdout.replace("\n", "")
+    assert ":car:" in shown and "\N{AUTOMOBILE}" not in shown
 
 
 def test_a_large_set_as_it_is(shared_data: Path) -> None:
