@@ -120,8 +120,8 @@ def _checked_header(data: Buffer, name: str) -> Header:
     except ValueError as error:
         raise ImageError(f"{name}: the file is damaged: {error}.", _CHECK, path=name) from error
     if header is None:
-        accepted = "JPEG, PNG, BMP, TIFF and WebP are read; the content counts, not the extension."
-        raise ImageError(f"{name}: not an image (it begins with {data[:8]!r}).", accepted, path=name)
+        cause = f"{name}: not an image in JPEG, PNG, BMP, TIFF or WebP (it begins with {data[:8]!r})."
+        raise ImageError(cause, "Save it as one of these; the content counts, not the extension.", path=name)
     if header.width <= 0 or header.height <= 0:
         raise ImageError(f"{name}: the {header.kind} header says {header.width}x{header.height} pixels.", _CHECK, path=name)
     if header.width * header.height > MAX_PIXELS:

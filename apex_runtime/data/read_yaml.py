@@ -44,5 +44,8 @@ def _problem(text: str) -> tuple[str, str] | None:
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error's text; it may quote a file of a megabyte."""
+    """The place and the problem, else the first line of an error's text; it may quote a file of a megabyte."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"[:200]
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -107,7 +107,7 @@ def _image_problem(entry: Any, declared: set[int], names: set[str]) -> Problem |
         return Fault.DUPLICATE_ID, f"{name}: the image id appears twice"
     width, height = entry.get("width"), entry.get("height")
     if not _is_side(width) or not _is_side(height):
-        return Fault.MALFORMED, f"{name}: it needs a positive width and height, not {brief(width)} and {brief(height)}"
+        return Fault.MALFORMED, f"{name}: it needs a positive width and height, not {width!r:.40} and {height!r:.40}"
     if width * height > MAX_PIXELS:
         return Fault.MALFORMED, f"{name}: {width}x{height} pixels, the limit is {MAX_PIXELS // 1_000_000} million"
     if not is_safe_name(entry.get("file_name")):
@@ -150,13 +150,13 @@ def annotation_name(entry: Any, images: dict[int, CocoImage]) -> str:
 def _reference_problem(entry: Any, declared: set[int], category_ids: set[int], seen: set[int]) -> Problem | None:
     """What is wrong with an annotation's ids."""
     if not isinstance(entry, dict) or not is_id(entry.get("id")):
-        return Fault.MALFORMED, f"it needs an integer id, not {brief(entry.get('id') if isinstance(entry, dict) else entry)}"
+        return Fault.MALFORMED, f"it needs an integer id, not {entry.get('id') if isinstance(entry, dict) else entry!r:.80}"
     if entry["id"] in seen:
         return Fault.DUPLICATE_ID, "the annotation id appears twice"
     seen.add(entry["id"])
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
     if not is_id(image_id) or image_id not in declared:
-        return Fault.MALFORMED, f"unknown image_id {brief(image_id)}"
+        return Fault.MALFORMED, f"unknown image_id {image_id!r:.80}"
     if not is_id(category_id) or category_id not in category_ids:
         return Fault.UNKNOWN_CLASS, f"unknown category {category_id!r:.80}"
     return None

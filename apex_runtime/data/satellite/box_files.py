@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from apex_runtime.data.findings import Fault
 
@@ -64,9 +65,10 @@ class VocFile:
 
 @dataclass(frozen=True)
 class BoxTable:
-    """A CSV of boxes: those of each image by file name, and its faulty rows."""
+    """A CSV of boxes: those of each image by file name, the line that names it first, and its faulty rows."""
 
     boxes: dict[str, list[NamedBox]]
+    lines: dict[str, int]
     faults: tuple[BoxFault, ...]
 
 
@@ -96,20 +98,36 @@ def read_voc(path: Path) -> VocFile:
     if root.tag != "annotation":
         raise ValueError(f"its root is <{root.tag}>, not <annotation>")
     boxes, faults = [], []
-    for place, element in enumerate(root.iterfind("object"), 1):
+    for place, (line, element) in enumerate(zip(_object_lines(data), root.iterfind("object"), strict=True), 1):
         try:
-            boxes.append(_voc_box(element))
+            boxes.append(_voc_box(element, line))
         except ValueError as error:
-            faults.append(BoxFault(None, f"object {place}: {error}", _kind(error)))
+            faults.append(BoxFault(line, f"object {place}: {error}", _kind(error)))
     return VocFile((root.findtext("filename") or "").strip(), _voc_size(root), tuple(boxes), tuple(faults))
 
 
-def _voc_box(element: ElementTree.Element) -> NamedBox:
+def _object_lines(data: bytes) -> list[int]:
+    """The line on which each <object> of a sound file begins; ElementTree does not tell."""
+    lines: list[int] = []
+    parser, path = expat.ParserCreate(None, "}"), []  # names as ElementTree has them
+
+    def start(name: str, _: dict[str, str]) -> None:
+        path.append(name)
+        if path[1:] == ["object"]:
+            lines.append(parser.CurrentLineNumber)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: path.pop()
+    parser.Parse(data, True)
+    return lines
+
+
+def _voc_box(element: ElementTree.Element, line: int) -> NamedBox:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("no <name>")
     box = _box([element.findtext(f"bndbox/{side}") for side in _SIDES])
-    return NamedBox(box, name, ignore=(element.findtext("difficult") or "0").strip() == "1")
+    return NamedBox(box, name, line, (element.findtext("difficult") or "0").strip() == "1")
 
 
 def _voc_size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -129,16 +147,18 @@ def read_box_table(path: Path) -> BoxTable:
     except csv.Error as error:
         raise ValueError(f"not readable as CSV ({error})") from error
     boxes: dict[str, list[NamedBox]] = {}
+    lines: dict[str, int] = {}
     faults = []
     for line, row in rows:
         try:
             name = _safe_name(row["image_path"])
             found = boxes.setdefault(name, [])
+            lines.setdefault(name, line)
             if any(row[side] for side in _SIDES):
                 found.append(NamedBox(_box([row[side] for side in _SIDES]), _label(row["label"]), line))
         except ValueError as error:
             faults.append(BoxFault(line, str(error), _kind(error)))
-    return BoxTable(boxes, tuple(faults))
+    return BoxTable(boxes, lines, tuple(faults))
 
 
 def _rows(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -108,7 +108,7 @@ class BoxAnnotations(SceneAnnotations):
             key, others = meant.scene(name)
             if key is None:
                 reason = f"fits several images: {shown(others)}" if others else f"is not under {root}"
-                self.findings.append(Finding(Fault.MISSING_IMAGE, Location(path), f"{name} {reason}"))
+                self.findings.append(Finding(Fault.MISSING_IMAGE, Location(path, table.lines[name]), f"{name} {reason}"))
             elif key in self._files and self._files[key].suffix.lower() == ".xml":
                 message = f"boxes of {name} are not read: {self._files[key].name} has them, too"
                 self.findings.append(Finding(Fault.UNUSED_FILE, Location(path), message))

@@ -14,6 +14,10 @@ from apex_runtime.model_info import Category
 
 _MAX_CLASS = 64  # grey values above it are shades or object numbers rather than classes
 _LISTED = 12  # colours shown in an error
+_JPEG = (
+    "Save them as PNG, or write satellite.yaml: for black and white `classes: [{name: object, value: 255}]` and "
+    "`colour_tolerance: 127`, for colours `color` instead of `value` and a smaller tolerance."
+)
 
 
 def infer_table(masks: Iterable[Path]) -> ColourTable:
@@ -30,9 +34,12 @@ def infer_table(masks: Iterable[Path]) -> ColourTable:
             counts.update(dict(_values(decode_mask(path))))
         except (ValueError, OSError):  # reported when this mask is read
             continue
+    if set(counts) == {0}:
+        remedy = "Are these the right masks? Every pixel of an object has the value of its class, 1 or 255 where there is one."
+        raise DataError(f"{first and first.parent}: every pixel of every mask is 0.", remedy, path=first and first.parent)
     values = sorted(code for code in counts if isinstance(code, int) and code != 0)
     if first is None or len(values) < len(set(counts) - {0}) or not values or (len(values) > 1 and values[-1] > _MAX_CLASS):
-        raise _unexplained(counts, (first or Path("masks")).parent)
+        raise _unexplained(counts, first or Path("masks"))
     if len(values) == 1:
         return ColourTable((Category(id=1, name="object"),), (values[0],), (0,))
     return ColourTable(tuple(Category(id=value, name=f"class {value}") for value in values), tuple(values), (0,))
@@ -50,7 +57,10 @@ def _values(picture: MaskPicture) -> list[tuple[Code, int]]:
     ]
 
 
-def _unexplained(counts: Counter[Code], folder: Path) -> DataError:
+def _unexplained(counts: Counter[Code], first: Path) -> DataError:
+    folder = first.parent
+    if first.suffix.lower() in (".jpg", ".jpeg"):
+        return DataError(f"{folder}: masks saved as JPEG, with {len(counts)} colours where there were a few.", _JPEG, path=folder)
     if not all(isinstance(code, int) for code in counts):  # one form for all of them
         counts = Counter({(code, code, code) if isinstance(code, int) else code: count for code, count in counts.items()})
     found = counts.most_common(_LISTED)

@@ -67,7 +67,7 @@ def _header(data: bytes) -> Header:
     """The header of a mask that can be read. Raises ValueError."""
     header = read_header(data)
     if header is None:
-        raise ValueError("not an image")
+        raise ValueError("not an image" if data else "the file is empty (0 bytes)")
     if not header.complete:
         raise ValueError(f"this {header.kind} file is truncated")
     if header.obstacle:

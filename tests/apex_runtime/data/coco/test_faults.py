@@ -38,6 +38,7 @@ FAULTS: list[tuple[dict[str, Any], Fault, str, bool]] = [  # document, fault, wh
     (changed("images.1.file_name", "./sub//a.png"), Fault.DUPLICATE_ID, "image 3 (./sub//a.png): the file_name appears", True),
     (changed("images.0.file_name", "./b.png"), Fault.DUPLICATE_ID, "image 3 (b.png): the file_name appears", True),
     (changed("images.1.width", 0), Fault.MALFORMED, "image 3 (b.png): it needs a positive width and height, not 0 and 20", True),
+    (changed("images.1.width", "30"), Fault.MALFORMED, "positive width and height, not '30' and 20", True),
     (changed("images.1.width", 29.5), Fault.MALFORMED, "positive width and height, not 29.5", True),
     (changed("images.1.height", 10**9), Fault.MALFORMED, "the limit is 300 million", True),
     (changed("images.1.file_name", "../../etc/passwd"), Fault.MALFORMED, "that stays in the image folder", True),

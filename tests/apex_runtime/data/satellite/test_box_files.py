@@ -45,6 +45,13 @@ def test_faulty_objects_are_named_and_cost_only_themselves(tmp_path: Path) -> No
     assert len(found.boxes) == 1
     assert [fault.fault for fault in found.faults] == [Fault.INVALID_BOX, Fault.INVALID_BOX, Fault.MALFORMED, Fault.MALFORMED]
     assert [fault.message.split(":")[0] for fault in found.faults] == ["object 2", "object 3", "object 4", "object 5"]
+    assert [each.line for each in (*found.boxes, *found.faults)] == [1] * 5
+
+
+def test_objects_know_their_lines(tmp_path: Path) -> None:
+    good, bad = (OBJECT.format(1, 2, right, 12, name="oak", extra="\n<part><object>inner</object></part>") for right in (11, 0))
+    found = read_voc(voc(tmp_path, f"\n<!-- <object> -->\n{good}\n\n{bad}\n", '<?xml version="1.0" encoding="windows-1252"?>\n'))
+    assert [box.line for box in found.boxes] == [4] and [fault.line for fault in found.faults] == [7]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +93,7 @@ def test_boxes_of_a_table(tmp_path: Path) -> None:
     path.write_text("label,image_path,xmin,ymin,xmax,ymax,score\noak,b/a.png,1,2,3,4,1\nelm,c.png,5,6,7,8,1\n,empty.png,,,,,\n")
     assert is_box_table(path)
     table = read_box_table(path)
+    assert table.lines == {"b/a.png": 2, "c.png": 3, "empty.png": 4}
     assert {name: [(box.box, box.name, box.line) for box in boxes] for name, boxes in table.boxes.items()} == {
         "b/a.png": [((1.0, 2.0, 3.0, 4.0), "oak", 2)],
         "c.png": [((5.0, 6.0, 7.0, 8.0), "elm", 3)],

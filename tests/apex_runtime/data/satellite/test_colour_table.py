@@ -18,6 +18,7 @@ from apex_runtime.data.satellite.colour_table import (
     read_classes,
     show_code,
 )
+from apex_runtime.data.satellite.description import describe
 from apex_runtime.data.satellite.mask_classes import infer_table
 from apex_runtime.data.satellite.mask_picture import MaskPicture, decode_mask, mask_size
 from apex_runtime.errors import DataError
@@ -247,6 +248,24 @@ def test_masks_that_explain_nothing_are_refused_with_the_table_to_write(tmp_path
     grey = write(tmp_path, a=np.array([[0, 1, 2, 255]], np.uint8))
     with pytest.raises(DataError, match="255 \\(1 pixels\\)"):
         infer_table(grey)
+
+
+def test_masks_without_an_object_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="every pixel of every mask is 0"):
+        infer_table(write(tmp_path, a=np.zeros((4, 4), np.uint8)))
+
+
+def test_masks_saved_as_jpeg_are_told_how_they_can_be_read(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[7:19, 5:26] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), mask)
+    with pytest.raises(DataError, match="saved as JPEG") as caught:
+        infer_table([tmp_path / "a.jpg"])
+    told = [part for part in caught.value.remedy.split("`") if part.startswith(("classes", "colour_tolerance"))]
+    (tmp_path / "satellite.yaml").write_text("\n".join(told))
+    options = describe(tmp_path).options
+    table = build_table(Classes(classes=options.classes), [], options.colour_tolerance, tmp_path)
+    assert np.array_equal(labels_of(table, decode_mask(tmp_path / "a.jpg")) == 0, mask > 0)
 
 
 def test_colours_are_written_as_they_are_read() -> None:
