@@ -76,7 +76,8 @@ class Peers:
         offset = len(parameters)
         for parameter, reached in zip(parameters, flat[:offset].tolist(), strict=True):
             piece = flat[offset : offset + parameter.numel()].view_as(parameter)
-            parameter.grad = piece.to(parameter.dtype).clone() if reached else None
+            # In the memory layout of the parameter, which the fused optimiser takes for granted without a check.
+            parameter.grad = torch.empty_like(parameter).copy_(piece).detach() if reached else None
             offset += parameter.numel()
 
     def average_statistics(self, model: nn.Module) -> None:
