@@ -164,6 +164,8 @@ def _label(canvas: np.ndarray, shape: Shape, taken: list[tuple[int, int, int, in
     """Class and score above the box, left out where it would cover another label: the numbers are in results.json."""
     import cv2
 
+    if not shape.text:
+        return
     size = max(canvas.shape[:2]) / 2200 + 0.12
     (width, height), below = cv2.getTextSize(shape.text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     left = int(min(max(0, round(shape.box[0])), canvas.shape[1] - width - 2))

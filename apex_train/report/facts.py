@@ -1,0 +1,66 @@
+"""What stands beside every figure: the code, the libraries, the device. No path, host or user of the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import apex_train
+
+LIBRARIES = ("apex-x", "torch", "numpy", "opencv-python-headless", "pycocotools")
+ROOMS = ("apex_train", "apex_runtime", "plugins", "pyproject.toml")
+_PATH = re.compile(r"(?<![\w.~/])~?/(?:[^/\s:,;'\"()]+/)+([^/\s:,;'\"()]*)")
+
+
+def code() -> dict[str, Any]:
+    """``commit`` and ``dirty`` (whether the code differs from it); both None unless this package is a file of a git checkout."""
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", "--", "apex_train/__init__.py") else None
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *ROOMS) if commit else None
+    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that enter a figure."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # opencv under another name, or a copy of the code that is not installed
+            continue
+    return found
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Kind and model of the device that measured, and the threads of the CPU."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"kind": device.type, "name": name, "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def without_paths(text: str) -> str:
+    """The text with only the last part of every absolute path: a report is read on other machines."""
+    return _PATH.sub(lambda match: match[1] or "...", text)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*words: str) -> str | None:
+    """What git says in the folder above this package; None when it fails or is not there."""
+    root = Path(apex_train.__file__).resolve().parents[1]
+    try:
+        run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
