@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from apex_runtime.data.findings import Fault, Finding, Findings, Location
 from apex_runtime.data.image import EXTENSIONS
 from apex_runtime.errors import UsageError
 
@@ -36,6 +38,13 @@ def resolve_sources(source: str) -> list[SourceItem]:
         "Give an image, a folder of images, or a quoted pattern like 'scans/*.png'.",
         path=source,
     )
+
+
+def broken_links(folder: Path) -> Findings:
+    """Links to images that are not there, as a set has them that was copied without the store behind it."""
+    links = [file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_symlink()]
+    lost = sorted(file for file in links if not file.exists() and not file.name.startswith("."))
+    return [Finding(Fault.MISSING_IMAGE, Location(file), f"a link to {os.readlink(file)}, which is not there") for file in lost]
 
 
 def _of_folder(folder: Path) -> list[SourceItem]:

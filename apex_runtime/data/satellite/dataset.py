@@ -28,6 +28,7 @@ from apex_runtime.data.satellite.objects import cut
 from apex_runtime.data.satellite.splits import Part, assign
 from apex_runtime.data.scenes.scene import open_scene
 from apex_runtime.data.scenes.windows import Window, windows
+from apex_runtime.data.sources import broken_links
 from apex_runtime.errors import DataError, ImageError
 
 _KEPT_BYTES = 64_000_000  # mask pixels of decoded scenes that are kept, so that a scene's windows decode it once
@@ -213,7 +214,7 @@ def _scenes(described: Described) -> tuple[list[SceneFile], Findings]:
         Finding(Fault.DUPLICATE_ID, Location(scene.path), f"{by_key[scene.key].name} has the same name without its extension")
         for scene in twins
     ]
-    return list(by_key.values()), findings
+    return list(by_key.values()), findings + broken_links(described.root)
 
 
 def _record(image_id: int, view: _View) -> ImageRecord:

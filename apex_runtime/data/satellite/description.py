@@ -112,6 +112,13 @@ class Description(_Section):
             raise ValueError("expected a number, not true or false")
         return value
 
+    @field_validator("window")
+    @classmethod
+    def _holds_a_pixel(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"windows of {value} pixels")
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
         size = _WINDOW if self.window == "auto" else self.window

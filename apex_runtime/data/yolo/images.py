@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from apex_runtime.data.findings import Fault, Finding, Findings, Location
-from apex_runtime.data.image import EXTENSIONS
-from apex_runtime.data.sources import resolve_sources
+from apex_runtime.data.sources import broken_links, resolve_sources
 from apex_runtime.data.yolo.description import YoloDescription, locate
 from apex_runtime.errors import DataError, UsageError
 
@@ -79,16 +78,9 @@ def _declared(description: YoloDescription, split: str, findings: Findings) -> I
             except UsageError as error:
                 raise DataError(f"{description.file}: {split}: {error.message}", error.remedy, path=place) from error
             yield from ((item.path, Location(item.path)) for item in items)
-            findings += _broken_links(place)
+            findings += broken_links(place)
         else:
             yield from _of_list(place, description, findings)
-
-
-def _broken_links(folder: Path) -> Findings:
-    """Links to images that are not there, as a set has them that was copied without the store behind it."""
-    links = [file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_symlink()]
-    lost = sorted(file for file in links if not file.exists() and not file.name.startswith("."))
-    return [Finding(Fault.MISSING_IMAGE, Location(file), f"a link to {os.readlink(file)}, which is not there") for file in lost]
 
 
 def _of_list(file: Path, description: YoloDescription, findings: Findings) -> Iterator[tuple[Path, Location]]:

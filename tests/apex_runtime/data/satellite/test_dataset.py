@@ -193,6 +193,18 @@ def test_the_fingerprint_is_the_same_from_wherever_a_set_is_described(tmp_path: 
     assert len({open_dataset(place, "train", "satellite").fingerprint() for place in places}) == 1
 
 
+@pytest.mark.parametrize("lost", ["images/b.png", "masks/b.png"])
+def test_a_link_to_a_file_that_is_gone_is_an_error(tmp_path: Path, lost: str) -> None:
+    for name in "ab":
+        write_pair(tmp_path, f"images/{name}.png", f"masks/{name}.png")
+    (tmp_path / lost).unlink()
+    (tmp_path / lost).symlink_to("store/b.png")
+    dataset = open_dataset(tmp_path, "train", "satellite", strict=False)
+    assert (Fault.MISSING_IMAGE, "b.png") in faults(dataset) and len(dataset) == 1
+    with pytest.raises(DataError, match=r"b\.png: a link to store"):
+        open_dataset(tmp_path, "train", "satellite")
+
+
 def test_a_dataset_travels_to_a_worker(tmp_path: Path) -> None:
     write_pair(tmp_path, "images/a.png", "masks/a.png")
     dataset = open_dataset(tmp_path, "train")

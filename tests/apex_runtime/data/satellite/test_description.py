@@ -23,6 +23,7 @@ from apex_runtime.errors import ConfigError, DataError
         ({"window": 100, "overlap": 51}, "overlap 51 is more than half of window 100"),
         ({"overlap": 513}, "overlap 513 is more than half of window 1024"),
         ({"window": True}, "expected a number"),
+        ({"window": 0, "overlap": 0}, "windows of 0 pixels"),
         ({"min_area": 0}, "min_area"),
         ({"connectivity": 6}, "connectivity"),
         ({"colour_tolerance": 128}, "colour_tolerance"),
