@@ -1,4 +1,4 @@
-"""``apex-rt eval``: average precision of an engine on a labelled data set, per budget."""
+"""``apex-rt eval``: how good an engine, or a file of predictions, is on a labelled data set."""
 
 from __future__ import annotations
 
@@ -8,143 +8,185 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, parse_size, split_list
+from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, parse_size, split_list
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from apex_runtime.bundle.load import Opened
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
+    from apex_runtime.evaluation.prediction_files import PredictionFile
 
-REPORT_FORMAT_VERSION = 1
 _RESAMPLES = 1000
-_COLUMNS = ("mAP_bbox", "AP50_bbox", "mAP_segm", "AP50_segm", "AP75_segm")
+_OF_ENGINES = ("budget", "batch", "threads", "device", "policy", "size")  # options that a file of predictions has no use for
 
 
 @click.command("eval")
-@click.argument("engine", type=click.Path())
-@click.option("--data", type=click.Path(), required=True, help="A COCO, YOLO or satellite data set.")
+@click.argument("engine", type=click.Path(), required=False, callback=not_empty)
+@click.option("--predictions", type=click.Path(), callback=not_empty, help="Score this file of predictions instead of an ENGINE.")
+@click.option("--png", type=click.Path(), help="PNGs of a panoptic prediction.  [default: the folder named like the file]")
+@click.option("--data", type=click.Path(), required=True, callback=not_empty, help="A COCO, YOLO or satellite data set.")
 @dataset_type_option
-@click.option("--split", default="test", show_default=True, help="Which split of the data set.")
+@click.option("--split", help="Which split of the data set.  [default: test; of a single file, the only one]")
 @click.option(
     "--budget", multiple=True, default=("0.25", "1.0"), show_default=True, callback=split_list, help="Budgets, one row each."
 )
 @click.option(
     "--max-detections", type=click.IntRange(min=1), help="Detections that count per image.  [default: follows the data]"
 )
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Weakest detection to count.")
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), help="Weakest detection to count.  [default: 0.001; of --predictions, all]"
+)
 @click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Images per call of the graph.")
 @engine_options
 @click.option("--size", metavar="N|HxW", help="Input size, for a checkpoint.")
 @click.option("--bootstrap", is_flag=True, help=f"95 % intervals over images ({_RESAMPLES} resamples).")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Also write the report to this file.")
+@click.option("--per-class", is_flag=True, help="Also print the figures of every class (they are always in the JSON).")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report to this file.")
 @json_option
 def evaluate(
-    engine: str,
+    engine: str | None,
+    predictions: str | None,
+    png: str | None,
     data: str,
     dataset_type: DatasetType | None,
-    split: str,
-    budget: tuple[str, ...],
-    max_detections: int | None,
-    min_score: float,
-    batch: int,
-    threads: int | None,
-    device: str,
-    policy: str,
-    size: str | None,
-    bootstrap: bool,
+    split: str | None,
+    per_class: bool,
     output: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """COCO average precision of boxes and masks of ENGINE (bundle, model.onnx or best.pt), and the graph's time, per budget.
+    """COCO average precision and recall of ENGINE (bundle, model.onnx or best.pt), its time and its memory, per budget.
+
+    Where the truth is panoptic, its panoptic quality too. With --predictions, the same of results that exist: results.json of
+    apex-rt infer, a list of COCO results, or a COCO panoptic prediction.
 
     \b
     Examples:
       apex-rt eval bundle/ --data nuclei/ --split test --budget 0.25,0.5,1.0
       apex-rt eval model.onnx --data nuclei/ --budget 1.0 --bootstrap --json --output report.json
-      apex-rt eval best.pt --data nuclei/ --split val --size 512
+      apex-rt eval best.pt --data nuclei/ --split val --size 512 --per-class
+      apex-rt eval --predictions out/results.json --data nuclei/ --split val
+      apex-rt eval --predictions panoptic.json --data coco/ --split panoptic_val
     """
-    from apex_runtime.bundle.load import open_engine
-    from apex_runtime.cli.data import choose_type, say_left_out, say_unknown_classes
-    from apex_runtime.cli.progress import counter
-    from apex_runtime.data.open import open_dataset
-    from apex_runtime.evaluation.sweep import SweepOptions, sweep
+    from apex_runtime.cli.data import choose_type
+    from apex_runtime.cli.eval_report import table
     from apex_runtime.pipeline.results import write_json
-    from apex_runtime.routing.budget import parse_budget
 
-    budgets = [parse_budget(item) for item in budget]
-    if not budgets:
-        raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
+    if (engine is None) == (predictions is None):
+        raise UsageError("Give either an ENGINE or --predictions FILE.", "For example: apex-rt eval bundle/ --data nuclei/")
     kind = choose_type(Path(data), dataset_type)
-    dataset = open_dataset(Path(data), split, kind)
-    say_left_out(dataset)
-    opened = open_engine(engine, threads, device, policy, parse_size(size) if size else None)
-    say_unknown_classes(opened.session.info, dataset)
-    options = SweepOptions(min_score, max_detections, batch, _RESAMPLES if bootstrap else 0)
-    position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}
-    with counter(len(dataset) * len(budgets), "eval") as progress:
-        rows = sweep(opened.session, dataset, budgets, options, lambda asked, done: progress(position[asked] + done, 0))
-    report = _report(opened, dataset, split, rows, _contract(options, dataset, threads))
+    chosen = split or _default_split(Path(data), kind)
+    if engine is not None:
+        if png is not None:
+            raise UsageError("--png belongs to --predictions.", "Leave it out.")
+        report = _of_engine(engine, Path(data), chosen, kind, options)
+    else:
+        source = click.get_current_context().get_parameter_source
+        useless = [f"--{name}" for name in _OF_ENGINES if source(name) is click.core.ParameterSource.COMMANDLINE]
+        if useless:
+            raise UsageError(f"{', '.join(useless)}: predictions are scored as they are.", "Leave it out, or name an ENGINE.")
+        report = _of_predictions(Path(str(predictions)), png, Path(data), chosen, kind, options)
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(output), report)
-    click.echo(json.dumps(report, indent=2) if as_json else _table(report))
+    click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else table(report, per_class))
 
 
-def _contract(options: Any, dataset: InstanceDataset, threads: int | None) -> dict[str, Any]:
+def _default_split(data: Path, kind: DatasetType) -> str:
+    """test; or the only split of a file that is given by itself."""
+    from apex_runtime.data.open import split_names
+
+    names = split_names(data, kind) if data.is_file() else []
+    return names[0] if len(names) == 1 else "test"
+
+
+def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: dict[str, Any]) -> dict[str, Any]:
+    from apex_runtime.bundle.load import open_engine
+    from apex_runtime.cli.data import say_left_out, say_unknown_classes
+    from apex_runtime.cli.eval_report import engine_report
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.data.open import open_dataset
+    from apex_runtime.evaluation.sweep import SweepOptions, sweep
+    from apex_runtime.routing.budget import parse_budget
+
+    budgets = [parse_budget(item) for item in options["budget"]]
+    if not budgets:
+        raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
+    dataset = open_dataset(data, split, kind)
+    say_left_out(dataset)
+    size = parse_size(options["size"]) if options["size"] else None
+    opened = open_engine(engine, options["threads"], options["device"], options["policy"], size)
+    say_unknown_classes(opened.session.info, dataset)
+    min_score = 0.001 if options["min_score"] is None else options["min_score"]
+    resamples = _RESAMPLES if options["bootstrap"] else 0
+    sweeping = SweepOptions(min_score, options["max_detections"], options["batch"], resamples)
+    position = {item.asked: index * len(dataset) for index, item in enumerate(budgets)}
+    with counter(len(dataset) * len(budgets), "eval") as progress:
+        rows = sweep(opened.session, dataset, budgets, sweeping, lambda asked, done: progress(position[asked] + done, 0))
+    contract = _contract(dataset, options, min_score) | {"batch": options["batch"], "threads": options["threads"]}
+    return engine_report(opened, dataset, rows, contract)
+
+
+def _of_predictions(
+    path: Path, png: str | None, data: Path, split: str, kind: DatasetType, options: dict[str, Any]
+) -> dict[str, Any]:
+    from apex_runtime.cli.data import say_left_out
+    from apex_runtime.cli.eval_report import predictions_report
+    from apex_runtime.evaluation.coco_documents import kinds_of
+    from apex_runtime.evaluation.prediction_files import read_predictions
+    from apex_runtime.evaluation.score import score_results
+    from apex_runtime.evaluation.truth import open_truth
+
+    dataset = open_truth(data, split, kind)
+    say_left_out(dataset)
+    file = read_predictions(path, dataset, None if png is None else Path(png))
+    _say_differences(file, dataset)
+    if file.panoptic is not None:
+        contract = _contract(dataset, options, None, ()) | {"max_detections": None, "bootstrap": 0}
+        return predictions_report(file, dataset, _panoptic_scores(file, dataset, options), contract)
+    kinds = kinds_of(file.results)
+    min_score = options["min_score"]
+    results = file.results if min_score is None else [entry for entry in file.results if entry["score"] >= min_score]
+    contract = _contract(dataset, options, min_score, kinds)
+    scores = score_results(dataset, results, contract["max_detections"], contract["bootstrap"], kinds)
+    return predictions_report(file, dataset, scores, contract)
+
+
+def _panoptic_scores(file: PredictionFile, dataset: InstanceDataset, options: dict[str, Any]) -> dict[str, Any]:
+    """Segments have no score: there is a panoptic quality and no average precision."""
+    from apex_runtime.data.coco.panoptic import PanopticDataset
+    from apex_runtime.evaluation.panoptic_files import quality_of_predictions
+
+    assert file.panoptic is not None
+    if not isinstance(dataset, PanopticDataset):
+        message = f"{file.path}: a panoptic prediction, but the truth of {dataset.split!r} in {dataset.source} is not panoptic."
+        raise UsageError(message, f"Try --split panoptic_{dataset.split}.", path=file.path)
+    useless = [name for name in ("max_detections", "min_score", "bootstrap") if options[name]]
+    if useless:
+        raise UsageError(f"--{useless[0].replace('_', '-')}: a panoptic prediction has no scores.", "Leave it out.")
+    quality = quality_of_predictions(dataset, file.panoptic)
+    return {"figures": {}, "intervals": {}, "per_class": [], "panoptic": quality, "detections": file.panoptic.count}
+
+
+def _say_differences(file: PredictionFile, dataset: InstanceDataset) -> None:
+    if file.left_out:
+        click.echo(
+            f"{file.path.name}: {file.left_out} results of images or classes that the split does not have left out", err=True
+        )
+    if file.images_missing:
+        missing = f"{file.images_missing} of {len(dataset)} images of the split"
+        click.echo(f"{file.path.name}: {missing} are not in it; their objects count as missed", err=True)
+
+
+def _contract(
+    dataset: InstanceDataset, options: dict[str, Any], min_score: float | None, iou_types: tuple[str, ...] = ("bbox", "segm")
+) -> dict[str, Any]:
     """What must be equal for two reports to be compared."""
     from apex_runtime.evaluation.coco_ap import detection_limit
+    from apex_runtime.evaluation.score import panoptic_contract
 
-    limit = options.max_detections or detection_limit(dataset.ground_truth())
     return {
-        "min_score": options.min_score,
-        "max_detections": limit,
-        "batch": options.batch,
-        "threads": threads,
-        "bootstrap": options.bootstrap,
+        "min_score": min_score,
+        "max_detections": options["max_detections"] or detection_limit(dataset.ground_truth()),
+        "bootstrap": _RESAMPLES if options["bootstrap"] else 0,
+        "panoptic": panoptic_contract(dataset, iou_types),
     }
-
-
-def _report(
-    opened: Opened, dataset: InstanceDataset, split: str, rows: list[dict[str, Any]], contract: dict[str, Any]
-) -> dict[str, Any]:
-    info = opened.session.info
-    return {
-        "format_version": REPORT_FORMAT_VERSION,
-        "engine": {
-            "model_sha256": opened.digest,
-            "requested": opened.requested,
-            "executed": opened.executed,
-            "reason": opened.reason or None,
-            "input": [info.input.height, info.input.width],
-            "tiles": info.tiles.count,
-        },
-        "data": {
-            "split": split,
-            "images": len(dataset),
-            "objects": len(dataset.ground_truth()["annotations"]),
-            "fingerprint": dataset.fingerprint(),
-        },
-        "contract": contract,
-        "budgets": rows,
-    }
-
-
-def _table(report: dict[str, Any]) -> str:
-    """Average precision in percent."""
-    data, engine = report["data"], report["engine"]
-    head = f"{'budget':<10}{'tiles':>8}" + "".join(f"{name:>12}" for name in _COLUMNS) + f"{'ms (p95)':>18}"
-    lines = [
-        f"{data['split']}: {data['images']} images, {data['objects']} objects; {engine['executed']} at "
-        f"{engine['input'][0]}x{engine['input'][1]}, at most {report['contract']['max_detections']} detections; AP in percent",
-        head,
-    ]
-    for row in report["budgets"]:
-        figures = "".join(f"{_percent(row['figures'][name]):>12}" for name in _COLUMNS)
-        times = row["graph_milliseconds"]
-        lines.append(f"{row['budget']:<10}{row['tiles_per_image']:>8.1f}{figures}{times['median']:>10.1f} ({times['p95']:.1f})")
-        lines += [f"{'':<10}{name}: {low:.1%} to {high:.1%} (95 %)" for name, (low, high) in row["intervals"].items()]
-    return "\n".join(lines)
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.1f}"

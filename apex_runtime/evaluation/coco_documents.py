@@ -140,8 +140,8 @@ def _malformed_entry(entry: Any) -> str:
 
 
 def _malformed_box(entry: Entry) -> str:
-    box = entry.get("bbox")
-    if box is None or (isinstance(box, Sequence) and len(box) == 0):
+    box: Any = entry.get("bbox")
+    if _is_nothing(box):
         return ""
     if not isinstance(box, Sequence | np.ndarray) or len(box) != 4 or not all(map(_is_number, box)):
         return f"bbox is {box!r:.60}, not four finite numbers [x, y, width, height]"
@@ -181,7 +181,11 @@ def _broken_counts(counts: Any, pixels: int) -> str:
 
 def _has(entry: Entry, field: str) -> bool:
     value = entry.get(field)
-    return has_segmentation(value) if field == "segmentation" else value is not None and len(value) > 0
+    return has_segmentation(value) if field == "segmentation" else not _is_nothing(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, Sequence) and len(value) == 0)
 
 
 def _is_number(value: Any) -> bool:

@@ -44,6 +44,11 @@ class PanopticPredictions:
         """The images that have a prediction."""
         return set(self._images)
 
+    @property
+    def count(self) -> int:
+        """The number of predicted segments."""
+        return sum(len(segments) for _, segments in self._images.values())
+
     def image(self, image_id: int, height: int, width: int) -> PanopticImage:
         """The prediction of one image. Raises DataError when there is none or its PNG cannot be used."""
         if image_id not in self._images:

@@ -109,26 +109,44 @@ def _class_ids(entries: list[Any], dataset: InstanceDataset) -> _Ids:
 
 
 def _image_ids(entries: list[Any], dataset: InstanceDataset) -> _Ids:
-    """The data set's image id of each image id of the file: of the same path, else of the only image with the same file name.
-
-    None where the data has no such image.
-    """
-    paths = {str(PurePosixPath(record.file_name)): record for record in dataset.records}
-    names = _unique(paths)
+    """The data set's image id of each image id of the file; None where the data has no such image."""
     for entry in entries:
         if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
             raise DataError(f"an image needs an integer id and a file_name, not {brief(entry)}.", _EXPECTED)
-    own_names = _unique({entry["file_name"]: entry for entry in entries})
+    records = _same_images([str(PurePosixPath(entry["file_name"])) for entry in entries], dataset.records)
     found: _Ids = {}
-    for entry in entries:
-        path = PurePosixPath(entry["file_name"])
-        record = paths.get(str(path)) or (names.get(path.name) if path.name in own_names else None)
+    for entry, record in zip(entries, records, strict=True):
         if record is not None:
             _check_size(entry, record)
         found[entry["id"]] = None if record is None else record.image_id
-    if found and not any(value is not None for value in found.values()):
+    if found and not any(record is not None for record in records):
         message = f"none of its images ({shown(e['file_name'] for e in entries)}) is in {dataset.source}, split {dataset.split}."
         raise DataError(message, "Evaluate on the split that was predicted.")
+    return found
+
+
+def _same_images(names: list[str], records: list[ImageRecord]) -> list[ImageRecord | None]:
+    """For each path, the image with the same file_name, else the only one whose place on disk ends so.
+
+    (infer names images from the folder it was given.) Where that finds none at all: the only ones of one name without folders.
+    """
+    by_name = {str(PurePosixPath(record.file_name)): record for record in records}
+    endings = _endings(records)
+    found = [by_name.get(name) or endings.get(name) for name in names]
+    if not any(found):
+        ours, theirs = _unique(by_name), _unique({name: name for name in names})
+        bases = [PurePosixPath(name).name for name in names]
+        found = [ours.get(base) if base in theirs else None for base in bases]
+    return found
+
+
+def _endings(records: list[ImageRecord]) -> dict[str, ImageRecord | None]:
+    """The image whose path ends so, None where several do."""
+    found: dict[str, ImageRecord | None] = {}
+    for record in records:
+        parts = record.path.parts
+        for ending in ("/".join(parts[start:]) for start in range(len(parts))):
+            found[ending] = None if ending in found else record
     return found
 
 

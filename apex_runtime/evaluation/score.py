@@ -36,7 +36,7 @@ def score_results(
     intervals: dict[str, list[float]] = {}
     for evaluation in evaluations:
         figures |= summarise(evaluation)
-        if bootstrap:
+        if bootstrap and evaluation.objects_K.any():
             intervals |= _intervals(evaluation, bootstrap)
     scores: dict[str, Any] = {"figures": figures, "intervals": intervals}
     scores["per_class"] = per_class(evaluations, {entry["id"]: entry["name"] for entry in truth["categories"]})

@@ -5,40 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pictures import discs, save
-from pycocotools import mask as coco_mask
+from discs_coco import write_discs
 
 from apex_runtime.evaluation.coco_ap import evaluate_coco
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six images with one or two discs each, as a COCO set; the data set's id of the class is not the model's."""
-    images, annotations = [], []
-    rng = np.random.default_rng(5)
-    for number in range(1, 7):
-        places = [(16 + 32 * int(rng.integers(0, 4)), 16 + 32 * int(rng.integers(0, 4)), 11) for _ in range(1 + number % 2)]
-        save(tmp_path / "data" / "images" / f"{number}.png", discs(128, 128, *places))
-        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 128})
-        for place in dict.fromkeys(places):
-            encoded = coco_mask.encode(np.asfortranarray((discs(128, 128, place)[:, :, 0] > 0).astype(np.uint8)))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": 3,
-                    "bbox": coco_mask.toBbox(encoded).tolist(),
-                    "area": int(coco_mask.area(encoded)),
-                    "iscrowd": 0,
-                    "segmentation": {"size": [128, 128], "counts": encoded["counts"].decode()},
-                }
-            )
-    document = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "blob"}]}
-    (tmp_path / "data" / "annotations").mkdir()
-    (tmp_path / "data" / "annotations" / "test.json").write_text(json.dumps(document))
-    return tmp_path / "data"
+    return write_discs(tmp_path / "data")
 
 
 def test_a_row_per_budget_with_the_figures_of_infer(apex_rt, validate, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -62,8 +37,16 @@ def test_a_row_per_budget_with_the_figures_of_infer(apex_rt, validate, tiny_bund
     assert list(rows) == ["1", "0.5", "1.0"]
     assert [row["tiles_per_image"] for row in report["budgets"]] == [1, 8, 16]
     assert rows["1.0"]["figures"]["AP50_bbox"] > 0.9
-    for budget in rows:
+    for budget, row in rows.items():
         assert budget in ran.out
+        assert row["image_milliseconds"]["median"] > row["graph_milliseconds"]["median"] > 0
+        assert 0 < row["images_per_second"] < 1000 / row["graph_milliseconds"]["median"] * 2
+        assert 20e6 < row["peak_memory"]["resident_bytes"] < 100e9 and row["peak_memory"]["device_bytes"] is None
+        assert row["panoptic"] is None and "panoptic" not in ran.out
+        (blob,) = row["per_class"]
+        assert blob["name"] == "blob" and blob["objects"] == report["data"]["objects"]
+        assert blob["AP_segm"] == pytest.approx(row["figures"]["mAP_segm"])
+    assert "blob" not in ran.out, "classes are printed when they are asked for"
     low, high = rows["1.0"]["intervals"]["mAP_bbox"]
     assert low <= rows["1.0"]["figures"]["mAP_bbox"] <= high
     # The same by another road: infer's results.json, its class renamed to the data set's, through the evaluation.
@@ -81,6 +64,26 @@ def test_json_and_repeated_runs(apex_rt, validate, tiny_bundle: Path, data: Path
     assert report["contract"]["max_detections"] == 500 and report["budgets"][0]["intervals"] == {}
 
 
+def test_classes_on_the_terminal(apex_rt, tiny_bundle: Path, data: Path) -> None:
+    ran = apex_rt("eval", tiny_bundle, "--data", data, "--budget", "1.0", "--per-class")
+    assert "blob" in ran.out and "peak memory" in ran.out
+
+
+def test_the_panoptic_quality_of_things_where_the_truth_is_panoptic(apex_rt, validate, tiny_bundle: Path, data: Path) -> None:
+    ran = apex_rt("eval", tiny_bundle, "--data", data, "--split", "panoptic_test", "--budget", "1.0", "--json")
+    report = json.loads(ran.out)
+    validate("eval", report)
+    assert report["contract"]["panoptic"] == {"min_score": 0.5, "max_overlap": 0.5}
+    panoptic = report["budgets"][0]["panoptic"]
+    thing, stuff = panoptic["per_class"]
+    assert (thing["name"], stuff["name"]) == ("blob", "ground")
+    assert thing["matched"] > 0 and panoptic["things"]["pq"] == thing["pq"] > 0.5
+    assert (stuff["matched"], stuff["missed"], panoptic["stuff"]["pq"]) == (0, 6, 0)
+    assert panoptic["all"]["pq"] == pytest.approx(thing["pq"] / 2) and panoptic["all"]["n"] == 2
+    shown = apex_rt("eval", tiny_bundle, "--data", data, "--split", "panoptic_test", "--budget", "1.0").out
+    assert "panoptic, things (1 classes)" in shown and "this model predicts no stuff" in shown
+
+
 def test_wrong_usage(apex_rt, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     for arguments, code in (
         (["--data", tmp_path / "absent"], 2),
@@ -89,6 +92,8 @@ def test_wrong_usage(apex_rt, tiny_bundle: Path, data: Path, tmp_path: Path) -> 
         (["--data", data, "--budget", ","], 2),
         (["--data", data, "--size", "12x"], 2),
         (["--data", data, "--size", "64"], 2),
+        (["--data", data, "--predictions", tmp_path / "r.json"], 2),
+        (["--data", data, "--png", tmp_path], 2),
         ([], 2),
     ):
         ran = apex_rt("eval", tiny_bundle, *arguments)

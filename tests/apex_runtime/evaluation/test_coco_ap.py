@@ -2,6 +2,7 @@ import contextlib
 import copy
 import io
 import json
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.errors import DataError
+from apex_runtime.errors import DataError, UsageError
 from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, per_class, summarise
 from apex_runtime.evaluation.coco_matching import Backend, ImageMatches, run_coco_eval
 from apex_runtime.postprocess.rle import roi_to_rle
@@ -140,6 +141,17 @@ def assert_same_matches(mine: ImageMatches | None, expected: dict[str, Any] | No
         np.testing.assert_array_equal(mine.matched_TD, expected["dtMatches"] > 0)
         np.testing.assert_array_equal(mine.ignored_TD, expected["dtIgnore"])
         np.testing.assert_array_equal(mine.ignored_G, np.asarray(expected["gtIgnore"]) > 0)
+
+
+def test_without_the_fast_one_the_reference_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, results = scene(0)
+    expected = evaluate_coco(truth, results)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UsageError, match="faster-coco-eval is not installed"):
+        run_coco_eval(truth, results, "bbox", 100, backend="faster-coco-eval")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_coco_eval(truth, results, "bbox", 100).backend == "pycocotools"
+    assert evaluate_coco(truth, results) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_limit_below_ten_limits_every_figure(backend: Backend) -> None:
