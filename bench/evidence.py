@@ -46,6 +46,9 @@ def _without_machine(word: str) -> str:
 
 
 def _git(*words: str) -> str:
+    """What git says; on a machine that has only the files, APEX_COMMIT says which commit they are of."""
+    if not (ROOT / ".git").exists():
+        return os.environ.get("APEX_COMMIT", "unknown") if words[0] == "rev-parse" else ""
     return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -253,7 +253,8 @@ class Trainer:
         """
         train = self.config.train
         images, objects = self.peers.count(len(batch)), self.peers.count(batch.objects)
-        draw = draw_step(self.config, self.step, self.total_steps, self.tile_count, images, self.sampler.rows)
+        rows = slice(None) if self.peers.alone else self.sampler.rows
+        draw = draw_step(self.config, self.step, self.total_steps, self.tile_count, images, rows)
         for group in self.optimizer.param_groups:
             group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, self.warmup, train.final_rate)
         self._to_training_mode()
