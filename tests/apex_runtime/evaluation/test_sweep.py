@@ -20,7 +20,7 @@ from apex_runtime.routing.budget import parse_budget
 
 
 class Slow:
-    """The tiny model, 20 ms slower per call, on a device that tells its memory; the first call of each budget takes 200 ms."""
+    """The tiny model, 20 ms slower per call, on a device that tells its memory; the first call of each budget takes 600 ms."""
 
     peak_memory_bytes = 12_345
 
@@ -31,7 +31,7 @@ class Slow:
         self.tiles: list[int] = []
 
     def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
-        time.sleep(0.02 if tiles in self.tiles else 0.2)
+        time.sleep(0.02 if tiles in self.tiles else 0.6)
         self.tiles.append(tiles)
         return self._session.run(images, tiles, tile_bonus)
 
@@ -43,16 +43,16 @@ def test_times_leave_out_the_first_call_and_the_observer(tiny_onnx: Path, tmp_pa
     seen: list[tuple[str, int]] = []
 
     def observe(asked: str, done: int) -> None:
-        time.sleep(0.1)
+        time.sleep(0.3)
         seen.append((asked, done))
 
     rows = sweep(session, dataset, budgets, SweepOptions(batch=2), observe)
     assert seen == [("1", 2), ("1", 4), ("1", 6), ("1.0", 2), ("1.0", 4), ("1.0", 6)]
     assert session.tiles == [1] * 4 + [16] * 4, "one batch first, which is not timed"
     for row in rows:
-        assert 10 <= row["graph_milliseconds"]["median"] <= row["graph_milliseconds"]["p95"] < 90
-        assert row["graph_milliseconds"]["median"] < row["image_milliseconds"]["median"] < 50
-        assert 1000 / row["images_per_second"] == pytest.approx(row["image_milliseconds"]["median"], rel=0.7)
+        assert 10 <= row["graph_milliseconds"]["median"] <= row["graph_milliseconds"]["p95"] < 300
+        assert row["graph_milliseconds"]["median"] < row["image_milliseconds"]["median"] < 150
+        assert 1000 / row["images_per_second"] == pytest.approx(row["image_milliseconds"]["median"], rel=2)
         assert row["peak_memory"]["device_bytes"] == 12_345
 
 
