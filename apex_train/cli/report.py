@@ -46,7 +46,9 @@ def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str,
         torch.set_num_threads(threads)
     config = load_config(run / "config.yaml", {})
     kind = choose_type(data, dataset_type or config.train.dataset_type)
-    test = open_dataset(data, "test", kind) if "test" in split_names(data, kind) else None
+    names = split_names(data, kind)
+    # With no split at all it is not this data set: opening one says so.
+    test = open_dataset(data, "test", kind) if "test" in names or not names else None
     history = read_log(run / "log.jsonl")
     splits = read_checkpoint(run / "best.pt").get("data") or {}
     where = resolve_device(device).device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,6 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.evaluation.coco_ap import detection_limit
 from apex_runtime.evaluation.sweep import SweepOptions, sweep
 from apex_runtime.routing.budget import parse_budget
-from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 
 BUDGETS = ("0.25", "0.5", "1.0")
@@ -27,18 +27,17 @@ _WITHOUT_TILES = ("figures", "intervals", "per_class", "detections")
 Progress = Callable[[int], None]
 
 
-def measure(model: ApexDetector, size: int, test: InstanceDataset, progress: Progress) -> dict[str, Any]:
+def measure(session: TorchSession, test: InstanceDataset, progress: Progress) -> dict[str, Any]:
     """``contract`` (what must be equal for two reports to be compared), ``timed`` (in words), ``budgets`` (rows of the sweep) and
     ``peripheral_only`` (a row without times). Raises DataError, ImageError, BackendError.
     """
     options = SweepOptions(bootstrap=RESAMPLES)
     budgets = [parse_budget(text) for text in BUDGETS]
     place = {budget.asked: number * len(test) for number, budget in enumerate(budgets)}
-    session = TorchSession(model, size, size)
-    _warm_up(session)
     rows = sweep(session, test, budgets, options, lambda asked, done: progress(place[asked] + done))
     # One tile, the least that the graph takes: with every tile gated off it changes nothing but the time.
-    blind = TorchSession(model, size, size, peripheral_only=True)
+    blind = copy.copy(session)
+    blind.peripheral_only = True
     done_before = len(budgets) * len(test)
     row = sweep(blind, test, [parse_budget("1")], options, lambda _, done: progress(done_before + done))[0]
     none = {"budget": NO_TILES, "tiles_per_image": 0.0} | {key: row[key] for key in _WITHOUT_TILES if key in row}
@@ -49,10 +48,10 @@ def measure(model: ApexDetector, size: int, test: InstanceDataset, progress: Pro
             "batch": options.batch,
             "threads": torch.get_num_threads(),
             "bootstrap": RESAMPLES,
-            "input": [size, size],
+            "input": [session.info.input.height, session.info.input.width],
             "precision": "float32",
         },
-        "timed": _timed(model, size),
+        "timed": _timed(session),
         "budgets": finite(rows),
         "peripheral_only": finite(none),
     }
@@ -69,18 +68,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _warm_up(session: TorchSession) -> None:
-    """A call at every K that will be timed: the first of its kind is slower."""
-    side, count = session.info.input.height, session.info.tiles.count
-    image, bonus = np.zeros((1, side, side, 3), np.uint8), np.zeros((1, count), np.float32)
-    for text in BUDGETS:
-        session.run(image, max(1, round(float(text) * count)), bonus)
-
-
-def _timed(model: ApexDetector, size: int) -> str:
-    device = model.pixel_mean.device
+def _timed(session: TorchSession) -> str:
+    device, side = session.model.pixel_mean.device, session.info.input
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU with {torch.get_num_threads()} threads"
     return (
-        f"torch {torch.__version__} on {where}, float32, one image of {size}x{size} at a time, with the copies to and from the "
-        "device; an exported engine is another program and has other times"
+        f"torch {torch.__version__} on {where}, float32, one image of {side.height}x{side.width} at a time; network: with the "
+        "copies to and from the device; image: everything from the file on the disk to the detections; an exported engine is "
+        "another program and has other times"
     )

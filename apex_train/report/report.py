@@ -150,9 +150,10 @@ def _test(model: ApexDetector, size: int, test: InstanceDataset | None, folder: 
     budgets = ", ".join(BUDGETS)
     console.print(f"report: best.pt on {len(test)} test images at budgets {budgets} and without tiles", highlight=False)
     with counter(len(test) * (PASSES + 1), "report") as progress:
-        figures = measure(model, size, test, lambda done: progress(done, 0))
+        session = TorchSession(model, size, size)
+        figures = measure(session, test, lambda done: progress(done, 0))
         by_mask = figures["budgets"][-1]["figures"].get("mAP_segm", -1) >= 0
-        judge = pictures.Judge(Predictor(TorchSession(model, size, size)), test, by_mask)
+        judge = pictures.Judge(Predictor(session), test, by_mask)
         ranked = []
         for item in judge.rank():
             ranked.append(item)
