@@ -29,6 +29,7 @@ from evidence import write_evidence  # noqa: E402
 from apex_runtime.data.open import open_dataset  # noqa: E402
 from apex_train.checkpoint import load_model, read_checkpoint  # noqa: E402
 from apex_train.config import load_config  # noqa: E402
+from apex_train.data.loader import Batch  # noqa: E402
 from apex_train.engine.memory import OutOfMemoryError, Plan  # noqa: E402
 from apex_train.engine.probe import most_objects, worst_batch  # noqa: E402
 from apex_train.engine.step import Draw  # noqa: E402
@@ -92,38 +93,44 @@ def agreement(_: Path) -> dict[str, Any]:
 
 
 def resuming(folder: Path) -> dict[str, Any]:
-    """Four epochs against two and two more."""
-    trainer(folder / "whole", EXACT | {"train.epochs": 4}).fit()
-    trainer(folder / "parts", EXACT | {"train.epochs": 4}).fit(stop_after_epoch=2)
-    second = trainer(folder / "parts", EXACT | {"train.epochs": 4})
-    second.resume(folder / "parts" / "last.pt")
-    second.fit()
-    states = [read_checkpoint(folder / name / "last.pt")["training"]["raw_model"] for name in ("whole", "parts")]
-    return {"weights_worst_relative": worst_difference(*states)}
+    """Four epochs against two and two more, with ``train.deterministic``, per mixed precision; after ``determinism``."""
+    found = {}
+    for amp in ("off", "bf16", "fp16"):
+        options = EXACT | {"train.epochs": 4, "train.amp": amp, "train.deterministic": True}
+        whole, parts = folder / f"{amp}-whole", folder / f"{amp}-parts"
+        trainer(whole, options).fit()
+        trainer(parts, options).fit(stop_after_epoch=2)
+        second = trainer(parts, options)
+        second.resume(parts / "last.pt")
+        second.fit()
+        found[amp] = worst_difference(*(read_checkpoint(path / "last.pt")["training"]["raw_model"] for path in (whole, parts)))
+    return {"weights_worst_relative": found}
 
 
 def determinism(folder: Path) -> dict[str, Any]:
-    """The same run twice, with and without ``train.deterministic``; this section runs last, for the switch is the process'."""
+    """The same run twice, without and then with ``train.deterministic``, which is a switch of the whole process."""
     found = {}
     for switch in (False, True):
-        states = []
-        for name in ("a", "b"):
-            run = trainer(folder / f"{switch}-{name}", SMALL | {"train.epochs": 6, "train.deterministic": switch})
-            run.fit()
-            states.append(run.model.state_dict())
-        found["deterministic" if switch else "default"] = worst_difference(*states)
+        for amp in ("off", "bf16"):
+            states = []
+            for name in ("a", "b"):
+                options = SMALL | {"train.epochs": 6, "train.amp": amp, "train.deterministic": switch}
+                run = trainer(folder / f"{switch}-{amp}-{name}", options)
+                run.fit()
+                states.append(run.model.state_dict())
+            found[f"{amp}, {'deterministic' if switch else 'default'}"] = worst_difference(*states)
     return {"weights_worst_relative": found}
 
 
 def out_of_memory(folder: Path) -> dict[str, Any]:
-    """A real one: the allocator is held to 60, then 15 % of what the step needs; the run goes on, the losses are the same."""
-    options = EXACT | {"train.batch": 5, "train.size": 512, "train.crop": 512, "train.epochs": 6, "train.micro_batch": 5}
+    """A real one: the allocator is held to a share of what the step needs; the run goes on, the losses are the same."""
+    options = EXACT | {"train.batch": 5, "train.size": 1024, "train.crop": 1024, "train.epochs": 4, "train.micro_batch": 5}
     calm = trainer(folder / "calm", options)
     torch.cuda.reset_peak_memory_stats()
     calm.fit()
     need, whole = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
     found: dict[str, Any] = {"peak_bytes_undisturbed": need, "runs": []}
-    for share in (0.6, 0.3, 0.15):
+    for share in (0.6, 0.3, 0.18, 0.05):
         run = trainer(folder / f"held-{share}", options)
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(need * share / whole)
@@ -172,7 +179,7 @@ def precision(folder: Path) -> dict[str, Any]:
     for amp in ("off", "bf16", "fp16"):
         run = trainer(folder / amp, SMALL | {"train.amp": amp, "train.epochs": 200, "train.batch": 5, "routing.all_tiles": 1})
         batch = next(iter(run.loader))
-        many = type(batch)(*(_fold(getattr(batch, name), 16) for name in vars(batch)))
+        many = repeated(batch, 16)
         for _ in range(5):
             run.train_step(many)
         torch.cuda.synchronize()
@@ -183,6 +190,11 @@ def precision(folder: Path) -> dict[str, Any]:
         row = {"amp": amp, "steps_per_second": round(40 / seconds, 2), "first_loss": losses[0], "last_loss": losses[-1]}
         rows.append(row | {"bad_steps": run.bad_steps, "scale": run.scaler.get_scale() if run.scaler.is_enabled() else None})
     return {"rows": rows}
+
+
+def repeated(batch: Batch, count: int) -> Batch:
+    """A batch of ``count`` images made of those of ``batch``."""
+    return Batch(**{name: _fold(value, count) for name, value in vars(batch).items()})
 
 
 def _fold(value: Any, count: int) -> Any:
@@ -219,12 +231,12 @@ def recomputation(folder: Path) -> dict[str, Any]:
 
 SECTIONS: tuple[Callable[[Path], dict[str, Any]], ...] = (
     agreement,
-    resuming,
     out_of_memory,
     probing,
     precision,
     recomputation,
     determinism,
+    resuming,
 )
 
 
