@@ -34,13 +34,11 @@ def mask_losses(
     coefficients_XP: Tensor, prototypes_BPhw: Tensor, image_X: Tensor, target_Xhw: Tensor, boxes_X4: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(binary cross entropy, Dice) per instance [X]; ``target_Xhw`` is the covered share of each cell in [0,1], boxes in
-    pixels."""
-    logits = torch.cat(
-        [
-            torch.einsum("xp,phw->xhw", coefficients_XP[image_X == b].float(), prototypes_BPhw[b].float())
-            for b in range(len(prototypes_BPhw))
-        ]
-    )
+    pixels. ``image_X`` is ascending, as ``choose_instances`` gives it."""
+    batch, height, width = len(prototypes_BPhw), *prototypes_BPhw.shape[2:]
+    counts = torch.bincount(image_X, minlength=batch).tolist()  # one wait for a GPU, not one per image
+    pairs = zip(coefficients_XP.float().split(counts), prototypes_BPhw.float().flatten(2), strict=True)
+    logits = torch.cat([coefficients @ prototypes for coefficients, prototypes in pairs]).unflatten(1, (height, width))
     inside = _region(boxes_X4 / MASK_STRIDE, *logits.shape[1:])
     area = inside.sum((1, 2)).clamp(min=1)
     bce = (F.binary_cross_entropy_with_logits(logits, target_Xhw, reduction="none") * inside).sum((1, 2)) / area
