@@ -13,7 +13,7 @@ import torch
 
 import apex_train
 
-LIBRARIES = ("apex-x", "torch", "numpy", "opencv-python-headless", "pycocotools")
+LIBRARIES = ("apex-x", "torch", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
 ROOMS = ("apex_train", "apex_runtime", "plugins", "pyproject.toml")
 _PATH = re.compile(r"(?<![\w.~/])~?/(?:[^/\s:,;'\"()]+/)+([^/\s:,;'\"()]*)")
 

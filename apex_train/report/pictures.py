@@ -23,7 +23,8 @@ from apex_train.report.matching import MIN_SCORE, ImageMatch, match_image
 
 BUDGET = "0.5"  # of the pictures: what is left out shows too
 SHOWN = 3  # best, and as many worst
-SIDE = 900  # px of the longer side of one half, at most
+SIDE, WIDE_SIDE = 900, 1400  # px of the longer side of one half, at most; of halves that lie one above the other
+_WIDE = 1.6  # width over height from which they do
 _GOOD, _BAD, _NEITHER = 0, 1, 2  # colours of annotate.py: green, red, blue
 _NAMED = 40  # objects in a picture, above which labels would hide what they name
 _GAP = 10
@@ -101,25 +102,30 @@ def render(judge: Judge, index: int) -> np.ndarray:
     seen = f"looked closely at {len(tiles)} of {found.n_content} tiles"
     right = draw(
         _paper(image),
-        _found_shapes(_paper(image), found, match, [category.name for category in judge.predictor.info.classes]),
+        _found_shapes(_paper(image), found, match, [category.name for category in judge.predictor.info.classes], judge.by_mask),
         [tile["bbox"] for tile in tiles],
         f"predicted: {match.hits} right, {match.false} wrong; {seen}",
     )
-    return _joined(left, right, beside=image.shape[1] < 1.6 * image.shape[0])
+    return _joined(left, right, beside=not _is_wide(image))
 
 
 def _truth_legend(match: ImageMatch) -> str:
     return f"truth: {match.objects} object{'' if match.objects == 1 else 's'}, {match.objects - match.hits} missed"
 
 
+def _is_wide(image: np.ndarray) -> bool:
+    return bool(image.shape[1] >= _WIDE * image.shape[0])
+
+
 def _paper(image: np.ndarray) -> Picture:
-    """The image to draw on: enlarged when small, reduced to ``SIDE`` when large."""
+    """The image to draw on: enlarged when small, reduced when large."""
     import cv2
 
     height, width = image.shape[:2]
-    if max(height, width) <= SIDE:
+    side = WIDE_SIDE if _is_wide(image) else SIDE
+    if max(height, width) <= side:
         return Picture.of(image)
-    factor = SIDE / max(height, width)
+    factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return Picture(cv2.resize(image, size, interpolation=cv2.INTER_AREA), size[1] / height, size[0] / width)
 
@@ -134,12 +140,14 @@ def _truth_shapes(paper: Picture, truth: Instances, match: ImageMatch, names: Se
     return shapes
 
 
-def _found_shapes(paper: Picture, found: Detections, match: ImageMatch, names: Sequence[str]) -> list[Shape]:
+def _found_shapes(paper: Picture, found: Detections, match: ImageMatch, names: Sequence[str], by_mask: bool) -> list[Shape]:
+    """Without masks to learn from, those of the model mean nothing: boxes alone."""
     shapes = []
     for n, box in enumerate(found.boxes):
         colour = _NEITHER if match.ignored[n] else _GOOD if match.hit[n] else _BAD
         text = f"{found.scores[n]:.2f}" if len(names) == 1 else f"{names[int(found.labels[n])]} {found.scores[n]:.2f}"
-        shapes.append(paper.shape(box, found.masks[n], "" if len(found) > _NAMED else text, colour))
+        mask = found.masks[n] if by_mask else _no_mask(box)
+        shapes.append(paper.shape(box, mask, "" if len(found) > _NAMED else text, colour))
     return shapes
 
 

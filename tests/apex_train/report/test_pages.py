@@ -52,7 +52,7 @@ def test_without_a_history_there_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(40, 60), (300, 2000), (3000, 200), (900, 900)])
 def test_a_picture_has_a_size_for_a_page(shape: tuple[int, int]) -> None:
     paper = _paper(np.zeros((*shape, 3), np.uint8))
-    assert 600 <= max(paper.canvas.shape[:2]) <= 1300
+    assert 600 <= max(paper.canvas.shape[:2]) <= 1400
     assert paper.canvas.shape[0] == pytest.approx(shape[0] * paper.scale_y, abs=1)
 
 
