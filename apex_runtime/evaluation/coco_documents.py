@@ -91,12 +91,13 @@ def truth_annotations(ground_truth: Entry, iou_type: str) -> list[Entry]:
 
 def result_annotations(ground_truth: Entry, results: Sequence[Entry], iou_type: str) -> list[Entry]:
     """Results as annotations. The area is that of the box where there is one, for masks too: so it is in ``COCO.loadRes``."""
-    sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in ground_truth["images"]}
+    images = {entry["id"]: entry for entry in ground_truth["images"]}
     prepared = []
     for number, entry in enumerate(results, start=1):
         annotation = {**entry, "id": number, "iscrowd": 0}
         if iou_type == "segm":
-            annotation["segmentation"] = as_rle(entry["segmentation"], *sizes[entry["image_id"]])
+            image = images[entry["image_id"]]
+            annotation["segmentation"] = as_rle(entry["segmentation"], image["height"], image["width"])
         if _has(entry, "bbox"):
             annotation["area"] = float(entry["bbox"][2] * entry["bbox"][3])
         else:
