@@ -10,6 +10,7 @@ import torch
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode, ModelInfo
 from apex_train.checkpoint import file_sha256, load_model
+from apex_train.engine.device import resolve_device
 from apex_train.model.decode import decode_detections
 from apex_train.model.detector import ApexDetector
 from apex_train.model.info import model_info
@@ -43,6 +44,12 @@ class TorchSession:
         """What executes, for tables and reports."""
         return "torch"
 
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory of the GPU that was allocated at once; None on a CPU."""
+        device = self.model.pixel_mean.device
+        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
     def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """Images uint8 [B,H,W,3], K, bonus float32 [B,N] -> every output of the graph by name."""
         self.model.eval()
@@ -60,13 +67,17 @@ class TorchSession:
 
 
 def open_checkpoint(
-    path: Path, size: tuple[int, int] | None = None, threads: int | None = None, decode: Decode = "topk"
+    path: Path,
+    size: tuple[int, int] | None = None,
+    threads: int | None = None,
+    decode: Decode = "topk",
+    device: str = "cpu",
 ) -> TorchSession:
     """Open a ``.pt`` file as a session for inputs of ``size`` (height, width); the entry point that the runtime looks up.
 
-    ``decode``: as the export does that it is compared with.
+    ``decode``: as the export does that it is compared with. ``device``: cpu, cuda or cuda:N.
     """
-    model = load_model(Path(path))
+    model = load_model(Path(path)).to(resolve_device(device, {}).device)
     if threads is not None:
         torch.set_num_threads(threads)
     height, width = size or (DEFAULT_SIZE, DEFAULT_SIZE)

@@ -55,21 +55,23 @@ def open_engine(
 ) -> Opened:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint. Files of a bundle are verified before any backend sees them.
 
-    ``device``: cpu (this version executes nowhere else). ``policy``: strict fails when the bundle's backend cannot run here,
-    permissive runs the same graph on the CPU instead and says so. ``size`` (height, width) and ``decode`` are for checkpoints
-    only: an exported file has one of each. Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
+    ``device``: cpu, or for a checkpoint a GPU (cuda, cuda:N); exported files are executed on the CPU only in this version.
+    ``policy``: strict fails when the bundle's backend cannot run here, permissive runs the same graph on the CPU instead and
+    says so. ``size`` (height, width) and ``decode`` are for checkpoints only: an exported file has one of each. Raises
+    UsageError, ModelError, BundleError, BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:
         raise UsageError(f"--policy {policy}: expected strict or permissive.", "strict is the default.")
-    _check_device(device)
+    checkpoint = path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES
+    _check_device(device, executes=checkpoint)
     if path.is_dir():
         _refuse_size(path, size)
         return _open_bundle(path, threads, policy)
     if not path.exists():
         raise UsageError(f"{path}: no such engine.", "Give a bundle folder, a model.onnx or a checkpoint (best.pt).", path=path)
-    if path.suffix.lower() in CHECKPOINT_SUFFIXES:
-        return _open_checkpoint(path, threads, size, decode)
+    if checkpoint:
+        return _open_checkpoint(path, threads, size, decode, device)
     _refuse_size(path, size)
     return _open_onnx(path, threads)
 
@@ -150,24 +152,27 @@ def _open_onnx(path: Path, threads: int | None) -> Opened:
     return Opened(OrtSession(path, threads), BACKEND_NAME, BACKEND_NAME, sha256_of(path))
 
 
-def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | None, decode: Decode) -> Opened:
+def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | None, decode: Decode, device: str) -> Opened:
     for entry in entry_points(group=CHECKPOINT_GROUP):
         try:
             opener = entry.load()
         except ImportError as error:
             raise MissingPackageError(f"{path}: checkpoints need PyTorch ({error}).", _TRAIN_REMEDY, path=path) from error
-        session: Session = opener(path, size=size, threads=threads, decode=decode)
+        session: Session = opener(path, size=size, threads=threads, decode=decode, device=device)
         return Opened(session, session.name, session.name, sha256_of(path))
     raise MissingPackageError(f"{path}: nothing installed opens checkpoints.", _TRAIN_REMEDY, path=path)
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, executes: bool) -> None:
+    """Is there such a device, and is what is opened executed on it (``executes``: also on GPUs)?"""
     if device == "cpu":
         return
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
     if match is None:
         raise UsageError(f"--device {device}: expected cpu, cuda or cuda:N.", "For example --device cpu.")
     answer = probe_cuda(int(match.group(1) or 0))
+    if executes and answer.available:
+        return
     code = answer.reason or ReasonCode.EXECUTION_NOT_IN_THIS_VERSION
     detail = answer.detail if answer.reason else "this version of apex-rt executes on the CPU only"
     raise backend_error(code, f"--device {device}: {detail}.", remedy="Use --device cpu.")

@@ -62,7 +62,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="When the engine's backend cannot run here: fail, or run the same graph on the CPU and say so.",
         ),
-        click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="cpu; this version runs nowhere else."),
+        click.option("--device", default="cpu", show_default=True, help="cpu; for a checkpoint also cuda or cuda:N."),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the engine.  [default: one per core]"),
     ):
         function = option(function)

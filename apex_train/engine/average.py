@@ -24,7 +24,6 @@ class WeightAverage(Generic[Model]):
         """Move a little towards ``model``."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        source = model.state_dict()
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
         moving = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
         # All weights in one call: on a GPU a call per weight takes longer than a small network's arithmetic.

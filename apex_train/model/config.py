@@ -13,7 +13,7 @@ MASK_STRIDE = 4
 
 # Widths per size, all multiples of 16 so that tensor cores and vector units stay full: peripheral (strides 8, 16, 32),
 # foveal (strides 2, 4, 8), shared feature width, blocks at foveal strides 4 and 8.
-_SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "nano": {"peripheral": (32, 64, 128), "foveal": (16, 48, 96), "features": 64, "foveal_blocks": (2, 2)},
     "small": {"peripheral": (48, 96, 192), "foveal": (32, 64, 128), "features": 96, "foveal_blocks": (2, 3)},
     "base": {"peripheral": (64, 128, 256), "foveal": (32, 96, 192), "features": 128, "foveal_blocks": (2, 4)},
@@ -47,22 +47,22 @@ class ModelConfig(BaseModel):
     @property
     def peripheral_widths(self) -> tuple[int, int, int]:
         """Channels of the peripheral backbone at strides 8, 16, 32."""
-        return _SIZES[self.size]["peripheral"]
+        return SIZES[self.size]["peripheral"]
 
     @property
     def foveal_widths(self) -> tuple[int, int, int]:
         """Channels of the foveal backbone at strides 2, 4, 8."""
-        return _SIZES[self.size]["foveal"]
+        return SIZES[self.size]["foveal"]
 
     @property
     def foveal_blocks(self) -> tuple[int, int]:
         """Residual blocks of the foveal backbone at strides 4 and 8."""
-        return _SIZES[self.size]["foveal_blocks"]
+        return SIZES[self.size]["foveal_blocks"]
 
     @property
     def features(self) -> int:
         """Channels C of the pyramid, the merged map and the heads."""
-        return _SIZES[self.size]["features"]
+        return SIZES[self.size]["features"]
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Tile rows and columns of an input of height x width pixels; ValueError when the sides are not multiples of the tile."""

@@ -15,6 +15,7 @@ import pytest
 from tiny_model import tiny_info, tiny_proto
 
 from apex_runtime.backends import ort
+from apex_runtime.backends.capabilities import Answer
 from apex_runtime.backends.tensorrt_builder import Plan
 from apex_runtime.bundle import build as building
 from apex_runtime.bundle import load as loading
@@ -227,17 +228,20 @@ def test_checkpoints_go_through_the_entry_point(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"weights")
     seen: list[object] = []
 
-    def opener(given: Path, size: object, threads: object, decode: object) -> SimpleNamespace:
-        seen.append((given, size, threads, decode))
+    def opener(given: Path, size: object, threads: object, decode: object, device: object) -> SimpleNamespace:
+        seen.append((given, size, threads, decode, device))
         return SimpleNamespace(name="torch", info=tiny_info())
 
     monkeypatch.setattr(
         loading, "entry_points", lambda group: [SimpleNamespace(load=lambda: opener)] if group == "apex_x.checkpoint" else []
     )
-    opened = open_engine(path, threads=2, size=(64, 96), decode="nms")
+    monkeypatch.setattr(loading, "probe_cuda", lambda index: Answer())
+    opened = open_engine(path, threads=2, size=(64, 96), decode="nms", device="cuda:1")
     assert opened.executed == "torch"
     assert opened.digest == hashlib.sha256(b"weights").hexdigest()
-    assert seen == [(path, (64, 96), 2, "nms")]
+    assert seen == [(path, (64, 96), 2, "nms", "cuda:1")]
+    with pytest.raises(BackendError, match="execution_not_in_this_version"):  # exported files are for the CPU so far
+        open_engine(tmp_path, device="cuda:1")
 
 
 def test_checkpoints_without_the_training_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
