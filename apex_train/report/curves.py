@@ -88,8 +88,10 @@ def _sheet(found: Sequence[Panel]) -> bytes:
     rows = -(-len(found) // _COLUMNS)
     figure = Figure(figsize=(_PANEL[0] * _COLUMNS, _PANEL[1] * rows), dpi=_DPI, layout="constrained")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).reshape(-1)
+    epochs = [epoch for panel in found for curve in panel.curves for epoch in curve.epochs]
     for panel, ax in zip(found, axes, strict=False):
         _draw(panel, ax)
+        ax.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)  # the same for all, also when a figure is measured rarely
     for ax in axes[len(found) :]:
         ax.set_axis_off()
     stream = io.BytesIO()
@@ -106,11 +108,12 @@ def _draw(panel: Panel, ax: Axes) -> None:
     if panel.log:
         ax.set_yscale("log", nonpositive="mask")
     elif panel.zero:
-        ax.set_ylim(bottom=min(0.0, *(min(curve.values) for curve in panel.curves)))
+        values = [value for curve in panel.curves for value in curve.values]
+        ax.set_ylim(min(0.0, *values), 1.08 * max(values) or 1.0)
     ax.set_title(panel.title, fontsize=11)
     ax.set_xlabel("epoch")
     ax.set_ylabel(panel.unit)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.grid(alpha=0.3)
     if len(panel.curves) > 6:
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -7,9 +7,11 @@ import itertools
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -24,6 +26,15 @@ from apex_train.recipes import recipe_names, recipe_path
 SMALL = {"train.size": 128, "train.crop": 64, "train.batch": 2, "train.workers": 0}
 SHARED_REASON = ("flip_vertical", "transpose")  # may stand below the reason of the flip before them
 WITHOUT_TRAIN = {"video-davis": "test"}  # sets whose only split is another
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small crops on a busy machine: threads that wait for each other cost more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def config(name: str, overrides: dict | None = None) -> FitConfig:

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ HISTORY = [
 ]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small images on a busy machine: threads that wait for each other cost more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One thread in every test, and what a test set is undone."""
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="session")
 def held_out(nuclei_fixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture with its split val under the name test."""
@@ -40,14 +59,6 @@ def held_out(nuclei_fixture: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def config() -> FitConfig:
     return load_config(None, {"train.size": SIZE, "train.epochs": 3})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def few_resamples() -> Iterator[None]:
-    """Intervals of 50 resamples: nothing here depends on how smooth they are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("apex_train.report.measure.RESAMPLES", 50)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +77,13 @@ def run_folder(repo_root: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def report(config: FitConfig) -> Callable[[Path, InstanceDataset | None], Path]:
-    """``report(run, test)`` writes the report of a run folder."""
+    """``report(run, test)`` writes the report of a run folder, with few resamples: no test depends on smooth intervals."""
 
     def write(folder: Path, test: InstanceDataset | None) -> Path:
         console = Console(file=io.StringIO())
-        return write_report(folder, config, HISTORY, "mAP_segm", DATA, test, torch.device("cpu"), console)
+        with pytest.MonkeyPatch.context() as patch, one_thread():
+            patch.setattr("apex_train.report.measure.RESAMPLES", 50)
+            return write_report(folder, config, HISTORY, "mAP_segm", DATA, test, torch.device("cpu"), console)
 
     return write
 
