@@ -49,7 +49,7 @@ def measure(session: TorchSession, test: InstanceDataset, progress: Progress) ->
             "threads": torch.get_num_threads(),
             "bootstrap": RESAMPLES,
             "input": [session.info.input.height, session.info.input.width],
-            "precision": "float32",
+            "precision": _precision(session),
         },
         "timed": _timed(session),
         "budgets": finite(rows),
@@ -68,11 +68,17 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _precision(session: TorchSession) -> str:
+    """GPUs since Ampere shorten the factors of float32 convolutions unless torch is told not to."""
+    shortened = session.model.pixel_mean.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return "float32 with TF32 convolutions" if shortened else "float32"
+
+
 def _timed(session: TorchSession) -> str:
     device, side = session.model.pixel_mean.device, session.info.input
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU with {torch.get_num_threads()} threads"
     return (
-        f"torch {torch.__version__} on {where}, float32, one image of {side.height}x{side.width} at a time; network: with the "
-        "copies to and from the device; image: everything from the file on the disk to the detections; an exported engine is "
+        f"torch {torch.__version__} on {where}, {_precision(session)}, one image of {side.height}x{side.width} at a time; "
+        "network: with the copies to and from the device; image: everything from the file on the disk to the detections; an exported engine is "
         "another program and has other times"
     )
