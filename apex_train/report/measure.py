@@ -79,6 +79,6 @@ def _timed(session: TorchSession) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU with {torch.get_num_threads()} threads"
     return (
         f"torch {torch.__version__} on {where}, {_precision(session)}, one image of {side.height}x{side.width} at a time; "
-        "network: with the copies to and from the device; image: everything from the file on the disk to the detections; an exported engine is "
-        "another program and has other times"
+        "network: with the copies to and from the device; image: everything from the file on the disk to the detections; an "
+        "exported engine is another program and has other times"
     )
