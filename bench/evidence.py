@@ -46,9 +46,9 @@ def _without_machine(word: str) -> str:
 
 
 def _git(*words: str) -> str:
-    """What git says; on a machine that has only the files, APEX_COMMIT says which commit they are of."""
-    if not (ROOT / ".git").exists():
-        return os.environ.get("APEX_COMMIT", "unknown") if words[0] == "rev-parse" else ""
+    """What git says; on a machine with a copy of the files, APEX_COMMIT says which commit they are of."""
+    if "APEX_COMMIT" in os.environ and words[0] == "rev-parse":
+        return os.environ["APEX_COMMIT"]
     return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 

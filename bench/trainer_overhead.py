@@ -39,9 +39,9 @@ REACH = 0.9
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", default=2, show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option("--workers", default=0, show_default=True, help="0: epochs in turn would start the processes anew.")
 @click.option("--batch", default=16, show_default=True)
-@click.option("--epochs", default=4, show_default=True, help="Counted epochs of each.")
+@click.option("--epochs", default=3, show_default=True, help="Counted epochs of each.")
 @click.option("--output", type=click.Path(path_type=Path))
 def main(data: Path, device: str, threads: int, workers: int, batch: int, epochs: int, output: Path | None) -> None:
     """Measure and print steps per second; ``--output`` also writes the samples."""

@@ -167,6 +167,18 @@ def training_loader(
     return loader, sampler
 
 
+def stop_workers(loader: DataLoader[Batch | ApexError]) -> None:
+    """End the loader's processes now; they start anew when it is used again.
+
+    Left to the interpreter's exit, they would be terminated while an error still holds the loader, and torch would report that.
+    torch has no public call for it.
+    """
+    iterator = getattr(loader, "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
+        loader._iterator = None
+
+
 def collate_or_error(samples: list[Sample | ApexError]) -> Batch | ApexError:
     """``collate``, or the first error among the samples."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -227,5 +239,7 @@ def _on_cells(shape: tuple[int, ...], mask: RoiMask) -> tuple[slice, slice, np.n
 
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
+    # So is a SIGTERM to the whole group; a second one is meant for the worker.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import threading
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import write_atomically
 from apex_train.checkpoint import load_weights, read_checkpoint, state_dict_of
 from apex_train.config import FREE_TO_CHANGE, FitConfig
-from apex_train.data.loader import Batch, training_loader
+from apex_train.data.loader import Batch, stop_workers, training_loader
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.device import Placement, be_deterministic, resolve_amp, resolve_device
 from apex_train.engine.distributed import Peers
@@ -152,18 +154,24 @@ class Trainer:
         stop = stop or threading.Event()
         self._prepare()
         log = RunLog(self.output)
-        with TrainingProgress(self.console, self.total_steps, self.step) as progress:
-            if self.history and not self.batch_in_epoch:  # whoever stopped it may have cut off the end of an epoch
-                self._conclude(log, progress)
-            while self.epoch < last and not self.selection.exhausted:
-                if not self._steps(progress, stop):
-                    break
-                self._end_epoch(log)
-                self._conclude(log, progress)
-        log.close()
+        try:
+            with TrainingProgress(self.console, self.total_steps, self.step) as progress, _workers_named():
+                self._epochs(last, stop, log, progress)
+        finally:
+            stop_workers(self.loader)
+            log.close()
         if self.selection.exhausted and self.epoch < last:
             self._say(f"stopped early: {self.selection.stale} measurements without a better {self.selection.metric}")
         return self.history[-1] if self.history else {}
+
+    def _epochs(self, last: int, stop: threading.Event, log: RunLog, progress: TrainingProgress) -> None:
+        if self.history and not self.batch_in_epoch:  # whoever stopped it may have cut off the end of an epoch
+            self._conclude(log, progress)
+        while self.epoch < last and not self.selection.exhausted:
+            if not self._steps(progress, stop):
+                break
+            self._end_epoch(log)
+            self._conclude(log, progress)
 
     def _prepare(self) -> None:
         if self.placement.leads:
@@ -306,6 +314,20 @@ class Trainer:
                 "Lower train.learning_rate, or look at the images and boxes of these batches.",
             )
         return False
+
+
+@contextlib.contextmanager
+def _workers_named() -> Iterator[None]:
+    """The loss of a loader's worker, which torch may report out of any line of the run, as an error with a remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that loads data was lost ({str(error).strip().splitlines()[0]}).",
+            "The usual cause is the machine's memory: lower train.workers. Go on with --resume.",
+        ) from error
 
 
 class _Snapshot:

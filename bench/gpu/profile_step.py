@@ -25,7 +25,7 @@ from apex_train.data.loader import Batch  # noqa: E402
 from apex_train.engine.memory import Plan  # noqa: E402
 from apex_train.engine.step import draw_step  # noqa: E402
 from apex_train.engine.trainer import Trainer  # noqa: E402
-from gpu.training import SMALL, repeated, trainer  # noqa: E402
+from gpu.training import SMALL, device_facts, repeated, trainer  # noqa: E402
 
 STEPS = 10
 
@@ -43,7 +43,13 @@ def main(amp: str, batch: int, output: Path) -> None:
         run.governor.plan = Plan(batch)
         for _ in range(6):
             run.train_step(many)
-        content = {"amp": amp, "batch": batch, "milliseconds": parts(run, many), "operators": operators(run, many)}
+        content: dict[str, Any] = {
+            "device": device_facts(),
+            "amp": amp,
+            "batch": batch,
+            "milliseconds": parts(run, many),
+            "operators": operators(run, many),
+        }
     for row in content["operators"]["by_processor_time"][:12] + content["operators"]["by_kernel_time"][:12]:
         click.echo(str(row))
     click.echo(str(content["milliseconds"]))

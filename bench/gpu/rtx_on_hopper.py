@@ -8,7 +8,6 @@ sample image against ONNX Runtime on the CPU, and timed. What is refused is writ
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from apex_runtime.backends.onnx_contract import read_onnx  # noqa: E402
 from apex_runtime.backends.ort import OrtSession  # noqa: E402
 from apex_runtime.data.image import decode_image  # noqa: E402
 from apex_runtime.postprocess.letterbox import letterbox_image  # noqa: E402
+from gpu.training import device_facts  # noqa: E402
 
 REPETITIONS = 50
 
@@ -37,11 +37,8 @@ REPETITIONS = 50
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(model: Path, output: Path) -> None:
     """Try, and write what happened."""
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"], capture_output=True, text=True
-    ).stdout.strip()
     trt = builder.load_flavour("tensorrt-rtx")
-    content: dict[str, Any] = {"device": driver, "tensorrt_rtx": trt.__version__, "targets": {}}
+    content: dict[str, Any] = {"device": device_facts(), "tensorrt_rtx": trt.__version__, "targets": {}}
     file = read_onnx(model)
     image = letterbox_image(
         decode_image(sorted((ROOT / "engines" / "samples").glob("*.*g"))[0]), file.info.input.height, file.info.input.width

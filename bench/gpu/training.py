@@ -180,6 +180,7 @@ def precision(folder: Path) -> dict[str, Any]:
         run = trainer(folder / amp, SMALL | {"train.amp": amp, "train.epochs": 200, "train.batch": 5, "routing.all_tiles": 1})
         batch = next(iter(run.loader))
         many = repeated(batch, 16)
+        run.governor.plan = Plan(16)
         for _ in range(5):
             run.train_step(many)
         torch.cuda.synchronize()
@@ -229,6 +230,12 @@ def recomputation(folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def device_facts() -> str:
+    """Name, driver and memory of the GPU, as nvidia-smi says them."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True).stdout.strip()
+
+
 SECTIONS: tuple[Callable[[Path], dict[str, Any]], ...] = (
     agreement,
     out_of_memory,
@@ -244,10 +251,7 @@ SECTIONS: tuple[Callable[[Path], dict[str, Any]], ...] = (
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(output: Path) -> None:
     """Run every section and write what was seen."""
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"], capture_output=True, text=True
-    ).stdout.strip()
-    content: dict[str, Any] = {"device": driver, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    content: dict[str, Any] = {"device": device_facts(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     for section in SECTIONS:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:

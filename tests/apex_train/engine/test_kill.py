@@ -40,13 +40,14 @@ main(sys.argv[1:])
 """
 
 
-def start(data: Path, output: Path) -> subprocess.Popen:
-    options = [item for setting in FIT for item in ("--set", setting)]
+def start(data: Path, output: Path, *settings: str) -> subprocess.Popen:
+    """A run in a process group of its own."""
+    options = [item for setting in (*FIT, *settings) for item in ("--set", setting)]
     resume = ["--resume"] if (output / "last.pt").exists() else []
     command = [sys.executable, "-c", PROGRAM, "fit", "--data", str(data), "--output", str(output), *options, *resume]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
 
 def steps_until_killed(process: subprocess.Popen, count: int, delay: float) -> list[int]:
@@ -88,3 +89,34 @@ def test_three_kills(nuclei_fixture: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills(nuclei_fixture: Path, tmp_path: Path) -> None:
     survive(nuclei_fixture, tmp_path / "run", 20, seed=11)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_loses_nothing(nuclei_fixture: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """As a scheduler, a container or Ctrl-C sends it: to the run and to the processes that load its data."""
+    output = tmp_path / "run"
+    process = start(nuclei_fixture, output, "train.workers=2", "train.save_every=0")
+    assert process.stdout is not None
+    said = 0
+    for line in process.stdout:
+        if line.startswith("STEP"):
+            said = int(line.split()[1])
+            if said == 3:
+                os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == 1  # not finished is not done
+    assert read_checkpoint(output / "last.pt")["training"]["step"] == said >= 3
+
+
+def test_a_lost_worker_is_named(nuclei_fixture: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = start(nuclei_fixture, output, "train.workers=2")
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.startswith("STEP 6"):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+    assert process.wait(timeout=60) == 1
+    assert "a process that loads data was lost" in text and "--resume" in text and "Traceback" not in text
