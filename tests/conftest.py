@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a run share the cores; their threads must not wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SKIPPED_SHARE = 0.10
@@ -41,6 +45,14 @@ def nuclei_yolo_fixture() -> Path:
 def nuclei_satellite_fixture() -> Path:
     """The same 8 images with one mask picture each."""
     return ROOT / "tests" / "fixtures" / "nuclei-satellite"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file stays in one process, which makes its fixtures once; documents go first, each for itself: they take longest."""
+    for item in items:
+        alone = item.path.name == "test_docs.py"
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
 
 
 def _whole_suite(config: pytest.Config) -> bool:

@@ -33,7 +33,8 @@ def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -
     assert second.exit_code == 0, second.output
     last = json.loads(second.stdout)
     assert last["epoch"] == 2 and 0 <= last["mAP_segm"] <= 1 and "mAP_segm_peripheral" in last
-    assert {path.name for path in run.iterdir()} == {"best.pt", "last.pt", "log.jsonl", "config.yaml"}
+    written = {"best.pt", "last.pt", "epoch_0001.pt", "epoch_0002.pt", "config.yaml", "log.jsonl", "log.csv", "tensorboard"}
+    assert {path.name for path in run.iterdir()} == written | {"report.json", "report.md", "report"}
     assert load_config(run / "config.yaml", {}).train.epochs == 2
 
 

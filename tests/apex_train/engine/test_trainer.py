@@ -96,6 +96,15 @@ def test_it_learns_a_handful_of_images(nuclei_fixture: Path, tmp_path: Path) -> 
     assert losses[-1] < 0.75 * losses[0]
 
 
+def test_bf16_learns_what_fp32_does(nuclei_fixture: Path, tmp_path: Path) -> None:
+    runs = [trainer(nuclei_fixture, tmp_path / amp, train__amp=amp, train__crop=64, train__batch=4) for amp in ("off", "bf16")]
+    batch = next(iter(runs[0].loader))
+    losses = [[run.train_step(batch)["total"] for _ in range(6)] for run in runs]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02) and losses[1][0] != losses[0][0]
+    assert losses[1][-1] < 0.9 * losses[1][0]
+    assert all(parameter.dtype == torch.float32 for parameter in runs[1].model.parameters())
+
+
 def test_every_trained_weight_moves_and_the_average_follows(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = trainer(nuclei_fixture, tmp_path)
     before = {name: parameter.clone() for name, parameter in run.model.named_parameters()}
