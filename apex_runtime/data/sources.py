@@ -1,4 +1,4 @@
-"""What a user points at (a file, a folder, a pattern) as a list of images in a stable order."""
+"""What a user points at (a file, a folder, a pattern) as a list of files in a stable order: images, or images and clips."""
 
 from __future__ import annotations
 
@@ -13,24 +13,43 @@ from apex_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Frames in their order: a video file, or images that the user called the frames of one clip.
+
+    ``name``: relative to what the user pointed at, with forward slashes. ``frames``: how many it says it has. ``fps``: frames
+    per second. ``is_file``: a video file.
+    """
+
+    name: str
+    frames: int
+    fps: float
+    is_file: bool
+
+
+@dataclass(frozen=True)
 class SourceItem:
-    """One image file: where it is, and its name relative to what the user pointed at, with forward slashes."""
+    """One image: the file it is in, and its name relative to what the user pointed at, with forward slashes.
+
+    A frame of a clip says which one, counted from 0; ``path`` is then that of the video file, or of the frame's own file.
+    """
 
     path: Path
     relative: str
+    clip: Clip | None = None
+    frame_index: int = 0
 
 
-def resolve_sources(source: str) -> list[SourceItem]:
-    """The images of a file, of a folder with all below it, or of a glob pattern (``**`` allowed), sorted by relative path.
+def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> list[SourceItem]:
+    """The files of a file, of a folder with all below it, or of a glob pattern (``**`` allowed), sorted by relative path.
 
-    A folder gives the files with the extensions of ``EXTENSIONS``, hidden ones left out; a file or a pattern is taken as it is.
+    A folder gives the files with these extensions, hidden ones left out; a file or a pattern is taken as it is.
     Raises UsageError, naming what was looked for, when there is nothing.
     """
     path = Path(source)
     if path.is_file():
         return [SourceItem(path, path.name)]
     if source and path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, extensions)
     if glob.has_magic(source):
         return _of_pattern(source)
     raise UsageError(
@@ -47,13 +66,14 @@ def broken_links(folder: Path) -> Findings:
     return [Finding(Fault.MISSING_IMAGE, Location(file), f"a link to {os.readlink(file)}, which is not there") for file in lost]
 
 
-def _of_folder(folder: Path) -> list[SourceItem]:
-    found = [file for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()]
+def _of_folder(folder: Path, extensions: tuple[str, ...]) -> list[SourceItem]:
+    found = [file for file in folder.rglob("*") if file.suffix.lower() in extensions and file.is_file()]
     items = [SourceItem(file, file.relative_to(folder).as_posix()) for file in found]
     visible = [item for item in items if not any(part.startswith(".") for part in Path(item.relative).parts)]
     if not visible:
-        kinds = " ".join(EXTENSIONS)
-        raise UsageError(f"{folder}: no images in this folder or below it.", f"Looked for {kinds}.", path=folder)
+        kinds = " ".join(extensions)
+        what = "images" if extensions == EXTENSIONS else "images or clips"
+        raise UsageError(f"{folder}: no {what} in this folder or below it.", f"Looked for {kinds}.", path=folder)
     return sorted(visible, key=lambda item: item.relative)
 
 
