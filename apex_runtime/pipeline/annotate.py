@@ -84,8 +84,13 @@ class Picture:
         return RoiMask(min(x, width - 1), min(y, height - 1), (grown > 127).astype(np.uint8))
 
 
-def draw(picture: Picture, shapes: Sequence[Shape], tiles: Sequence[Sequence[float]], legend: str) -> np.ndarray:
-    """The annotated picture, uint8 RGB. ``tiles``: boxes xywh in source pixels of the tiles that were looked at."""
+def draw(
+    picture: Picture, shapes: Sequence[Shape], tiles: Sequence[Sequence[float]], legend: str, keep_size: bool = False
+) -> np.ndarray:
+    """The annotated picture, uint8 RGB. ``tiles``: boxes xywh in source pixels of the tiles that were looked at.
+
+    The legend lies below the picture; with ``keep_size`` on its lowest rows.
+    """
     canvas = _fog_elsewhere(picture, tiles)
     for shape in reversed(shapes):  # the best last, on top
         _fill(canvas, shape)
@@ -95,7 +100,12 @@ def draw(picture: Picture, shapes: Sequence[Shape], tiles: Sequence[Sequence[flo
     taken: list[tuple[int, int, int, int]] = []
     for shape in shapes:  # the best first: it gets the place for its label
         _label(canvas, shape, taken)
-    return _with_legend(canvas, legend)
+    bar = _legend_bar(canvas, legend)
+    if not keep_size:
+        return np.vstack([canvas, bar])
+    rows = min(len(bar), len(canvas))
+    canvas[-rows:] = (canvas[-rows:] * 0.35 + bar[:rows] * 0.65).astype(np.uint8)
+    return canvas
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -182,8 +192,8 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _with_legend(canvas: np.ndarray, legend: str) -> np.ndarray:
-    """The picture with one line of text on a bar below it."""
+def _legend_bar(canvas: np.ndarray, legend: str) -> np.ndarray:
+    """One line of text on a bar as wide as the picture."""
     import cv2
 
     width = canvas.shape[1]
@@ -195,4 +205,4 @@ def _with_legend(canvas: np.ndarray, legend: str) -> np.ndarray:
     bar = np.empty((text_height + below + 12, width, 3), np.uint8)
     bar[:] = _BAR
     cv2.putText(bar, legend, (6, 6 + text_height), cv2.FONT_HERSHEY_SIMPLEX, size, _TEXT, 1, cv2.LINE_AA)
-    return np.vstack([canvas, bar])
+    return bar

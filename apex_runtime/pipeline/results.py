@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from apex_runtime.errors import UsageError
-from apex_runtime.files import replacing_text
+from apex_runtime.errors import ApexError, UsageError
+from apex_runtime.files import replacing, replacing_text
 from apex_runtime.model_info import Category
+from apex_runtime.video.writer import clip_path
 
 JOURNAL = "results.jsonl"
 RESULTS = "results.json"
@@ -35,6 +36,16 @@ class Failure:
     reason: str
     remedy: str
     code: str = ""
+
+    @classmethod
+    def of(cls, file_name: str, error: Exception) -> Failure:
+        """What went wrong with a file, in words for its user."""
+        if isinstance(error, ApexError):
+            return cls(file_name, error.message, error.remedy, error.code)
+        if isinstance(error, MemoryError):
+            return cls(file_name, "not enough memory for this image.", "Reduce the image, or cut it into parts.", "out_of_memory")
+        words = str(error).strip() or "no details"
+        return cls(file_name, f"{type(error).__name__}: {words}", "Report this with the image: it should have been handled.")
 
 
 def picture_path(file_name: str) -> str:
@@ -65,6 +76,7 @@ class OutputFolder:
         self.per_image = per_image
         self.failures: list[Failure] = []
         self._journal: TextIO | None = None
+        self._offsets: dict[str, int] = {}
 
     def start(self, ids: dict[str, int], settings: dict[str, Any], resume: bool) -> set[str]:
         """Open the journal; returns the names of images that need no work because an earlier run with ``resume`` did them.
@@ -78,6 +90,12 @@ class OutputFolder:
         write_json(self.folder / SUMMARY, {"status": "running", "settings": settings})
         self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
         return done
+
+    def record_of(self, name: str) -> dict[str, Any]:
+        """The record of an image that ``start`` called done. Any thread may ask."""
+        with (self.folder / JOURNAL).open("rb") as stream:
+            stream.seek(self._offsets[name])
+            return dict(json.loads(stream.readline()))
 
     def add(self, record: dict[str, Any]) -> None:
         """Append one finished image (the fields of ``results.json`` plus its ``annotations``); on disk before this returns."""
@@ -99,7 +117,9 @@ class OutputFolder:
         Its summary stays until ours replaces it: without one the rest would pass for somebody else's.
         """
         for record in read_journal(self.folder / JOURNAL):
-            (self.folder / picture_path(record["file_name"])).unlink(missing_ok=True)
+            clip = record.get("clip")
+            picture = f"{ANNOTATED}/{clip_path(clip)}" if isinstance(clip, str) else picture_path(record["file_name"])
+            (self.folder / picture).unlink(missing_ok=True)
         for name in (JOURNAL, RESULTS, FAILURES):
             (self.folder / name).unlink(missing_ok=True)
         return set()
@@ -110,11 +130,14 @@ class OutputFolder:
         if not journal.exists():
             return set()
         self._compare_settings(settings)
-        kept = {record["file_name"]: record for record in read_journal(journal) if record["file_name"] in ids}
-        with replacing_text(journal) as stream:
-            for name, record in kept.items():
-                stream.write(json.dumps(_renumbered(record, ids[name], self.per_image), separators=(",", ":")) + "\n")
-        return set(kept)
+        with replacing(journal) as stream:
+            for record in read_journal(journal):
+                name = record["file_name"]
+                if name in ids and name not in self._offsets:
+                    self._offsets[name] = stream.tell()
+                    line = json.dumps(_renumbered(record, ids[name], self.per_image), separators=(",", ":")) + "\n"
+                    stream.write(line.encode())
+        return set(self._offsets)
 
     def _compare_settings(self, settings: dict[str, Any]) -> None:
         path = self.folder / SUMMARY

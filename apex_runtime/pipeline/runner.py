@@ -2,6 +2,7 @@
 
     reader thread --(bounded queue)--> caller's thread: the graph --(bounded queue)--> writer thread
 
+The frames of a clip are looked at in their order, each knowing the tiles of the one before (``routing/hysteresis.py``).
 An image that fails is recorded and skipped. ``stop`` ends the run after the batch in progress; what is done stays done.
 """
 
@@ -13,15 +14,21 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 from apex_runtime.data.sources import SourceItem
-from apex_runtime.errors import ApexError
 from apex_runtime.pipeline.predictor import Predictor
-from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, read_journal
-from apex_runtime.pipeline.stages import Loaded, Looked, RunOptions, look, read, record
+from apex_runtime.pipeline.reader import Reader
+from apex_runtime.pipeline.results import ANNOTATED, JOURNAL, Failure, OutputFolder, read_journal
+from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look, record, redraw, save_picture
+from apex_runtime.routing.hysteresis import TileMemory
+from apex_runtime.video.statistics import video_summary
+from apex_runtime.video.writer import ClipWriter
+
+_Kind = tuple[str | None, int]  # clip and K: what a batch has in common
 
 # done, failed: how many images so far
 Progress = Callable[[int, int], None]
@@ -53,8 +60,11 @@ class Run:
         self.resumed = 0
         self.fatal: BaseException | None = None
         self._exhausted = False
-        self._loaded: Queue[Loaded | Failure | None] = Queue(maxsize=2 * options.batch)
-        self._looked: Queue[Looked | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._reader = Reader(predictor, options.budget, self.ids, folder)
+        self._memory = TileMemory(options.hysteresis)
+        self._films = ClipWriter(folder.folder / ANNOTATED)
+        self._loaded: Queue[Loaded | Done | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._looked: Queue[Looked | Done | Failure | None] = Queue(maxsize=2 * options.batch)
 
     def execute(self, settings: dict[str, Any], facts: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         """Do it; returns the summary that is also written. ``facts`` are added to the summary as they are.
@@ -64,9 +74,8 @@ class Run:
         started = time.perf_counter()
         skip = self.folder.start(self.ids, settings, resume)
         self.resumed = len(skip)
-        todo = [item for item in self.items if item.relative not in skip]
         self.progress(self.resumed, 0)
-        reader = threading.Thread(target=self._read_all, args=(todo,), name="apex-reader", daemon=True)
+        reader = threading.Thread(target=self._read_all, args=(skip,), name="apex-reader", daemon=True)
         writer = threading.Thread(target=self._write_all, name="apex-writer", daemon=True)
         reader.start()
         writer.start()
@@ -86,43 +95,68 @@ class Run:
         self.folder.finish(summary)
         return summary
 
-    def _read_all(self, todo: Sequence[SourceItem]) -> None:
-        for item in todo:
-            if self.stop.is_set():
-                break
-            try:
-                self._loaded.put(read(item, self.ids[item.relative], self.predictor, self.options.budget))
-            except Exception as error:  # whatever one file does to a decoder, the next one gets its turn
-                self._loaded.put(_failure(item.relative, error))
-        self._loaded.put(None)
+    def _read_all(self, skip: set[str]) -> None:
+        try:
+            for item in self._reader.stream(self.items, skip):
+                self._loaded.put(item)
+                if self.stop.is_set():
+                    break
+        except BaseException as error:  # a single file cannot cause it
+            self.fatal = error
+            self.stop.set()
+        finally:
+            self._loaded.put(None)
 
-    def _next(self) -> Loaded | Failure | None:
+    def _next(self) -> Loaded | Done | Failure | None:
         """What the reader has next; None at its end, after which it must not be asked again."""
         item = self._loaded.get()
         self._exhausted = item is None
         return item
 
     def _look_at_all(self) -> None:
-        waiting: dict[int, list[Loaded]] = defaultdict(list)
+        waiting: dict[_Kind, list[Loaded]] = defaultdict(list)
         while (item := self._next()) is not None:
             if self.stop.is_set():
                 return
             if isinstance(item, Failure):
                 self._looked.put(item)
-                continue
-            group = waiting[item.prepared.tiles]
-            group.append(item)
-            if len(group) == self.options.batch:
-                self._look_at(waiting.pop(item.prepared.tiles))
-            elif sum(map(len, waiting.values())) >= _MAX_WAITING * self.options.batch:
-                self._look_at(waiting.pop(max(waiting, key=lambda tiles: len(waiting[tiles]))))
+            elif isinstance(item, Done):
+                self._flush_frames(waiting, None)
+                self._pass_on(item)
+            else:
+                self._gather(item, waiting)
         for group in waiting.values():
             if self.stop.is_set():
                 return
             self._look_at(group)
 
+    def _gather(self, item: Loaded, waiting: dict[_Kind, list[Loaded]]) -> None:
+        """Put an image to those of its kind, and look at what is enough for a batch, or too much to wait."""
+        kind = _kind(item)
+        if item.frame:
+            self._flush_frames(waiting, kind)
+        waiting[kind].append(item)
+        alone = item.frame is not None and self.options.hysteresis > 0  # it needs the tiles of the frame before
+        if alone or len(waiting[kind]) == self.options.batch:
+            self._look_at(waiting.pop(kind))
+        elif sum(map(len, waiting.values())) >= _MAX_WAITING * self.options.batch:
+            self._look_at(waiting.pop(max(waiting, key=lambda one: len(waiting[one]))))
+
+    def _flush_frames(self, waiting: dict[_Kind, list[Loaded]], but: _Kind | None) -> None:
+        """Frames leave in their order: those of another clip or another K than what comes now go first."""
+        for kind in [kind for kind in waiting if kind[0] is not None and kind != but]:
+            self._look_at(waiting.pop(kind))
+
+    def _pass_on(self, done: Done) -> None:
+        """A frame of an earlier run: the next one needs its tiles, the clip its picture."""
+        size = done.record["height"], done.record["width"]
+        self._memory.remember((done.frame.clip.name, *size), [tile["id"] for tile in done.record["tiles"]])
+        self._looked.put(done)
+
     def _look_at(self, batch: list[Loaded]) -> None:
         """One graph call; when it fails, image by image, so that one of them or their number cannot spoil the others."""
+        if batch[0].frame:
+            batch = [self._with_bonus(item) for item in batch]
         try:
             found = look(batch, self.predictor)
         except Exception as error:
@@ -130,50 +164,76 @@ class Run:
                 for item in batch:
                     self._look_at([item])
             else:
-                self._looked.put(_failure(batch[0].file_name, error))
+                self._looked.put(Failure.of(batch[0].file_name, error))
             return
         for looked in found:
+            if looked.loaded.frame:
+                self._memory.remember(_grid(looked.loaded), looked.outputs["tile_ids"].tolist())
             self._looked.put(looked)
+
+    def _with_bonus(self, item: Loaded) -> Loaded:
+        bonus_N = self._memory.bonus_for(_grid(item), item.prepared.bonus_N)
+        return replace(item, prepared=replace(item.prepared, bonus_N=bonus_N))
 
     def _write_all(self) -> None:
         """The only thread that touches the output folder. After a fatal error it goes on emptying its queue."""
         while (item := self._looked.get()) is not None:
-            if self.fatal is not None:
-                continue
-            try:
-                self._write(item)
-            except BaseException as error:
-                self.fatal = error
-                self.stop.set()
+            if self.fatal is None:
+                self._or_fatal(self._write, item)
+        self._or_fatal(self._films.close)
 
-    def _write(self, item: Looked | Failure) -> None:
+    def _or_fatal(self, action: Callable[..., None], *arguments: object) -> None:
+        try:
+            action(*arguments)
+        except BaseException as error:
+            self.fatal = self.fatal or error
+            self.stop.set()
+
+    def _write(self, item: Looked | Done | Failure) -> None:
         if isinstance(item, Failure):
             self.folder.failures.append(item)
+        elif isinstance(item, Done):
+            self._films.add(item.frame.clip, redraw(item, self.predictor.info, self.options))
+            return
         else:
-            try:
-                line = record(item, self.predictor, self.options, self.folder.folder)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno not in _OF_ONE_IMAGE:
-                    raise
-                self.folder.failures.append(_failure(item.loaded.file_name, error))
-            else:
-                self.folder.add(line)
-                self.done += 1
+            self._record(item)
         self.progress(self.resumed + self.done, len(self.folder.failures))
+
+    def _record(self, looked: Looked) -> None:
+        name, frame = looked.loaded.file_name, looked.loaded.frame
+        try:
+            line, picture = record(looked, self.predictor, self.options)
+            if frame is None:
+                save_picture(self.folder.folder, name, picture)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno not in _OF_ONE_IMAGE:
+                raise
+            self.folder.failures.append(Failure.of(name, error))
+            return
+        if frame is not None:
+            self._films.add(frame.clip, picture)
+        self.folder.add(line)
+        self.done += 1
 
     def _summary(self, settings: dict[str, Any], facts: dict[str, Any], seconds: float) -> dict[str, Any]:
         failed = len(self.folder.failures)
         finished = self.resumed + self.done
-        complete = finished + failed == len(self.items)
+        found = self._reader.expected
         return {
-            "status": "done" if complete else "interrupted",
+            "status": "done" if finished + failed == found else "interrupted",
             "settings": settings,
             **facts,
-            "images": {"found": len(self.items), "done": finished, "failed": failed, "resumed": self.resumed},
+            "images": {"found": found, "done": finished, "failed": failed, "resumed": self.resumed},
             **_totals(self.folder.folder),
+            **self._video(),
             "seconds": round(seconds, 3),
             "images_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
         }
+
+    def _video(self) -> dict[str, Any]:
+        clips = {item.clip.name: item.clip for item in self.items if item.clip}
+        video = video_summary(read_journal(self.folder.folder / JOURNAL), clips)
+        return {} if video is None else {"video": video}
 
 
 def _totals(folder: Path) -> dict[str, Any]:
@@ -188,10 +248,10 @@ def _totals(folder: Path) -> dict[str, Any]:
     return {"detections": detections, "tiles_spent": tiles, "median_milliseconds": medians}
 
 
-def _failure(file_name: str, error: Exception) -> Failure:
-    if isinstance(error, ApexError):
-        return Failure(file_name, error.message, error.remedy, error.code)
-    if isinstance(error, MemoryError):
-        return Failure(file_name, "not enough memory for this image.", "Reduce the image, or cut it into parts.", "out_of_memory")
-    words = str(error).strip() or "no details"
-    return Failure(file_name, f"{type(error).__name__}: {words}", "Report this with the image: it should have been handled.")
+def _kind(item: Loaded) -> _Kind:
+    return item.frame.clip.name if item.frame else None, item.prepared.tiles
+
+
+def _grid(item: Loaded) -> tuple[str, int, int] | None:
+    """Where a tile id means the same place: in one clip, at one size. None for an image."""
+    return (item.frame.clip.name, item.height, item.width) if item.frame else None

@@ -1,4 +1,4 @@
-"""The three stages of a run, each a function of one image or one batch: read, look, record. ``runner`` lets them overlap."""
+"""The stages of a run, each a function of one image or one batch: read, look, record, save. ``runner`` lets them overlap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from apex_runtime.data.image import decode_image
-from apex_runtime.data.sources import SourceItem
+from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.data.sources import Clip, SourceItem
 from apex_runtime.detections import Detections
 from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.model_info import ModelInfo, TileInfo
@@ -19,17 +20,29 @@ from apex_runtime.pipeline.annotate import Picture, Shape, draw, write_png
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.pipeline.results import annotation_id, picture_path
 from apex_runtime.postprocess.letterbox import Letterbox
+from apex_runtime.postprocess.rle import rle_to_roi
 from apex_runtime.routing.budget import Budget
+from apex_runtime.routing.grid import content_tiles
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does with every image."""
+    """What a run does with every image. ``hysteresis``: the bonus of tiles of the frame before, for the frames of clips."""
 
     budget: Budget
     wanted: Filter
     draw_score: float = 0.3
     batch: int = 1
+    hysteresis: float = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image stands in its clip: counted from 0, and in seconds after the first frame."""
+
+    clip: Clip
+    index: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +56,16 @@ class Loaded:
     prepared: Prepared
     picture: Picture
     decode_ms: float
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A frame that an earlier run finished, with its record: only to be drawn again, for a clip cannot be appended to."""
+
+    record: dict[str, Any]
+    pixels: np.ndarray
+    frame: Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +78,26 @@ class Looked:
 
 
 def read(item: SourceItem, image_id: int, predictor: Predictor, budget: Budget) -> Loaded:
-    """Decode and letterbox one file. Raises ImageError, UsageError."""
+    """Decode and letterbox one image file. Raises ImageError, UsageError."""
     started = time.perf_counter()
-    image = decode_image(item.path)
+    frame = Frame(item.clip, item.frame_index, round(item.frame_index / item.clip.fps, 6)) if item.clip else None
+    return prepare(decode_image(item.path), item.relative, image_id, predictor, budget, started, frame)
+
+
+def prepare(
+    image: np.ndarray,
+    file_name: str,
+    image_id: int,
+    predictor: Predictor,
+    budget: Budget,
+    started: float,
+    frame: Frame | None = None,
+) -> Loaded:
+    """Letterbox an image, uint8 [h,w,3], whose decoding began at ``started`` (``time.perf_counter``). Raises UsageError."""
     prepared = predictor.prepare(image, budget)
     decode_ms = _milliseconds_since(started)
-    height, width = image.shape[:2]
-    return Loaded(image_id, item.relative, width, height, prepared, Picture.of(image), decode_ms)
+    picture = Picture(image, 1.0, 1.0) if frame else Picture.of(image)
+    return Loaded(image_id, file_name, image.shape[1], image.shape[0], prepared, picture, decode_ms, frame)
 
 
 def look(batch: Sequence[Loaded], predictor: Predictor) -> list[Looked]:
@@ -72,8 +108,8 @@ def look(batch: Sequence[Loaded], predictor: Predictor) -> list[Looked]:
     return [Looked(item, found, share) for item, found in zip(batch, outputs, strict=True)]
 
 
-def record(looked: Looked, predictor: Predictor, options: RunOptions, folder: Path) -> dict[str, Any]:
-    """Post-process one image, write its picture, and return its line for the journal. Raises BackendError, OSError.
+def record(looked: Looked, predictor: Predictor, options: RunOptions) -> tuple[dict[str, Any], np.ndarray]:
+    """Post-process one image: its line for the journal, and its annotated picture, uint8 RGB. Raises BackendError.
 
     ``milliseconds.total`` is the work for this image (decode + graph + post), not the time it waited in queues; the drawing of
     the picture is in none of them.
@@ -90,14 +126,24 @@ def record(looked: Looked, predictor: Predictor, options: RunOptions, folder: Pa
         drawing_ms += _milliseconds_since(drawing)
     post_ms = _milliseconds_since(started) - drawing_ms
     line = _line(looked, predictor.info.tiles, options, annotations, post_ms)
-    picture = draw(
-        loaded.picture,
-        shapes,
-        [tile["bbox"] for tile in line["tiles"]],
-        _legend(line, loaded.prepared, len(shapes), predictor.info),
-    )
-    write_png(folder / picture_path(loaded.file_name), picture)
-    return line
+    legend = _legend(line, loaded.prepared.n_content, len(shapes), predictor.info)
+    tiles = [tile["bbox"] for tile in line["tiles"]]
+    return line, draw(loaded.picture, shapes, tiles, legend, keep_size=loaded.frame is not None)
+
+
+def redraw(done: Done, info: ModelInfo, options: RunOptions) -> np.ndarray:
+    """The annotated picture of a frame, uint8 RGB, from its record instead of from the graph."""
+    line, picture = done.record, Picture(done.pixels, 1.0, 1.0)
+    strong = [item for item in line["annotations"] if item["score"] >= options.draw_score]
+    shapes = [_shape_again(item, picture, info, rank) for rank, item in enumerate(strong)]
+    box = Letterbox(line["height"], line["width"], info.input.height, info.input.width)
+    legend = _legend(line, int(content_tiles(box, info.tiles).sum()), len(shapes), info)
+    return draw(picture, shapes, [tile["bbox"] for tile in line["tiles"]], legend, keep_size=True)
+
+
+def save_picture(folder: Path, file_name: str, picture: np.ndarray) -> None:
+    """Write the annotated picture of an image into the output folder. Raises OSError."""
+    write_png(folder / picture_path(file_name), picture)
 
 
 def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, letterbox: Letterbox) -> list[dict[str, Any]]:
@@ -129,9 +175,19 @@ def _shapes(found: Detections, picture: Picture, info: ModelInfo, draw_score: fl
     shapes: list[Shape] = []
     for box_4, score, label, mask in zip(found.boxes, found.scores, found.labels, found.masks, strict=True):
         if score >= draw_score:
-            text = f"{score:.2f}" if len(info.classes) == 1 else f"{info.classes[label].name} {score:.2f}"
-            shapes.append(picture.shape(box_4, mask, text, first + len(shapes)))
+            shapes.append(picture.shape(box_4, mask, _text(info, int(label), score), first + len(shapes)))
     return shapes
+
+
+def _shape_again(item: dict[str, Any], picture: Picture, info: ModelInfo, rank: int) -> Shape:
+    x, y, width, height = item["bbox"]
+    label = [category.id for category in info.classes].index(item["category_id"])
+    mask = rle_to_roi(item["segmentation"]) or RoiMask(0, 0, np.zeros((1, 1), np.uint8))
+    return picture.shape(np.array([x, y, x + width, y + height]), mask, _text(info, label, item["score"]), rank)
+
+
+def _text(info: ModelInfo, label: int, score: float) -> str:
+    return f"{score:.2f}" if len(info.classes) == 1 else f"{info.classes[label].name} {score:.2f}"
 
 
 def _line(
@@ -145,6 +201,7 @@ def _line(
         "file_name": loaded.file_name,
         "width": loaded.width,
         "height": loaded.height,
+        **_place(loaded.frame),
         "tiles": tile_records(outputs["tile_ids"], outputs["tile_levels"], tiles, loaded.prepared.letterbox),
         "budget": {"asked": options.budget.asked, "tiles": loaded.prepared.tiles, "spent": len(outputs["tile_ids"])},
         "milliseconds": {name: round(value, 3) for name, value in (parts | {"total": sum(parts.values())}).items()},
@@ -152,11 +209,15 @@ def _line(
     }
 
 
-def _legend(line: dict[str, Any], prepared: Prepared, shown: int, info: ModelInfo) -> str:
+def _place(frame: Frame | None) -> dict[str, Any]:
+    return {"clip": frame.clip.name, "frame_index": frame.index, "seconds": frame.seconds} if frame else {}
+
+
+def _legend(line: dict[str, Any], n_content: int, shown: int, info: ModelInfo) -> str:
     budget = line["budget"]
     what = f" ({info.classes[0].name})" if len(info.classes) == 1 else ""
     objects = ("1 object" if shown == 1 else f"{shown} objects") + what
-    looked = f"looked closely at {budget['spent']} of {prepared.n_content} tiles (budget {budget['asked']})"
+    looked = f"looked closely at {budget['spent']} of {n_content} tiles (budget {budget['asked']})"
     return f"{looked}   {objects}   {line['milliseconds']['total']:.0f} ms"
 
 

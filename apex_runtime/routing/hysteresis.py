@@ -1,8 +1,8 @@
 """Tiles that stay: hysteresis between the frames of a clip, and how often tiles changed.
 
-A tile that was looked at in the frame before has to be ``bonus`` less useful than another to lose its place: ``bonus`` is on - off,
-the distance of two thresholds. It is added to the selection key (``selection.py``) as every ``tile_bonus`` is, so exactly K tiles
-are looked at, whatever it is.
+A tile that was looked at in the frame before loses its place to one that is more useful by ``bonus``, not sooner: ``bonus`` is
+on - off, the distance of two thresholds. It is added to the selection key (``selection.py``) as every ``tile_bonus`` is, so
+exactly K tiles are looked at, whatever it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def hysteresis_bonus(previous_ids: Collection[int] | np.ndarray, count: int, bon
 
 
 def with_hysteresis(padding_N: np.ndarray, previous_ids: Collection[int] | np.ndarray, bonus: float) -> np.ndarray:
-    """float32 [N], the graph's ``tile_bonus`` of a frame: ``padding_bonus`` plus ``hysteresis_bonus``; padding stays forbidden."""
+    """float32 [N], the graph's ``tile_bonus`` of a frame: ``hysteresis_bonus`` on content, -24 on padding."""
     bonus_N = hysteresis_bonus(previous_ids, len(padding_N), bonus)
     return np.where(padding_N < 0, padding_N, padding_N + bonus_N).astype(np.float32)
 
@@ -59,8 +59,9 @@ class TileMemory:
 class FlipCounter:
     """Counts over consecutive frames how many of the tiles looked at had not been looked at in the frame before.
 
-    With T frames of K tiles each the flip rate is flips / ((T - 1) K): the share of the close looks that went to another tile than
-    in the frame before. It lies in 0..1. While K is constant every flip is one tile switched on and another switched off.
+    With T frames of K tiles each the flip rate is flips / ((T - 1) K): of the close looks from the second frame on, the share at
+    tiles which had none in the frame before. It lies in 0..1. While K is constant every flip is one tile switched on and another
+    switched off.
     """
 
     def __init__(self) -> None:

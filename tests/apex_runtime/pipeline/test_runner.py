@@ -16,7 +16,7 @@ from pictures import discs, save
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.data.sources import SourceItem, resolve_sources
 from apex_runtime.errors import BackendError
-from apex_runtime.pipeline import runner, stages
+from apex_runtime.pipeline import reader, runner, stages
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import OutputFolder
 from apex_runtime.pipeline.runner import Run
@@ -222,7 +222,7 @@ def test_an_error_in_the_graph_thread_stops_the_others(
 def test_stages_overlap(predictor: Predictor, images: list[SourceItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the graph works on one image, the reader reads the next: shown by order of events, not by a clock."""
     second_read = threading.Event()
-    original_read, original_look = runner.read, runner.look
+    original_read, original_look = reader.read, runner.look
 
     def read(item: SourceItem, *rest: Any) -> stages.Loaded:
         loaded = original_read(item, *rest)
@@ -234,7 +234,7 @@ def test_stages_overlap(predictor: Predictor, images: list[SourceItem], tmp_path
         assert second_read.wait(PATIENCE / 2), "the reader waits for the graph"
         return original_look(batch, *rest)
 
-    monkeypatch.setattr(runner, "read", read)
+    monkeypatch.setattr(reader, "read", read)
     monkeypatch.setattr(runner, "look", look)
     assert run(predictor, images, tmp_path / "out")["images"]["done"] == 7
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,7 +22,9 @@ def chosen(utilities_N: np.ndarray, bonus_N: np.ndarray, k: int) -> list[int]:
     return select_tiles(selection_keys(utilities_N[None], bonus_N[None]), k, RANK)[0].tolist()
 
 
-utilities = st.lists(st.floats(-10, 10, width=32), min_size=COUNT, max_size=COUNT).map(lambda values: np.array(values, np.float32))
+utilities = st.lists(st.floats(-10, 10, width=32), min_size=COUNT, max_size=COUNT).map(
+    lambda values: np.array(values, np.float32)
+)
 some_ids = st.sets(st.integers(0, COUNT - 1))
 
 
@@ -84,7 +88,7 @@ def test_the_flip_rate_is_flips_over_t_minus_1_times_k(k: int, orders: list[list
     counter = FlipCounter()
     for ids in frames:
         counter.add(ids)
-    changes = sum(len(a ^ b) for a, b in zip(frames, frames[1:], strict=False))  # switched on or off
+    changes = sum(len(a ^ b) for a, b in pairwise(frames))  # switched on or off
     assert counter.flip_rate == pytest.approx(changes / 2 / ((len(frames) - 1) * k))
     assert counter.consistency == pytest.approx(1 - counter.flip_rate)
     assert counter.mean_tiles == k and counter.frames == len(frames)

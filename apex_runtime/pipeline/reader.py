@@ -1,0 +1,111 @@
+"""What a run reads, in order: images, and clips frame by frame; what cannot be read comes as a failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from apex_runtime.data.image import decode_image
+from apex_runtime.data.sources import Clip, SourceItem
+from apex_runtime.pipeline.predictor import Predictor
+from apex_runtime.pipeline.results import ANNOTATED, Failure, OutputFolder
+from apex_runtime.pipeline.stages import Done, Frame, Loaded, prepare, read
+from apex_runtime.routing.budget import Budget
+from apex_runtime.video.container import is_cut_off
+from apex_runtime.video.decode import DecodedFrame, decode_frames
+from apex_runtime.video.writer import clip_path, count_frames
+
+_FEWER_IS_DAMAGE = 0.9  # of the frames in the header; edit lists of healthy files hide a few
+
+
+class Reader:
+    """Reads ``items``. ``expected``: how many of them there are; it falls when a clip ends early, and is right at the end."""
+
+    def __init__(self, predictor: Predictor, budget: Budget, ids: Mapping[str, int], folder: OutputFolder) -> None:
+        self.expected = len(ids)
+        self._predictor = predictor
+        self._budget = budget
+        self._ids = ids
+        self._folder = folder
+
+    def stream(self, items: Sequence[SourceItem], done: Collection[str]) -> Iterator[Loaded | Done | Failure]:
+        """Everything that is not ``done``; of clips that have to be drawn again also what is."""
+        for clip, group in groupby(items, key=lambda item: item.clip):
+            unit = list(group)
+            if clip is None:
+                yield from (self._image(item) for item in unit if item.relative not in done)
+            elif not self._is_finished(clip, unit, done):
+                yield from self._clip(clip, unit, done) if clip.is_file else self._images(unit, done)
+
+    def _is_finished(self, clip: Clip, unit: Sequence[SourceItem], done: Collection[str]) -> bool:
+        if not all(item.relative in done for item in unit):
+            return False
+        return count_frames(self._folder.folder / ANNOTATED / clip_path(clip.name)) == len(unit)
+
+    def _image(self, item: SourceItem) -> Loaded | Failure:
+        try:
+            return read(item, self._ids[item.relative], self._predictor, self._budget)
+        except Exception as error:  # whatever one file does to a decoder, the next one gets its turn
+            return Failure.of(item.relative, error)
+
+    def _images(self, unit: Sequence[SourceItem], done: Collection[str]) -> Iterator[Loaded | Done | Failure]:
+        """The frames of a clip that is a folder."""
+        for item in unit:
+            if item.relative not in done:
+                yield self._image(item)
+            else:
+                yield from self._again(item)
+
+    def _again(self, item: SourceItem) -> Iterator[Done]:
+        assert item.clip is not None
+        try:
+            pixels = decode_image(item.path)
+        except Exception:  # its results are there; only its picture cannot be drawn again
+            return
+        record = self._folder.record_of(item.relative)
+        yield Done(record, pixels, Frame(item.clip, item.frame_index, record["seconds"]))
+
+    def _clip(self, clip: Clip, unit: Sequence[SourceItem], done: Collection[str]) -> Iterator[Loaded | Done | Failure]:
+        """The frames of a video file: ``unit``, unless the file's header was wrong about their number."""
+        count, failure, started = 0, None, time.perf_counter()
+        try:
+            for decoded in decode_frames(unit[0].path, clip.fps):
+                if count == len(unit):
+                    failure = Failure(clip.name, f"more frames than its header says: {count} were used.", _MEND)
+                    break
+                yield self._frame(unit[count], decoded, started, done)
+                count, started = count + 1, time.perf_counter()
+            else:
+                failure = _shortfall(clip, unit[0].path, count)
+        except Exception as error:
+            failure = Failure.of(clip.name, error)
+        self.expected += count - len(unit)
+        if failure:
+            self.expected += 1
+            yield failure
+
+    def _frame(self, item: SourceItem, decoded: DecodedFrame, started: float, done: Collection[str]) -> Loaded | Done | Failure:
+        assert item.clip is not None
+        frame = Frame(item.clip, item.frame_index, decoded.seconds)
+        try:
+            if item.relative in done:
+                return Done(self._folder.record_of(item.relative), decoded.pixels, frame)
+            number = self._ids[item.relative]
+            return prepare(decoded.pixels, item.relative, number, self._predictor, self._budget, started, frame)
+        except Exception as error:
+            return Failure.of(item.relative, error)
+
+
+_MEND = "Check that it plays; re-encode it (ffmpeg -i IN -c:v libx264 OUT.mp4)."
+
+
+def _shortfall(clip: Clip, path: Path, count: int) -> Failure | None:
+    """The failure of a clip that ended after ``count`` frames, if it is one. Its frames up to there are in the results."""
+    if is_cut_off(path):
+        reason = f"the file is cut off: it ends after {count} of {clip.frames} frames."
+        return Failure(clip.name, reason, "Copy or record it again.")
+    if count == 0 or count < _FEWER_IS_DAMAGE * clip.frames:
+        return Failure(clip.name, f"damaged: only {count} of {clip.frames} frames can be decoded.", _MEND)
+    return None
