@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,21 +111,38 @@ def _run(
 
     from apex_train.engine.device import resolve_device
     from apex_train.engine.distributed import process_group
-    from apex_train.report.report import write_report
+    from apex_train.engine.lock import sole_writer
 
     if threads is not None:
         torch.set_num_threads(threads)
     placement = resolve_device(run.train.device)
     console = Console(stderr=as_json, quiet=not placement.leads)
-    with process_group(placement):
-        trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
-    if not placement.leads:
-        return None
+    with sole_writer(output) if placement.leads else contextlib.nullcontext():
+        if placement.leads:
+            _check_output(output, resume)  # again: another run may have come to its end since
+        with process_group(placement):
+            trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
+        if not placement.leads:
+            return None
+        return _conclude(run, trainer, test, output, console)
+
+
+def _conclude(run: FitConfig, trainer: Trainer, test: InstanceDataset | None, output: Path, console: Console) -> dict[str, Any]:
+    """The report of a run that is at its end; the last line of the log."""
+    from apex_train.report.report import write_report
+
     names = ["best.pt", "last.pt", "log.jsonl"]
     if trainer.finished:
         names.append(
             write_report(
-                output, run, trainer.history, trainer.selection.metric or "", trainer.data, test, placement.device, console
+                output,
+                run,
+                trainer.history,
+                trainer.selection.metric or "",
+                trainer.data,
+                test,
+                trainer.placement.device,
+                console,
             ).name
         )
     console.print("done: " + ", ".join(str(output / name) for name in names), highlight=False, soft_wrap=True)
@@ -188,6 +206,6 @@ def _train(
         say("no val split: nothing is measured, best.pt is the newest epoch")
     with interruptible("stopping after this step; Ctrl-C again to stop at once") as stop:
         trainer.fit(stop_after_epoch, stop)
-    if stop.is_set() and not trainer.finished:
+    if trainer.interrupted and not trainer.finished:  # by a signal to any of the processes
         raise Interrupted(f"stopped in epoch {trainer.epoch + 1}, step {trainer.step} is saved.", "Go on with --resume.")
     return trainer

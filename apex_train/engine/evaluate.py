@@ -8,7 +8,9 @@ from itertools import chain
 import numpy as np
 import torch
 
+from apex_runtime.backends.reasons import ReasonCode
 from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.errors import ApexError, BackendError
 from apex_train.config import AugmentConfig, FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.loader import Batch, SourceCache, collate
@@ -25,14 +27,30 @@ AS_IT_IS = AugmentConfig(
 )
 
 
+class DivergedError(ApexError):
+    """The averaged weights no longer give finite numbers."""
+
+
 def evaluate_weights(
     model: ApexDetector, dataset: InstanceDataset, config: FitConfig, metric: Metric, peers: Peers
 ) -> dict[str, float]:
-    """The figures of an epoch, the same in every process; ``<metric>_peripheral`` is the metric with every tile gated off."""
+    """The figures of an epoch, the same in every process; ``<metric>_peripheral`` is the metric with every tile gated off.
+
+    Raises DivergedError, and what the data set's readers raise.
+    """
     if metric == "val_loss":
         return {"val_loss": validation_loss(model, dataset, config, peers)}
-    figures = average_precision(model, dataset, config.train.size, metric, peers)
-    without = average_precision(model, dataset, config.train.size, metric, peers, peripheral_only=True)
+    try:
+        figures = average_precision(model, dataset, config.train.size, metric, peers)
+        without = average_precision(model, dataset, config.train.size, metric, peers, peripheral_only=True)
+    except BackendError as error:  # its own remedy is for whoever was handed a broken engine
+        if error.code != ReasonCode.NON_FINITE_OUTPUT.value:
+            raise
+        raise DivergedError(
+            f"the training has diverged: on {dataset.source} the weights of this epoch give no finite numbers ({error.message})",
+            "Start a new run with a smaller train.learning_rate; best.pt is still what it was before this epoch.",
+            code=error.code,
+        ) from error
     return figures | {f"{metric}_peripheral": without[metric]}
 
 

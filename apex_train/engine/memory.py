@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from apex_runtime.backends.reasons import ReasonCode
 from apex_runtime.errors import ApexError
+from apex_runtime.evaluation.memory import peak_resident_bytes
 
 T = TypeVar("T")
 OnOom = Literal["redo", "skip"]
@@ -139,17 +139,9 @@ def telemetry(device: torch.device) -> dict[str, int | None]:
             "reserved": torch.cuda.memory_reserved(device),
             "peak": torch.cuda.max_memory_allocated(device),
         }
-    return {"allocated": _resident(), "reserved": None, "peak": _peak_resident()}
+    return {"allocated": _resident(), "reserved": None, "peak": peak_resident_bytes()}
 
 
 def _resident() -> int | None:
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * mmap.PAGESIZE if pages.is_file() else None
-
-
-def _peak_resident() -> int | None:
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

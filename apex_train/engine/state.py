@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import torch
 
 from apex_runtime.errors import UsageError
 from apex_train.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
+from apex_train.config import FREE_TO_CHANGE
 
 if TYPE_CHECKING:
     from apex_train.engine.trainer import Trainer
 
 _COUNTERS = ("epoch", "batch_in_epoch", "step", "bad_steps", "skipped_steps", "seconds")
+_FREE = {f"train.{name}" for name in FREE_TO_CHANGE}
 EPOCH_FILE = "epoch_{:04d}.pt"
 
 
@@ -58,12 +61,13 @@ def keep_as(output: Path, name: str) -> None:
     except OSError:
         temporary.write_bytes((output / "last.pt").read_bytes())
     os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # POSIX: renaming onto another link to the same file does nothing
 
 
 def prune_epochs(output: Path, kept: int) -> None:
     """Remove all but the newest ``kept`` epoch files."""
-    files = sorted(output.glob("epoch_[0-9]*.pt"))
-    for file in files[: len(files) - kept]:
+    files = sorted(output.glob("epoch_[0-9]*.pt"), key=lambda file: (len(file.name), file.name))  # 9999 before 10000
+    for file in files[: max(0, len(files) - kept)]:
         file.unlink(missing_ok=True)
 
 
@@ -71,6 +75,17 @@ def remove_leftovers(output: Path) -> None:
     """Halves of files that a killed process left."""
     for file in (*output.glob(".*.part"), *output.glob(".*.link")):
         file.unlink(missing_ok=True)
+
+
+def _difference(run: Trainer, content: dict[str, Any], state: dict[str, Any]) -> str:
+    """What of a checkpoint is not that of this run, in words: values as the checkpoint has them, then as they are now."""
+    now, then = run.config.model_dump(mode="json"), state.get("config") or {}
+    keys = [(section, key) for section, values in now.items() for key in values if f"{section}.{key}" not in _FREE]
+    values = [(f"{section}.{key}", then.get(section, {}).get(key), now[section][key]) for section, key in keys]
+    found = [f"{name} {json.dumps(old)} (now {json.dumps(new)})" for name, old, new in values if old != new]
+    was = content.get("data") or {}
+    found += [f"another split {name}" for name in sorted(run.data | was) if run.data.get(name) != was.get(name)]
+    return ", ".join(found) or "another version of apex-train"
 
 
 def restore_state(run: Trainer, checkpoint: Path) -> None:
@@ -81,7 +96,7 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
         raise UsageError(f"{checkpoint}: has no training state to resume.", "Use --init to start from its weights.")
     if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != run.fingerprint:
         raise UsageError(
-            f"{checkpoint}: belongs to a run with other data, another configuration or another version.",
+            f"{checkpoint}: belongs to a run with {_difference(run, content, state)}.",
             "Give the same --data, configuration and --set values, or start a new run with --init.",
         )
     run.model.load_state_dict(state["raw_model"])

@@ -68,6 +68,7 @@ class Trainer:
         )
         self.epoch, self.batch_in_epoch, self.step = 0, 0, 0
         self.bad_steps, self.bad_in_a_row, self.skipped_steps, self.seconds = 0, 0, 0, 0.0
+        self.interrupted = False
         self.sums = Sums()
         self.history: list[dict[str, Any]] = []
 
@@ -88,8 +89,10 @@ class Trainer:
         amp = resolve_amp(train.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.stepper = Stepper(self.model, self.config, self.placement, amp, self.scaler, self.peers)
-        mine = self.sampler.rows.stop - self.sampler.rows.start
-        self.governor = MemoryGovernor(Plan(min(mine, train.micro_batch or mine)), train.on_oom, self.peers.any, self._say)
+        # The largest share, in every process: they go down the same rungs, and none is at the last one before the others.
+        largest = -(-self.sampler.batch // self.placement.world)
+        plan = Plan(min(largest, train.micro_batch or largest))
+        self.governor = MemoryGovernor(plan, train.on_oom, self.peers.any, self._say)
 
     @property
     def total_steps(self) -> int:
@@ -202,10 +205,10 @@ class Trainer:
             self.batch_in_epoch += 1
             self.seconds = time.perf_counter() - started
             progress.step(f"{self.epoch + 1}/{self.config.train.epochs}", terms["total"], self.sampler.batch)
-            (interrupted,) = self.peers.any([stop.is_set()])
-            if interrupted or self._save_is_due():
+            (self.interrupted,) = self.peers.any([stop.is_set()])
+            if self.interrupted or self._save_is_due():
                 save_state(self)
-            if interrupted:
+            if self.interrupted:
                 return False
         return True
 

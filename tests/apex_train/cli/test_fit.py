@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from apex_train.cli.main import main
 from apex_train.config import FitConfig, load_config
+from apex_train.engine.lock import sole_writer
 
 FAST = [
     f"--set={item}" for item in ("train.size=128", "train.crop=64", "train.batch=4", "train.workers=0", "train.warmup_steps=1")
@@ -36,6 +37,17 @@ def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -
     written = {"best.pt", "last.pt", "epoch_0001.pt", "epoch_0002.pt", "config.yaml", "log.jsonl", "log.csv", "tensorboard"}
     assert {path.name for path in run.iterdir()} == written | {"report.json", "report.md", "report"}
     assert load_config(run / "config.yaml", {}).train.epochs == 2
+
+
+def test_one_run_at_a_time_writes_into_a_folder(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with sole_writer(run):
+        (run / "config.yaml").touch()
+        second = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 1, *FAST)
+        assert second.exit_code == 2 and "another run is writing into this folder" in second.output
+    assert {path.name for path in run.iterdir()} == {"config.yaml"}
+    refused = apex_train("fit", "--data", nuclei_fixture, "--output", tmp_path / "new", "--init", tmp_path / "no.pt", *FAST)
+    assert refused.exit_code == 1 and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

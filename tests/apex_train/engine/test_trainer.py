@@ -20,7 +20,10 @@ from apex_train.checkpoint import load_model, read_checkpoint, save_checkpoint
 from apex_train.config import RoutingConfig, load_config
 from apex_train.engine import trainer as trainer_module
 from apex_train.engine.average import WeightAverage
+from apex_train.engine.device import Placement
+from apex_train.engine.evaluate import DivergedError, evaluate_weights
 from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
+from apex_train.engine.state import keep_as, prune_epochs
 from apex_train.engine.trainer import Trainer, TrainingError
 
 SMALL = {"train.size": 128, "train.crop": 128, "train.batch": 2, "train.workers": 0, "train.epochs": 2, "train.warmup_steps": 1}
@@ -137,8 +140,11 @@ def test_a_bad_step_is_counted_and_many_end_the_run(nuclei_fixture: Path, tmp_pa
 def test_resume_refuses_another_run_and_a_file_without_state(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = trainer(nuclei_fixture, tmp_path)
     run.fit(stop_after_epoch=1)
-    with pytest.raises(UsageError, match="another configuration"):
-        trainer(nuclei_fixture, tmp_path, train__learning_rate=1e-4).resume(tmp_path / "last.pt")
+    with pytest.raises(UsageError, match=r"a run with train.learning_rate 0.002 \(now 0.0001\)\."):
+        trainer(nuclei_fixture, tmp_path, train__learning_rate=1e-4, train__workers=1).resume(tmp_path / "last.pt")
+    other = open_dataset(nuclei_fixture, "val")
+    with pytest.raises(UsageError, match=r"a run with another split train\."):
+        Trainer(run.config, other, None, tmp_path, run.console).resume(tmp_path / "last.pt")
     save_checkpoint(tmp_path / "weights.pt", run.model, run.model_config)
     with pytest.raises(UsageError, match="no training state"):
         trainer(nuclei_fixture, tmp_path).resume(tmp_path / "weights.pt")
@@ -267,6 +273,49 @@ def test_epoch_files_are_bounded_and_every_checkpoint_is_whole(nuclei_fixture: P
         assert content["training"]["epoch"] == (3 if name == "epoch_0003.pt" else 4)
         assert {"optimizer", "scheduler", "scaler", "rng", "raw_model", "history", "config"} <= content["training"].keys()
         assert content["training"]["history"][0]["memory"]["micro_batch"] == 2  # metadata comes back as data
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 9])
+def test_the_newest_epochs_are_kept_as_many_as_asked_for(tmp_path: Path, kept: int) -> None:
+    for number in (9997, 9998, 9999, 10000, 10001):
+        (tmp_path / f"epoch_{number}.pt").touch()
+        prune_epochs(tmp_path, kept)
+    newest = [f"epoch_{number}.pt" for number in (10001, 10000, 9999, 9998, 9997)][:kept]
+    assert {path.name for path in tmp_path.iterdir()} == set(newest)
+
+
+def test_a_checkpoint_that_has_its_second_name_already_leaves_no_third(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"weights")
+    for _ in range(2):
+        keep_as(tmp_path, "best.pt")
+        assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "last.pt"}
+
+
+def test_weights_that_are_not_finite_end_the_run_with_what_to_do(nuclei_fixture: Path, tmp_path: Path) -> None:
+    sets = open_dataset(nuclei_fixture, "train"), open_dataset(nuclei_fixture, "val")
+    run = Trainer(load_config(None, SMALL), *sets, tmp_path, Console(file=io.StringIO()))
+    with torch.no_grad():
+        run.average.model.neck.down4[0].weight.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="diverged") as caught:
+        evaluate_weights(run.average.model, run.val_set, run.config, "mAP_segm", run.peers)
+    assert "train.learning_rate" in caught.value.remedy and "export" not in str(caught.value)
+
+
+def test_a_signal_to_another_process_interrupts_this_one(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path)
+    run.peers.any = lambda flags: [True] if flags == [False] else list(flags)  # type: ignore[method-assign]
+    run.governor._agree = list
+    run.fit()
+    assert run.interrupted and not run.finished and (tmp_path / "last.pt").is_file()
+
+
+def test_all_processes_go_down_the_same_rungs(nuclei_fixture: Path, tmp_path: Path) -> None:
+    config = load_config(None, SMALL | {"train.batch": 5})
+    places = [Placement(torch.device("cpu"), rank, 2) for rank in (0, 1)]
+    train = open_dataset(nuclei_fixture, "train")
+    runs = [Trainer(config, train, None, tmp_path, Console(file=io.StringIO()), place) for place in places]
+    assert [run.governor.plan.micro_batch for run in runs] == [3, 3]
+    assert [run.sampler.rows for run in runs] == [slice(0, 3), slice(3, 5)]
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(nuclei_fixture: Path, tmp_path: Path, monkeypatch) -> None:
