@@ -119,7 +119,10 @@ def _times(report: dict[str, Any]) -> Iterator[str]:
         for row, peak in zip(test["budgets"], peaks, strict=True)
     ]
     yield from _table(head, body)
-    yield from (f"Timed: {test['timed']}. Medians over the test images, measured once.", "")
+    yield f"Timed: {test['timed']}. Medians over the test images, measured once."
+    if any(peaks):
+        yield "Peak memory is the most since the process began: where `apex-train fit` wrote this page, the training is in it."
+    yield ""
 
 
 def _cost(value: Any) -> str:
