@@ -38,6 +38,7 @@ class ModelSection(_Section):
     halo: int = 8
     max_detections: int = 500
     prototypes: int = 32
+    mask_quality: bool = False
 
 
 class AugmentConfig(_Section):
@@ -77,7 +78,7 @@ class AugmentConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Weights and shapes of the losses. A weight of 0 leaves the term in the report, as zero."""
+    """Weights and shapes of the losses. A weight of 0 leaves the term in the report, as zero, and costs nothing."""
 
     cls: float = Field(default=0.5, ge=0)
     cls_one: float = Field(default=1.0, ge=0)
@@ -85,10 +86,15 @@ class LossConfig(_Section):
     box_kind: Literal["iou", "giou", "diou", "ciou", "mpdiou"] = "ciou"
     mask_bce: float = Field(default=2.0, ge=0)
     mask_dice: float = Field(default=2.0, ge=0)
+    mask_lovasz: float = Field(default=0.0, ge=0, description="Jaccard loss, convex in the logits")
+    mask_boundary: float = Field(default=0.0, ge=0, description="distance of wrong cells from the true contour")
+    mask_multiscale: float = Field(default=0.0, ge=0, description="BCE and Dice in cells twice and four times as large")
+    mask_quality: float = Field(default=0.0, ge=0, description="of the head model.mask_quality, which must be on")
     oracle: float = Field(default=0.2, ge=0)
     peripheral: float = Field(default=1.0, ge=0)
     top_many: int = Field(default=10, ge=1)
     masks_per_object: int = Field(default=2, ge=1)
+    pcgrad: bool = Field(default=False, description="take out of each task's trunk gradient what goes against another's")
 
 
 class RoutingConfig(_Section):
@@ -168,6 +174,12 @@ class FitConfig(_Section):
         for name, side in (("train.size", self.train.size), ("train.crop", self.train.crop)):
             if side <= 0 or side % self.model.tile or side % STRIDES[-1]:
                 raise ValueError(f"{name} {side} is not a multiple of model.tile {self.model.tile}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_weight_has_its_head(self) -> FitConfig:
+        if self.loss.mask_quality > 0 and not self.model.mask_quality:
+            raise ValueError("loss.mask_quality has a weight, but the network has no such head: set model.mask_quality to true")
         return self
 
     def network(self, categories: tuple[Any, ...]) -> ModelConfig:

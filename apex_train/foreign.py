@@ -59,6 +59,7 @@ def infer_config(
     names = class_names or [f"class {number}" for number in range(1, count + 1)]
     kept: dict[str, Any] = (section or ModelSection()).model_dump(include={"tile", "halo", "max_detections"})
     kept |= {"size": size, "prototypes": prototypes, "scan_heads": heads, "scan_state": width}
+    kept["mask_quality"] = "heads.0.quality.weight" in state
     try:
         return ModelConfig(classes=tuple(Category(id=number, name=name) for number, name in enumerate(names, start=1)), **kept)
     except ValidationError as error:

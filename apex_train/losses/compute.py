@@ -1,6 +1,8 @@
-"""The losses contract: ``compute_training_losses(outputs, targets, config) -> (total, terms)``, every key always there."""
+"""The losses contract: ``compute_training_losses(outputs, targets, config, tile) -> (total, terms)``, every key always there."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
 from apex_train.losses.assignment import Assignment, assign, reachable
 from apex_train.losses.boxes import box_loss
-from apex_train.losses.masks import choose_instances, mask_losses
+from apex_train.losses.mask_terms import mask_terms
 from apex_train.losses.oracle import oracle_loss, tile_gains
 from apex_train.model.config import MASK_STRIDE
 from apex_train.model.detector import HeadOutputs, Outputs
@@ -38,13 +40,12 @@ class Matcher:
     def __init__(self, heads: HeadOutputs, targets: Batch, config: LossConfig) -> None:
         height, width = targets.images.shape[1:3]
         self.centres_A2, self.strides_A = (item.to(heads.ltrb.device) for item in anchor_grid(height, width))
-        self.boxes_BA4 = decode_boxes(heads.ltrb, self.centres_A2, self.strides_A)
+        boxes_BA4 = decode_boxes(heads.ltrb.detach(), self.centres_A2, self.strides_A)
         reach = reachable(targets.boxes, self.centres_A2, self.strides_A)
         truth = (targets.boxes, targets.labels, reach)
-        detached = self.boxes_BA4.detach()
-        self.many = assign(heads.many.detach().float().sigmoid(), detached, *truth, config.top_many)
-        self.one = assign(heads.one.detach().float().sigmoid(), detached, *truth, 1)
-        self.ignored_BA = ignored_anchors(targets.ignore.to(self.boxes_BA4.device), self.centres_A2)
+        self.many = assign(heads.many.detach().float().sigmoid(), boxes_BA4, *truth, config.top_many)
+        self.one = assign(heads.one.detach().float().sigmoid(), boxes_BA4, *truth, 1)
+        self.ignored_BA = ignored_anchors(targets.ignore.to(boxes_BA4.device), self.centres_A2)
 
 
 def ignored_anchors(ignore_BHW: Tensor, centres_A2: Tensor) -> Tensor:
@@ -64,29 +65,49 @@ def compute_training_losses(
     with its own weight. Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
-    matcher = Matcher(outputs.heads, targets, config)
-    terms = {key: outputs.utilities.new_zeros(()) for key in KEYS}
-    on_cls_BA = class_loss(outputs.heads, targets, matcher, config)
-    on_box_BA = shape_loss(matcher.boxes_BA4, targets, matcher.many, config)
-    terms["cls"] = on_cls_BA.sum() * scale
-    terms["box"] = on_box_BA.sum() * scale * config.box
-    bce, dice = _mask_terms(outputs.heads, targets, matcher.many, config)
-    terms["mask_bce"], terms["mask_dice"] = bce * scale * config.mask_bce, dice * scale * config.mask_dice
-    if outputs.peripheral is not None:
-        boxes = decode_boxes(outputs.peripheral.ltrb, matcher.centres_A2, matcher.strides_A)
-        off_cls_BA = class_loss(outputs.peripheral, targets, matcher, config)
-        off_box_BA = shape_loss(boxes, targets, matcher.many, config)
-        off_bce, off_dice = _mask_terms(outputs.peripheral, targets, matcher.many, config)
-        terms["cls"] = terms["cls"] + config.peripheral * off_cls_BA.sum() * scale
-        terms["box"] = terms["box"] + config.peripheral * off_box_BA.sum() * scale * config.box
-        terms["mask_bce"] = terms["mask_bce"] + config.peripheral * off_bce * scale * config.mask_bce
-        terms["mask_dice"] = terms["mask_dice"] + config.peripheral * off_dice * scale * config.mask_dice
-        cols = targets.images.shape[2] // tile
-        off, on = off_cls_BA + config.box * off_box_BA, on_cls_BA + config.box * on_box_BA
-        gains = tile_gains(off, on, matcher.centres_A2, outputs.tile_ids, tile, cols, outputs.utilities.shape[1])
-        terms["oracle"] = share * config.oracle * oracle_loss(outputs.utilities, outputs.tile_ids, gains)
-    terms["total"] = torch.stack([value for key, value in terms.items() if key != "total"]).sum()
+    with torch.autocast(outputs.utilities.device.type, enabled=False):  # float32 inside, whatever the caller is at
+        matcher = Matcher(outputs.heads, targets, config)
+        terms = {key: outputs.utilities.new_zeros((), dtype=torch.float32) for key in KEYS}
+        on = detection_terms(outputs.heads, targets, matcher, config)
+        on.add_to(terms, scale)
+        if outputs.peripheral is not None:
+            off = detection_terms(outputs.peripheral, targets, matcher, config)
+            off.add_to(terms, config.peripheral * scale)
+            cols, count = targets.images.shape[2] // tile, outputs.utilities.shape[1]
+            gains = tile_gains(off.loss_BA, on.loss_BA, matcher.centres_A2, outputs.tile_ids, tile, cols, count)
+            terms["oracle"] = share * config.oracle * oracle_loss(outputs.utilities.float(), outputs.tile_ids, gains)
+        terms["total"] = torch.stack([value for key, value in terms.items() if key != "total"]).sum()
     return terms["total"], terms
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionTerms:
+    """What one merged map costs: class and box loss per anchor [B,A], mask terms summed over objects; all weighted."""
+
+    cls_BA: Tensor
+    box_BA: Tensor
+    masks: dict[str, Tensor]
+
+    @property
+    def loss_BA(self) -> Tensor:
+        """What is compared with and without a close look."""
+        return self.cls_BA + self.box_BA
+
+    def add_to(self, terms: dict[str, Tensor], factor: float) -> None:
+        """Add the sums, times ``factor``, to the terms of the contract."""
+        sums = {"cls": self.cls_BA.sum(), "box": self.box_BA.sum()} | self.masks
+        for key, value in sums.items():
+            terms[key] = terms[key] + factor * value
+
+
+def detection_terms(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> DetectionTerms:
+    """The terms of the heads' outputs on one merged map, with an assignment that may come from another."""
+    boxes_BA4 = decode_boxes(heads.ltrb, matcher.centres_A2, matcher.strides_A)
+    return DetectionTerms(
+        class_loss(heads, targets, matcher, config),
+        config.box * shape_loss(boxes_BA4, targets, matcher.many, config),
+        mask_terms(heads, targets, matcher.many, config),
+    )
 
 
 def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> Tensor:
@@ -112,16 +133,3 @@ def shape_loss(boxes_BA4: Tensor, targets: Batch, assignment: Assignment, config
     size = (targets.images.shape[1], targets.images.shape[2])
     loss_X = box_loss(boxes_BA4[image, anchor], truth, config.box_kind, size) * assignment.quality_BA[image, anchor]
     return boxes_BA4.new_zeros(boxes_BA4.shape[:2]).index_put((image, anchor), loss_X)
-
-
-def _mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Mask losses summed over objects, each the mean of its ``masks_per_object`` compared anchors; a zero that still reaches the
-    heads when there is nothing to compare."""
-    image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
-    if len(image) == 0:
-        nothing = 0.0 * (heads.coefficients.float().sum() + heads.prototypes.float().sum())
-        return nothing, nothing
-    target = targets.masks[image, item].float() / 255
-    coefficients = heads.coefficients[image, anchor]
-    bce, dice = mask_losses(coefficients, heads.prototypes, image, target, targets.boxes[image, item])
-    return bce.sum() / config.masks_per_object, dice.sum() / config.masks_per_object

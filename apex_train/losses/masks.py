@@ -1,6 +1,12 @@
-"""Mask losses on matched instances: prototypes combined by an instance's coefficients, compared inside its own box."""
+"""Masks of matched instances, prototypes combined by an instance's coefficients, and the two losses that every recipe has.
+
+Shapes: X compared instances, h and w cells of the prototypes' grid (stride 4). All mask losses look at the same region of an
+instance, its box with a margin, and give one value per instance.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +16,21 @@ from apex_train.losses.assignment import Assignment
 from apex_train.model.config import MASK_STRIDE
 
 MARGIN = 1.25  # the compared region is this much larger than the box, for what is predicted just outside it is shown too
+DRAWN = 0.5  # a cell belongs to the truth, where that must be yes or no, when more than this share of it is covered
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPairs:
+    """Instances beside their truth, float32 [X,h,w]: logits, covered share of each cell in [0,1], and 1 inside the region."""
+
+    logits: Tensor
+    target: Tensor
+    inside: Tensor
+
+    @property
+    def truth(self) -> Tensor:
+        """bool [X,h,w]: cells of the region that belong to the object."""
+        return (self.target > DRAWN) & (self.inside > 0)
 
 
 def choose_instances(assignment: Assignment, has_mask_BG: Tensor, per_object: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,23 +51,32 @@ def choose_instances(assignment: Assignment, has_mask_BG: Tensor, per_object: in
     return image, anchor, object_BA[image, anchor]
 
 
-def mask_losses(
-    coefficients_XP: Tensor, prototypes_BPhw: Tensor, image_X: Tensor, target_Xhw: Tensor, boxes_X4: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(binary cross entropy, Dice) per instance [X]; ``target_Xhw`` is the covered share of each cell in [0,1], boxes in
-    pixels. ``image_X`` is ascending, as ``choose_instances`` gives it."""
+def compare(coefficients_XP: Tensor, prototypes_BPhw: Tensor, image_X: Tensor, target_Xhw: Tensor, boxes_X4: Tensor) -> MaskPairs:
+    """The masks that the coefficients draw, beside ``target_Xhw``; boxes in pixels. ``image_X`` is ascending, as
+    ``choose_instances`` gives it."""
     batch, height, width = len(prototypes_BPhw), *prototypes_BPhw.shape[2:]
     counts = torch.bincount(image_X, minlength=batch).tolist()  # one wait for a GPU, not one per image
     pairs = zip(coefficients_XP.float().split(counts), prototypes_BPhw.float().flatten(2), strict=True)
     logits = torch.cat([coefficients @ prototypes for coefficients, prototypes in pairs]).unflatten(1, (height, width))
-    inside = _region(boxes_X4 / MASK_STRIDE, *logits.shape[1:])
-    area = inside.sum((1, 2)).clamp(min=1)
-    bce = (F.binary_cross_entropy_with_logits(logits, target_Xhw, reduction="none") * inside).sum((1, 2)) / area
-    probability = logits.sigmoid() * inside
-    target = target_Xhw * inside
-    common = (probability * target).sum((1, 2))
-    dice = 1 - (2 * common + 1) / (probability.square().sum((1, 2)) + target.square().sum((1, 2)) + 1)
-    return bce, dice
+    return MaskPairs(logits, target_Xhw, _region(boxes_X4 / MASK_STRIDE, height, width))
+
+
+def mask_bce(pairs: MaskPairs) -> Tensor:
+    """Binary cross entropy per instance [X], the mean over its region."""
+    loss = F.binary_cross_entropy_with_logits(pairs.logits, pairs.target, reduction="none") * pairs.inside
+    return loss.sum((1, 2)) / pairs.inside.sum((1, 2)).clamp(min=1)
+
+
+def mask_dice(pairs: MaskPairs) -> Tensor:
+    """Soft Dice with squares per instance [X] (V-Net, Milletari et al. 2016), one cell of smoothing."""
+    return soft_dice(pairs.logits.sigmoid(), pairs.target, pairs.inside)
+
+
+def soft_dice(probability_Xhw: Tensor, target_Xhw: Tensor, weight_Xhw: Tensor) -> Tensor:
+    """1 - (2 sum wpt + 1) / (sum wp^2 + sum wt^2 + 1), [X]; for weights of 0 and 1, and with partly counted cells."""
+    common = (probability_Xhw * target_Xhw * weight_Xhw).sum((1, 2))
+    sizes = [(item.square() * weight_Xhw).sum((1, 2)) for item in (probability_Xhw, target_Xhw)]
+    return 1 - (2 * common + 1) / (sizes[0] + sizes[1] + 1)
 
 
 def _region(boxes_X4: Tensor, height: int, width: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from apex_runtime.model_info import Category
 
@@ -33,6 +33,7 @@ class ModelConfig(BaseModel):
     prototypes: int = Field(default=32, ge=16, le=128, multiple_of=16)
     scan_heads: int = Field(default=4, ge=1, le=16)
     scan_state: int = Field(default=16, ge=1, le=128)
+    mask_quality: bool = False  # a head that predicts the IoU of each mask; decoding does not read it
 
     @model_validator(mode="after")
     def _sides_fit_the_strides(self) -> ModelConfig:
@@ -43,6 +44,12 @@ class ModelConfig(BaseModel):
         if not self.classes:
             raise ValueError("a model needs at least one class")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A network without the head is written as before there was one: old files stay equal to new ones, bit by bit."""
+        values: dict[str, Any] = write(self)
+        return values if self.mask_quality else {key: value for key, value in values.items() if key != "mask_quality"}
 
     @property
     def peripheral_widths(self) -> tuple[int, int, int]:

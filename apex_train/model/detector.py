@@ -30,13 +30,14 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 @dataclass(frozen=True)
 class HeadOutputs:
     """Raw predictions of one merged map: logits many/one [B,A,nc], ltrb [B,A,4] >= 0 in strides, coefficients [B,A,P],
-    prototypes [B,P,H/4,W/4]."""
+    prototypes [B,P,H/4,W/4]; ``quality`` [B,A], logits of the masks' IoU, where the model has that head."""
 
     many: Tensor
     one: Tensor
     ltrb: Tensor
     coefficients: Tensor
     prototypes: Tensor
+    quality: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ApexDetector(nn.Module):
         self.gate = FusionGate(c)
         self.router = Router(c, config.tile // STRIDES[0])
         self.neck = Neck(c)
-        self.heads = nn.ModuleList(LevelHead(c, len(config.classes), config.prototypes) for _ in STRIDES)
+        self.heads = nn.ModuleList(LevelHead(c, len(config.classes), config.prototypes, config.mask_quality) for _ in STRIDES)
         self.masks = PrototypeHead(c, config.prototypes)
         self.recompute = False  # activations of the streams and heads anew in the backward pass: less memory, a third more time
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -88,8 +89,8 @@ class ApexDetector(nn.Module):
         """Neck and heads on one stride-8 map."""
         levels = self.neck(merged, p4, p5)
         parts = [head(level) for head, level in zip(self.heads, levels, strict=True)]
-        many, one, ltrb, coefficients = (torch.cat(item, dim=1) for item in zip(*parts, strict=True))
-        return HeadOutputs(many, one, ltrb, coefficients, self.masks(levels[0]))
+        many, one, ltrb, coefficients, *quality = (torch.cat(item, dim=1) for item in zip(*parts, strict=True))
+        return HeadOutputs(many, one, ltrb, coefficients, self.masks(levels[0]), quality[0].squeeze(-1) if quality else None)
 
     def forward(self, images_BHW3: Tensor, tiles: int, tile_bonus_BN: Tensor, with_peripheral: bool = False) -> Outputs:
         """Choose ``tiles`` tiles per image, look at them, predict.

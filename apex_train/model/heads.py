@@ -38,9 +38,9 @@ class Neck(nn.Module):
 
 class LevelHead(nn.Module):
     """Predictions of one pyramid level [B,C,h,w] -> per-cell (many [B,a,nc], one [B,a,nc], ltrb [B,a,4], coefficients
-    [B,a,P])."""
+    [B,a,P]) and, with ``mask_quality``, the logit of the mask's IoU [B,a,1], which teaches nothing but its own layer."""
 
-    def __init__(self, channels: int, classes: int, prototypes: int) -> None:
+    def __init__(self, channels: int, classes: int, prototypes: int, mask_quality: bool = False) -> None:
         super().__init__()
         self.class_tower = DepthwiseBlock(channels)
         self.one_tower = DepthwiseBlock(channels)
@@ -52,13 +52,16 @@ class LevelHead(nn.Module):
         for layer, start in ((self.many, BACKGROUND), (self.one, BACKGROUND), (self.ltrb, 1.5)):
             assert layer.bias is not None
             nn.init.constant_(layer.bias, start)
+        self.quality = nn.Conv2d(channels, 1, 1) if mask_quality else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         seen = self.class_tower(x)
         shape = self.shape_tower(x)
-        maps = self.many(seen), self.one(self.one_tower(seen)), self.ltrb(shape), self.coefficients(shape)
-        many, one, ltrb, coefficients = (item.flatten(2).transpose(1, 2) for item in maps)
-        return many, one, F.softplus(ltrb.float()), coefficients
+        maps = [self.many(seen), self.one(self.one_tower(seen)), self.ltrb(shape), self.coefficients(shape)]
+        if self.quality is not None:
+            maps.append(self.quality(shape.detach()))
+        many, one, ltrb, *rest = (item.flatten(2).transpose(1, 2) for item in maps)
+        return many, one, F.softplus(ltrb.float()), *rest
 
 
 class PrototypeHead(nn.Module):

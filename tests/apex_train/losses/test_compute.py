@@ -11,7 +11,9 @@ import torch
 
 from apex_train.config import LossConfig, ModelSection
 from apex_train.data.loader import Batch
+from apex_train.losses import mask_terms as mask_module
 from apex_train.losses.compute import KEYS, Matcher, class_loss, compute_training_losses, ignored_anchors
+from apex_train.losses.mask_terms import MASK_KEYS
 from apex_train.losses.oracle import MARGIN, oracle_loss, tile_gains
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector, HeadOutputs, Outputs
@@ -38,7 +40,11 @@ def targets(objects: int, images: int = 2, side: int = 128) -> Batch:
 @pytest.fixture(scope="module")
 def model() -> ApexDetector:
     torch.manual_seed(0)
-    return ApexDetector(ModelConfig()).train()
+    return ApexDetector(ModelConfig(mask_quality=True)).train()
+
+
+MASK_LOSSES = {"mask_lovasz": 0.5, "mask_boundary": 0.7, "mask_multiscale": 0.9, "mask_quality": 1.1}  # off by default
+ALL = LossConfig(**MASK_LOSSES)
 
 
 def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool = True) -> Outputs:
@@ -49,24 +55,26 @@ def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool 
 @pytest.mark.gate
 def test_every_key_is_there_finite_and_differentiable(model: ApexDetector, objects: int) -> None:
     batch = targets(objects)
-    total, terms = compute_training_losses(forward(model, batch), batch, LossConfig(), TILE)
+    total, terms = compute_training_losses(forward(model, batch), batch, ALL, TILE)
     assert tuple(terms) == KEYS and all(torch.isfinite(term) for term in terms.values())
+    assert all(terms[key].requires_grad and (float(terms[key].detach()) > 0) == (objects > 0) for key in MASK_KEYS)
     assert float(total.detach()) == pytest.approx(sum(float(v.detach()) for k, v in terms.items() if k != "total"), rel=1e-6)
     model.zero_grad()
     total.backward()
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not missing
-    assert (float(terms["box"]) > 0) == (objects > 0)
+    assert (float(terms["box"].detach()) > 0) == (objects > 0)
 
 
-def test_terms_without_a_weight_are_zero(model: ApexDetector) -> None:
+def test_terms_without_a_weight_are_zero_and_not_computed(model: ApexDetector, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = targets(3)
     config = LossConfig(cls=0, cls_one=0, box=0, mask_bce=0, mask_dice=0, oracle=0)
+    monkeypatch.setattr(mask_module, "choose_instances", None)  # calling it would fail
     total, terms = compute_training_losses(forward(model, batch), batch, config, TILE)
     assert float(total) == 0 and all(float(term) == 0 for term in terms.values())
 
 
-@pytest.mark.parametrize("field", sorted(set(LossConfig.model_fields) - {"box_kind"}))
+@pytest.mark.parametrize("field", sorted(set(LossConfig.model_fields) - {"box_kind", "pcgrad"}))
 def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
     batch, outputs = targets(4), None
     model.eval()  # the same numbers twice
@@ -86,21 +94,26 @@ def cut_image(batch: Batch, outputs: Outputs, b: int) -> tuple[Batch, Outputs]:
     one = Batch(*(getattr(batch, f.name)[b : b + 1] for f in fields(Batch)[:6]), image_ids=[b])
     part = lambda heads: HeadOutputs(*(getattr(heads, f.name)[b : b + 1] for f in fields(HeadOutputs)))  # noqa: E731
     names = ("utilities", "tile_ids", "alpha")
-    return one, Outputs(part(outputs.heads), *(getattr(outputs, n)[b : b + 1] for n in names))
+    off = None if outputs.peripheral is None else part(outputs.peripheral)
+    return one, Outputs(part(outputs.heads), *(getattr(outputs, n)[b : b + 1] for n in names), peripheral=off)
 
 
-def test_cutting_the_batch_changes_nothing(model: ApexDetector) -> None:
-    """The sums are divided by the objects of the effective batch, so accumulation over micro-batches adds up."""
+@pytest.mark.parametrize("peripheral", [False, True])
+def test_cutting_the_batch_changes_nothing(model: ApexDetector, peripheral: bool) -> None:
+    """Sums are divided by the objects of the effective batch, means over images weighted by their share: every term adds up."""
     batch = targets(3)
+    batch.labels[1, 1:] = -1  # the images differ in what they hold
+    batch = replace(batch, has_mask=batch.labels >= 0)
     with torch.no_grad():
-        outputs = replace(forward(model, batch), peripheral=None)
-        config = LossConfig()
-        whole = float(compute_training_losses(outputs, batch, config, TILE)[0])
+        outputs = forward(model, batch, peripheral=peripheral)
+        _, whole = compute_training_losses(outputs, batch, ALL, TILE)
         parts = [
-            compute_training_losses(o, t, config, TILE, objects=batch.objects)
+            compute_training_losses(o, t, ALL, TILE, objects=batch.objects, share=0.5)[1]
             for t, o in (cut_image(batch, outputs, b) for b in (0, 1))
         ]
-    assert sum(float(total) for total, _ in parts) == pytest.approx(whole, rel=1e-5)
+    assert all(float(whole[key]) > 0 for key in MASK_KEYS)
+    for key in KEYS:
+        assert sum(float(terms[key]) for terms in parts) == pytest.approx(float(whole[key]), rel=1e-5), key
 
 
 def test_nothing_is_repaired(model: ApexDetector) -> None:
@@ -110,6 +123,49 @@ def test_nothing_is_repaired(model: ApexDetector) -> None:
     outputs.heads.one[0, 5, 0] = float("nan")
     _, terms = compute_training_losses(outputs, batch, LossConfig(), TILE)
     assert torch.isnan(terms["cls"]) and torch.isnan(terms["total"]) and torch.isfinite(terms["box"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("field", ["prototypes", "coefficients", "quality"])
+def test_no_mask_term_hides_what_is_not_finite(model: ApexDetector, field: str, value: float) -> None:
+    """A saturated sigmoid or a hinge would: each of the terms alone must still show it."""
+    batch = targets(2)
+    with torch.no_grad():
+        outputs = replace(forward(model, batch), peripheral=None)
+    getattr(outputs.heads, field).view(-1)[7] = value
+    _, terms = compute_training_losses(outputs, batch, ALL, TILE)
+    assert not any(torch.isfinite(terms[key]) for key in (*MASK_KEYS, "total"))
+    assert torch.isfinite(terms["box"]) and torch.isfinite(terms["cls"])
+
+
+def test_the_losses_are_float32_under_autocast(model: ApexDetector) -> None:
+    batch = targets(3)
+    with torch.no_grad():
+        outputs = forward(model, batch)
+        _, plain = compute_training_losses(outputs, batch, ALL, TILE)
+        with torch.autocast("cpu", torch.bfloat16):
+            _, cast = compute_training_losses(outputs, batch, ALL, TILE)
+            _, half = compute_training_losses(forward(model, batch), batch, ALL, TILE)  # bf16 from the network on
+    for key in KEYS:
+        assert cast[key].dtype == torch.float32 and float(cast[key]) == float(plain[key])
+        assert float(half[key]) == pytest.approx(float(plain[key]), rel=0.1, abs=0.02), key
+
+
+def test_the_quality_head_learns_alone(model: ApexDetector) -> None:
+    batch = targets(3)
+    _, terms = compute_training_losses(forward(model, batch, peripheral=False), batch, ALL, TILE)
+    model.zero_grad()
+    terms["mask_quality"].backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert moved and all(".quality." in name for name in moved)
+
+
+def test_without_its_head_the_quality_is_zero(model: ApexDetector) -> None:
+    batch = targets(3)
+    with torch.no_grad():
+        outputs = replace(forward(model, batch), peripheral=None)
+    plain = replace(outputs, heads=replace(outputs.heads, quality=None))
+    assert float(compute_training_losses(plain, batch, ALL, TILE)[1]["mask_quality"]) == 0
 
 
 def test_the_gain_of_a_tile_is_the_loss_that_went_away_in_it() -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from apex_train.losses.assignment import Assignment
-from apex_train.losses.masks import MARGIN, choose_instances, mask_losses
+from apex_train.losses.masks import MARGIN, choose_instances, compare, mask_bce, mask_dice
 
 
 def one_mask() -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,8 +16,8 @@ def one_mask() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def losses_of(logits: torch.Tensor, target: torch.Tensor, boxes: torch.Tensor) -> tuple[float, float]:
-    bce, dice = mask_losses(torch.ones(1, 1), logits[None], torch.tensor([0]), target, boxes)
-    return float(bce), float(dice)
+    pairs = compare(torch.ones(1, 1), logits[None], torch.tensor([0]), target, boxes)
+    return float(mask_bce(pairs)), float(mask_dice(pairs))
 
 
 def test_the_truth_costs_nothing_and_its_opposite_much() -> None:
@@ -37,7 +37,8 @@ def test_equal_to_a_loop() -> None:
     torch.manual_seed(0)
     target, boxes = torch.rand(2, 12, 12), torch.tensor([[4.0, 8.0, 30.0, 40.0], [0.0, 0.0, 20.0, 16.0]])
     coefficients, prototypes = torch.randn(2, 3), torch.randn(2, 3, 12, 12)
-    bce, dice = mask_losses(coefficients, prototypes, torch.tensor([0, 1]), target, boxes)
+    pairs = compare(coefficients, prototypes, torch.tensor([0, 1]), target, boxes)
+    bce, dice = mask_bce(pairs), mask_dice(pairs)
     for i in range(2):
         logits = sum(coefficients[i, p] * prototypes[i, p] for p in range(3))
         x1, y1, x2, y2 = (boxes[i] / 4).tolist()

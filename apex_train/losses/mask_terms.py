@@ -1,0 +1,68 @@
+"""All terms of the contract that look at masks, of the same chosen instances; a term without a weight is not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from apex_train.config import LossConfig
+from apex_train.data.loader import Batch
+from apex_train.losses.assignment import Assignment
+from apex_train.losses.boundary import mask_boundary
+from apex_train.losses.lovasz import mask_lovasz
+from apex_train.losses.masks import MaskPairs, choose_instances, compare, mask_bce, mask_dice
+from apex_train.losses.multiscale import mask_multiscale
+from apex_train.losses.quality import mask_quality
+from apex_train.model.detector import HeadOutputs
+
+_OF_PAIRS: dict[str, Callable[[MaskPairs], Tensor]] = {
+    "mask_bce": mask_bce,
+    "mask_dice": mask_dice,
+    "mask_lovasz": mask_lovasz,
+    "mask_boundary": mask_boundary,
+    "mask_multiscale": mask_multiscale,
+}
+MASK_KEYS = (*_OF_PAIRS, "mask_quality")
+
+
+def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> dict[str, Tensor]:
+    """Every key of MASK_KEYS that has a weight: the weighted sum over objects, each the mean of its ``masks_per_object`` compared
+    anchors.
+
+    With nothing to compare a term is a zero that still reaches the heads; with anything in those outputs that is not finite no
+    term is finite, also where a mask is saturated and would hide it.
+    """
+    weights = {key: weight for key, weight in mask_weights(config).items() if weight > 0}
+    if heads.quality is None:
+        weights.pop("mask_quality", None)
+    if not weights:
+        return {}
+    nothing = _reach(heads)
+    image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
+    if len(image) == 0:
+        return dict.fromkeys(weights, nothing)
+    target = targets.masks[image, item].float() / 255
+    pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, targets.boxes[image, item])
+    terms = {key: loss(pairs).sum() for key, loss in _OF_PAIRS.items() if key in weights}
+    if "mask_quality" in weights and heads.quality is not None:
+        terms["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs).sum()
+    return {key: weights[key] * (term / config.masks_per_object + nothing) for key, term in terms.items()}
+
+
+def mask_weights(config: LossConfig) -> dict[str, float]:
+    """The weight of every key of MASK_KEYS."""
+    return {
+        "mask_bce": config.mask_bce,
+        "mask_dice": config.mask_dice,
+        "mask_lovasz": config.mask_lovasz,
+        "mask_boundary": config.mask_boundary,
+        "mask_multiscale": config.mask_multiscale,
+        "mask_quality": config.mask_quality,
+    }
+
+
+def _reach(heads: HeadOutputs) -> Tensor:
+    """A zero with a gradient to everything that masks are made of."""
+    made_of = heads.coefficients, heads.prototypes, *(() if heads.quality is None else (heads.quality,))
+    return 0.0 * sum(item.float().sum() for item in made_of)
