@@ -14,6 +14,7 @@ from torch import Tensor
 
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch
+from apex_train.engine.conflicts import TaskGradients
 from apex_train.engine.device import Amp, Placement
 from apex_train.engine.distributed import Peers
 from apex_train.engine.memory import Plan
@@ -27,11 +28,12 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 @dataclass(frozen=True, eq=False)
 class Draw:
     """What chance decided for one step: K tiles, bonus float32 [B,N] of this process' images, whether the pass without tiles
-    is made too."""
+    is made too; ``key`` is (seed, step), for what is drawn later."""
 
     tiles: int
     bonus: np.ndarray
     with_peripheral: bool
+    key: tuple[int, int] = (0, 0)
 
 
 def draw_step(config: FitConfig, step: int, total: int, count: int, images: int, rows: slice) -> Draw:
@@ -40,7 +42,7 @@ def draw_step(config: FitConfig, step: int, total: int, count: int, images: int,
     tiles = draw_tiles(step, total, count, config.routing, rng)
     bonus = exploration_bonus(images, count, tiles, config.routing.explore, rng)
     # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
-    return Draw(tiles, bonus[rows], step % 2 == 0)
+    return Draw(tiles, bonus[rows], step % 2 == 0, (config.train.seed, step))
 
 
 class Stepper:
@@ -52,6 +54,7 @@ class Stepper:
         self.model, self.config, self.placement = model, config, placement
         self.amp, self.scaler, self.peers = amp, scaler, peers
         self.parameters = list(model.parameters())
+        self.tasks = TaskGradients(model) if config.loss.pcgrad else None
 
     def gradients(self, batch: Batch, draw: Draw, plan: Plan, images: int, objects: int) -> Tensor:
         """Fill the parameters' gradients, of this process' share. ``images`` and ``objects`` are of the whole effective batch.
@@ -61,11 +64,15 @@ class Stepper:
         self.model.recompute = plan.recompute
         for parameter in self.parameters:
             parameter.grad = None
+        if self.tasks:
+            self.tasks.clear()
         report = torch.zeros(len(KEYS) + 1, device=self.placement.device)
         for start in range(0, len(batch), plan.micro_batch):
             part = batch.part(start, start + plan.micro_batch).to(self.placement.device)
             bonus = torch.from_numpy(draw.bonus[start : start + plan.micro_batch]).to(self.placement.device)
             report += self._part(part, bonus, draw, len(part) / images, objects)
+        if self.tasks:
+            self.tasks.settle(draw.key)
         return report
 
     def _part(self, part: Batch, bonus: Tensor, draw: Draw, share: float, objects: int) -> Tensor:
@@ -74,10 +81,20 @@ class Stepper:
             outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
         tile = self.model.config.tile
         total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share)
-        self.scaler.scale(total).backward()
+        if self.tasks:
+            self.tasks.add(terms, self.scaler)
+        else:
+            self.scaler.scale(total).backward()
         return torch.stack([*(terms[key].detach().float() for key in KEYS), share * outputs.alpha.detach().float().mean()])
 
     def shared(self, report: Tensor) -> Tensor:
         """Gradients and report added up over the processes."""
-        self.peers.add_gradients(self.parameters)
+        if self.tasks:
+            self.tasks.share(self.peers)
+        else:
+            self.peers.add_gradients(self.parameters)
         return self.peers.total(report)
+
+    def diagnostics(self) -> dict[str, float]:
+        """What is logged beside the terms: with ``loss.pcgrad``, the share of pairs of tasks that were in conflict."""
+        return {"pcgrad_conflicts": self.tasks.rate} if self.tasks else {}

@@ -276,7 +276,7 @@ class Trainer:
             self.skipped_steps += 1
             return dict.fromkeys((*KEYS, "alpha"), math.nan) | {"tiles": float(draw.tiles)}
         terms = self._apply(self.stepper.shared(report), undo)
-        return terms | {"tiles": float(draw.tiles)}
+        return terms | {"tiles": float(draw.tiles)} | self.stepper.diagnostics()
 
     def _to_training_mode(self) -> None:
         self.model.train()
