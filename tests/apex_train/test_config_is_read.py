@@ -34,6 +34,12 @@ ALL_ON = {
     "augment.hue": 20,
     "augment.gamma": 0.3,
     "augment.saturation": 0.3,
+    "loss.mask_lovasz": 1,
+    "loss.mask_boundary": 1,
+    "loss.mask_multiscale": 1,
+    "loss.mask_quality": 1,
+    "loss.pcgrad": True,
+    "model.mask_quality": True,
     "routing.all_tiles": 0,
     "routing.keep_all": 0.5,
 }

@@ -24,7 +24,9 @@ def network(**changes) -> ApexDetector:
     return ApexDetector(ModelConfig(classes=classes, **changes)).eval()
 
 
-@pytest.mark.parametrize("changes", [{}, {"size": "small"}, {"prototypes": 16, "scan_heads": 2, "scan_state": 8}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"size": "small", "mask_quality": True}, {"prototypes": 16, "scan_heads": 2, "scan_state": 8}]
+)
 @pytest.mark.parametrize("wrapper", [None, "state_dict"])
 def test_the_network_is_read_off_the_weights(changes: dict, wrapper: str | None, tmp_path: Path) -> None:
     model, path = network(**changes), tmp_path / "raw.pt"

@@ -55,6 +55,66 @@ def test_far_boxes_are_pulled_together(kind: str) -> None:
     assert (box.grad[0, 2:] < 0).all()  # descending moves the near corner towards the target
 
 
+def grown(box: torch.Tensor, kind: str, target: torch.Tensor) -> torch.Tensor:
+    """The gradient of the loss at ``box``."""
+    box = box.clone().requires_grad_()
+    box_loss(box, target, kind, (400, 400)).sum().backward()
+    return box.grad
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes, boxes, st.sampled_from(KINDS), st.sampled_from([(1, 0), (0, 1), (1, 1), (-1, 1), (-1, -1), (1, -1)]))
+def test_boxes_apart_are_drawn_together_by_all_but_iou(p: np.ndarray, t: np.ndarray, kind: str, way: tuple[int, int]) -> None:
+    """Moving a far box as a whole towards the truth lowers the loss; the gradient of IoU is zero there, which is why it is not
+    the default."""
+    predicted, target = torch.tensor(p)[None], torch.tensor(t)[None] + 200.0 * torch.tensor([*way, *way], dtype=torch.float64)
+    gradient = grown(predicted, kind, target)
+    towards = (target[:, :2] + target[:, 2:] - predicted[:, :2] - predicted[:, 2:]).repeat(1, 2)
+    slope = float((gradient * towards).sum())
+    assert slope == 0 if kind == "iou" else slope < -1e-4
+    if kind != "iou":
+        step = 1e-3 * towards
+        assert float(box_loss(predicted + step, target, kind, (400, 400))) < float(box_loss(predicted, target, kind, (400, 400)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(boxes, boxes, st.sampled_from(KINDS))
+def test_gradients_are_those_of_finite_differences(p: np.ndarray, t: np.ndarray, kind: str) -> None:
+    """Of CIoU: with its trade-off factor held still, as its authors take the gradient."""
+    predicted, target = torch.tensor(p)[None] + 0.137, torch.tensor(t)[None]
+    frozen = 1 - float(pairwise_iou(predicted, target))
+
+    def aspect(box: torch.Tensor) -> torch.Tensor:
+        return 4 / math.pi**2 * (angle(target) - angle(box)).square()
+
+    def angle(box: torch.Tensor) -> torch.Tensor:
+        return torch.atan((box[:, 2] - box[:, 0]) / (box[:, 3] - box[:, 1] + 1e-7))
+
+    v = float(aspect(predicted))
+
+    def loss(box: torch.Tensor) -> torch.Tensor:
+        if kind != "ciou":
+            return box_loss(box, target, kind, (100, 130))
+        return box_loss(box, target, "diou", (100, 130)) + v / (v + frozen + 1e-7) * aspect(box)
+
+    step = 1e-5
+    numeric = torch.stack([(loss(predicted + step * e) - loss(predicted - step * e)) / (2 * step) for e in torch.eye(4).double()])
+    box = predicted.clone().requires_grad_()
+    box_loss(box, target, kind, (100, 130)).sum().backward()
+    near_kink = ((predicted[0, :, None] - target[0]).abs() < 2 * step).any()  # where max and min change sides
+    assert near_kink or torch.allclose(box.grad[0], numeric[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_without_area_give_finite_values(kind: str) -> None:
+    point, line, box = [5.0, 5, 5, 5], [2.0, 3, 9, 3], [1.0, 1, 4, 8]
+    predicted = torch.tensor([point, point, line, line, box, box, line], requires_grad=True)
+    target = torch.tensor([point, box, line, box, point, line, point])
+    loss = box_loss(predicted, target, kind, (10, 10))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(predicted.grad).all()
+
+
 def test_pairwise_iou_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     a, b = (np.sort(rng.uniform(0, 50, (2, n, 2, 2)), axis=2).reshape(2, n, 4) for n in (5, 7))
