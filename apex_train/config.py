@@ -91,6 +91,7 @@ class LossConfig(_Section):
     mask_multiscale: float = Field(default=0.0, ge=0, description="BCE and Dice in cells twice and four times as large")
     mask_quality: float = Field(default=0.0, ge=0, description="of the head model.mask_quality, which must be on")
     oracle: float = Field(default=0.2, ge=0)
+    budget: float = Field(default=0.0, ge=0, description="of the price for meaning to look at more than routing.share")
     peripheral: float = Field(default=1.0, ge=0)
     top_many: int = Field(default=10, ge=1)
     masks_per_object: int = Field(default=2, ge=1)
@@ -109,6 +110,7 @@ class RoutingConfig(_Section):
     keep_all: float = Field(default=0.3, ge=0, le=1)
     min_share: float = Field(default=0.125, gt=0, le=1)
     explore: float = Field(default=0.1, ge=0, le=1)
+    share: float = Field(default=0.25, gt=0, le=1, description="of the tiles that the router should think worth their cost")
 
 
 class TrainSection(_Section):

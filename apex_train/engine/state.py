@@ -16,7 +16,7 @@ from apex_train.config import FREE_TO_CHANGE
 if TYPE_CHECKING:
     from apex_train.engine.trainer import Trainer
 
-_COUNTERS = ("epoch", "batch_in_epoch", "step", "bad_steps", "skipped_steps", "seconds")
+_COUNTERS = ("epoch", "batch_in_epoch", "step", "bad_steps", "bad_in_a_row", "skipped_steps", "seconds")
 _FREE = {f"train.{name}" for name in FREE_TO_CHANGE}
 EPOCH_FILE = "epoch_{:04d}.pt"
 
@@ -34,7 +34,7 @@ def training_state(run: Trainer) -> dict[str, Any]:
         "sums": run.sums.state(),
         "history": run.history,
         "rng": _random_state(run),
-        "fingerprint": run.fingerprint,
+        "dual": run.stepper.dual.state(),
         "config": run.config.model_dump(mode="json"),
     }
 
@@ -79,13 +79,15 @@ def remove_leftovers(output: Path) -> None:
 
 def _difference(run: Trainer, content: dict[str, Any], state: dict[str, Any]) -> str:
     """What of a checkpoint is not that of this run, in words: values as the checkpoint has them, then as they are now."""
-    now, then = run.config.model_dump(mode="json"), state.get("config") or {}
+    now, then, usual = run.config.model_dump(mode="json"), state.get("config") or {}, type(run.config)().model_dump(mode="json")
     keys = [(section, key) for section, values in now.items() for key in values if f"{section}.{key}" not in _FREE]
-    values = [(f"{section}.{key}", then.get(section, {}).get(key), now[section][key]) for section, key in keys]
-    found = [f"{name} {json.dumps(old)} (now {json.dumps(new)})" for name, old, new in values if old != new]
+    # A key that is younger than the checkpoint had its default.
+    old = {(section, key): then.get(section, {}).get(key, usual[section][key]) for section, key in keys}
+    values = [(f"{section}.{key}", old[section, key], now[section][key]) for section, key in keys]
+    found = [f"{name} {json.dumps(was)} (now {json.dumps(new)})" for name, was, new in values if was != new]
     was = content.get("data") or {}
     found += [f"another split {name}" for name in sorted(run.data | was) if run.data.get(name) != was.get(name)]
-    return ", ".join(found) or "another version of apex-train"
+    return ", ".join(found)
 
 
 def restore_state(run: Trainer, checkpoint: Path) -> None:
@@ -94,9 +96,11 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
     state = content.get("training")
     if not isinstance(state, dict):
         raise UsageError(f"{checkpoint}: has no training state to resume.", "Use --init to start from its weights.")
-    if content.get("format_version") != FORMAT_VERSION or state.get("fingerprint") != run.fingerprint:
+    version = content.get("format_version")
+    difference = _difference(run, content, state) if version == FORMAT_VERSION else f"another format of checkpoints ({version})"
+    if difference:
         raise UsageError(
-            f"{checkpoint}: belongs to a run with {_difference(run, content, state)}.",
+            f"{checkpoint}: belongs to a run with {difference}.",
             "Give the same --data, configuration and --set values, or start a new run with --init.",
         )
     run.model.load_state_dict(state["raw_model"])
@@ -108,8 +112,10 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
     run.selection.restore(state["selection"])
     run.governor.restore(state["memory"])
     run.sums.restore(state["sums"])
+    if "dual" in state:
+        run.stepper.dual.restore(state["dual"])
     for name in _COUNTERS:
-        setattr(run, name, state[name])
+        setattr(run, name, state.get(name, 0))
     run.history = state["history"]
     torch.set_rng_state(state["rng"]["torch"])
     if run.placement.on_cuda and "cuda" in state["rng"]:

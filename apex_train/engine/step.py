@@ -19,9 +19,12 @@ from apex_train.engine.device import Amp, Placement
 from apex_train.engine.distributed import Peers
 from apex_train.engine.memory import Plan
 from apex_train.engine.schedule import draw_tiles, exploration_bonus
+from apex_train.losses.budget import BudgetPrice, DualVariable, TileCost, excess_cost
 from apex_train.losses.compute import KEYS, compute_training_losses
-from apex_train.model.detector import ApexDetector
+from apex_train.model.detector import ApexDetector, Outputs
+from apex_train.model.info import count_gflops
 
+EXTRAS = ("alpha", "budget_excess")  # what a step reports beside the terms
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -55,18 +58,22 @@ class Stepper:
         self.amp, self.scaler, self.peers = amp, scaler, peers
         self.parameters = list(model.parameters())
         self.tasks = TaskGradients(model) if config.loss.pcgrad else None
+        self.dual = DualVariable()
+        crop = config.train.crop
+        # In GFLOPs where the cost matters; in tiles where it is only watched, for counting takes two forward passes.
+        self.cost = TileCost(count_gflops(model, crop, crop).per_tile if config.loss.budget else 1.0)
 
     def gradients(self, batch: Batch, draw: Draw, plan: Plan, images: int, objects: int) -> Tensor:
         """Fill the parameters' gradients, of this process' share. ``images`` and ``objects`` are of the whole effective batch.
 
-        Returns float32 [len(KEYS) + 1]: the terms, then the mean of alpha, of this share; over all processes they add up.
+        Returns float32 [len(KEYS) + len(EXTRAS)] of this share; over all processes they add up.
         """
         self.model.recompute = plan.recompute
         for parameter in self.parameters:
             parameter.grad = None
         if self.tasks:
             self.tasks.clear()
-        report = torch.zeros(len(KEYS) + 1, device=self.placement.device)
+        report = torch.zeros(len(KEYS) + len(EXTRAS), device=self.placement.device)
         for start in range(0, len(batch), plan.micro_batch):
             part = batch.part(start, start + plan.micro_batch).to(self.placement.device)
             bonus = torch.from_numpy(draw.bonus[start : start + plan.micro_batch]).to(self.placement.device)
@@ -80,12 +87,17 @@ class Stepper:
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
             outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
         tile = self.model.config.tile
-        total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share)
+        price = BudgetPrice(self.dual.mu, self.config.routing.share, self.cost) if self.config.loss.budget else None
+        total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share, price)
         if self.tasks:
             self.tasks.add(terms, self.scaler)
         else:
             self.scaler.scale(total).backward()
-        return torch.stack([*(terms[key].detach().float() for key in KEYS), share * outputs.alpha.detach().float().mean()])
+        return torch.stack([*(terms[key].detach().float() for key in KEYS), *self._extras(outputs, share)])
+
+    def _extras(self, outputs: Outputs, share: float) -> tuple[Tensor, Tensor]:
+        utilities = outputs.utilities.detach().float()
+        return share * outputs.alpha.detach().float().mean(), share * excess_cost(utilities, self.cost, self.config.routing.share)
 
     def shared(self, report: Tensor) -> Tensor:
         """Gradients and report added up over the processes."""
@@ -96,5 +108,7 @@ class Stepper:
         return self.peers.total(report)
 
     def diagnostics(self) -> dict[str, float]:
-        """What is logged beside the terms: with ``loss.pcgrad``, the share of pairs of tasks that were in conflict."""
-        return {"pcgrad_conflicts": self.tasks.rate} if self.tasks else {}
+        """What is logged beside the terms: with ``loss.pcgrad`` the share of pairs of tasks that were in conflict, with
+        ``loss.budget`` the price of the budget."""
+        found = {"pcgrad_conflicts": self.tasks.rate} if self.tasks else {}
+        return found | ({"mu": self.dual.mu} if self.config.loss.budget else {})

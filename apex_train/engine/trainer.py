@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import threading
 import time
@@ -22,7 +20,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import write_atomically
 from apex_train.checkpoint import load_weights, read_checkpoint, state_dict_of
-from apex_train.config import FREE_TO_CHANGE, FitConfig
+from apex_train.config import FitConfig
 from apex_train.data.loader import Batch, stop_workers, training_loader
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.device import Placement, be_deterministic, resolve_amp, resolve_device
@@ -35,7 +33,7 @@ from apex_train.engine.progress import TrainingProgress
 from apex_train.engine.schedule import rate_factor
 from apex_train.engine.selection import Selection, choose_metric
 from apex_train.engine.state import EPOCH_FILE, keep_as, prune_epochs, remove_leftovers, restore_state, save_state
-from apex_train.engine.step import Stepper, draw_step
+from apex_train.engine.step import EXTRAS, Stepper, draw_step
 from apex_train.engine.sums import Sums
 from apex_train.losses.compute import KEYS
 from apex_train.model.detector import ApexDetector
@@ -129,14 +127,6 @@ class Trainer:
     def resume(self, checkpoint: Path) -> None:
         """Go on where ``last.pt`` stopped, in the middle of an epoch if need be. Raises UsageError, ModelError."""
         restore_state(self, checkpoint)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of what must not change within a run: the annotations, and every value that changes what is learned."""
-        config = self.config.model_dump(mode="json")
-        for name in FREE_TO_CHANGE:  # the type of the data set is part of ``data``
-            del config["train"][name]
-        return hashlib.sha256(json.dumps([config, self.data], sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def data(self) -> dict[str, dict[str, Any]]:
@@ -274,7 +264,7 @@ class Trainer:
         self.step += 1
         if report is None:
             self.skipped_steps += 1
-            return dict.fromkeys((*KEYS, "alpha"), math.nan) | {"tiles": float(draw.tiles)}
+            return dict.fromkeys((*KEYS, *EXTRAS), math.nan) | {"tiles": float(draw.tiles)}
         terms = self._apply(self.stepper.shared(report), undo)
         return terms | {"tiles": float(draw.tiles)} | self.stepper.diagnostics()
 
@@ -291,12 +281,14 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.stepper.parameters, self.config.train.clip_norm)
         *values, size = torch.cat([report, norm.float().view(1)]).tolist()  # one wait for the device, not one per figure
-        terms = dict(zip((*KEYS, "alpha"), values, strict=True))
+        terms = dict(zip((*KEYS, *EXTRAS), values, strict=True))
         if self._finite(terms, size):
             self.scaler.step(self.optimizer)
             self.average.update(self.model)
+            self.stepper.dual.update(terms["budget_excess"])
         else:  # the norms have already taken this batch into their running statistics
             undo.restore()
+            terms["total"] = math.nan  # a step that was left out is in no mean
         self.scaler.update()
         return terms
 

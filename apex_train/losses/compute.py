@@ -13,6 +13,7 @@ from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
 from apex_train.losses.assignment import Assignment, assign, reachable
 from apex_train.losses.boxes import box_loss
+from apex_train.losses.budget import BudgetPrice, excess_cost
 from apex_train.losses.mask_terms import mask_terms
 from apex_train.losses.oracle import oracle_loss, tile_gains
 from apex_train.model.config import MASK_STRIDE
@@ -55,14 +56,21 @@ def ignored_anchors(ignore_BHW: Tensor, centres_A2: Tensor) -> Tensor:
 
 
 def compute_training_losses(
-    outputs: Outputs, targets: Batch, config: LossConfig, tile: int, objects: int | None = None, share: float = 1.0
+    outputs: Outputs,
+    targets: Batch,
+    config: LossConfig,
+    tile: int,
+    objects: int | None = None,
+    share: float = 1.0,
+    price: BudgetPrice | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
     ``tile`` is the routing tile in pixels. ``share`` is this batch's share of the images of the effective batch; what is a mean
     over images is multiplied by it, so that the terms of all parts add up to those of the whole. Terms without a weight are
     zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
-    with its own weight. Nothing is repaired: a non-finite term stays non-finite.
+    with its own weight. ``price`` is what the budget term multiplies the router's excess cost with; without it the term is zero.
+    Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
     with torch.autocast(outputs.utilities.device.type, enabled=False):  # float32 inside, whatever the caller is at
@@ -76,6 +84,9 @@ def compute_training_losses(
             cols, count = targets.images.shape[2] // tile, outputs.utilities.shape[1]
             gains = tile_gains(off.loss_BA, on.loss_BA, matcher.centres_A2, outputs.tile_ids, tile, cols, count)
             terms["oracle"] = share * config.oracle * oracle_loss(outputs.utilities.float(), outputs.tile_ids, gains)
+        if price is not None:
+            excess = excess_cost(outputs.utilities.float(), price.cost, price.share)
+            terms["budget"] = share * config.budget * price.mu * excess
         terms["total"] = torch.stack([value for key, value in terms.items() if key != "total"]).sum()
     return terms["total"], terms
 

@@ -40,6 +40,7 @@ ALL_ON = {
     "loss.mask_quality": 1,
     "loss.pcgrad": True,
     "model.mask_quality": True,
+    "loss.budget": 0.1,
     "routing.all_tiles": 0,
     "routing.keep_all": 0.5,
 }

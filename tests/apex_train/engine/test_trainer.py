@@ -351,3 +351,13 @@ def test_what_a_kill_cut_off_is_made_good(nuclei_fixture: Path, tmp_path: Path) 
     assert [("mAP_segm" in line) for line in again.history] == [True, True]
     assert not list(tmp_path.glob(".*.part"))
     assert read_checkpoint(tmp_path / "best.pt")["training"]["epoch"] == again.selection.best_epoch
+
+
+def test_a_key_that_is_younger_than_the_checkpoint_had_its_default(nuclei_fixture: Path, tmp_path: Path) -> None:
+    trainer(nuclei_fixture, tmp_path).fit(stop_after_epoch=1)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content["training"]["config"]["routing"]["share"]
+    torch.save(content, tmp_path / "last.pt")
+    trainer(nuclei_fixture, tmp_path).resume(tmp_path / "last.pt")
+    with pytest.raises(UsageError, match=r"routing.share 0.25 \(now 0.5\)"):
+        trainer(nuclei_fixture, tmp_path, routing__share=0.5).resume(tmp_path / "last.pt")
