@@ -100,9 +100,9 @@ def draw(
     taken: list[tuple[int, int, int, int]] = []
     for shape in shapes:  # the best first: it gets the place for its label
         _label(canvas, shape, taken)
-    bar = _legend_bar(canvas, legend)
     if not keep_size:
-        return np.vstack([canvas, bar])
+        return np.vstack([canvas, _legend_bar(canvas, legend, max(canvas.shape[:2]) / 1300)])
+    bar = _legend_bar(canvas, legend, max(0.33, min(canvas.shape[:2]) / 900))
     rows = min(len(bar), len(canvas))
     canvas[-rows:] = (canvas[-rows:] * 0.35 + bar[:rows] * 0.65).astype(np.uint8)
     return canvas
@@ -145,11 +145,18 @@ def _fog_elsewhere(picture: Picture, tiles: Sequence[Sequence[float]]) -> np.nda
         seen[top:bottom, left:right] = 1
     if seen.all():
         return canvas.copy()
-    fogged = np.where(seen[:, :, None] == 1, canvas, (canvas * (1 - _FOG_DENSITY) + _FOG * _FOG_DENSITY).astype(np.uint8))
+    fogged = cv2.copyTo(canvas, seen, cv2.LUT(canvas, _fog_table()))
     contours, _hierarchy = cv2.findContours(seen, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     line = fogged.copy()
     cv2.drawContours(line, contours, -1, _TILE_LINE, max(1, round(max(height, width) / 700)))
     return cv2.addWeighted(line, 0.6, fogged, 0.4, 0)
+
+
+@cache
+def _fog_table() -> np.ndarray:
+    """uint8 [256,1,3]: what each value of each channel becomes in the fog."""
+    values = np.arange(256, dtype=np.float32)[:, None, None]
+    return (values * (1 - _FOG_DENSITY) + _FOG * _FOG_DENSITY).astype(np.uint8)
 
 
 def _fill(canvas: np.ndarray, shape: Shape) -> None:
@@ -192,12 +199,11 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _legend_bar(canvas: np.ndarray, legend: str) -> np.ndarray:
-    """One line of text on a bar as wide as the picture."""
+def _legend_bar(canvas: np.ndarray, legend: str, size: float) -> np.ndarray:
+    """One line of text on a bar as wide as the picture; smaller than ``size`` (OpenCV's font scale) where that is too long."""
     import cv2
 
     width = canvas.shape[1]
-    size = max(canvas.shape[:2]) / 1300
     (text_width, text_height), below = cv2.getTextSize(legend, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     if text_width > width - 12:
         size *= max(0.3, (width - 12) / text_width)

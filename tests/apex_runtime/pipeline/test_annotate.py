@@ -37,6 +37,14 @@ def test_pictures_are_legible_and_bounded(height: int, width: int) -> None:
     np.testing.assert_array_equal(drawn[: picture.canvas.shape[0]], picture.canvas)
 
 
+@pytest.mark.parametrize(("height", "width"), [(240, 432), (300, 1600), (8, 8), (900, 200)])
+def test_frames_of_a_clip_keep_their_size(height: int, width: int) -> None:
+    drawn = draw(Picture(grey(height, width), 1.0, 1.0), [], [ALL], "looked closely at 10 of 40 tiles", keep_size=True)
+    assert drawn.shape == (height, width, 3)
+    rows = (drawn != 120).any(axis=(1, 2))
+    assert rows.any() and (height < 50 or not rows[: height * 9 // 10].any()), "the legend lies on the lowest rows only"
+
+
 @pytest.mark.parametrize("value", [0, 40, 80, 120, 255])
 def test_the_tiles_that_were_looked_at_are_visible(value: int) -> None:
     """On black, grey and white images alike; inside the chosen tiles the pixels stay as they are."""

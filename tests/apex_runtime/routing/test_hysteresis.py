@@ -35,7 +35,7 @@ def test_the_tiles_of_the_frame_before_get_the_bonus_and_no_others(ids: set[int]
     assert [float(value) for value in bonus_N] == [bonus if i in ids else 0.0 for i in range(COUNT)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(utilities, some_ids, st.floats(0, 24, width=32), st.integers(1, COUNT), st.integers(1, COUNT))
 def test_exactly_k_tiles_and_padding_is_never_among_them(
     utilities_N: np.ndarray, ids: set[int], bonus: float, k: int, content: int
@@ -49,7 +49,7 @@ def test_exactly_k_tiles_and_padding_is_never_among_them(
         assert found == chosen(utilities_N, padding_N, min(k, content)), "without a bonus nothing is different"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(utilities, min_size=2, max_size=5), st.integers(1, COUNT))
 def test_a_huge_bonus_freezes_the_selection(frames: list[np.ndarray], k: int) -> None:
     memory, padding_N = TileMemory(24.0), padding_bonus(np.ones(COUNT, bool))

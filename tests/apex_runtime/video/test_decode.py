@@ -75,6 +75,16 @@ def test_frames_of_a_bare_stream_are_counted(tmp_path: Path) -> None:
     assert {frame.pixels.shape for frame in decode_frames(tmp_path / "a.mjpeg", clip.fps)} == {(64, 96, 3)}
 
 
+@pytest.mark.skipif(not hasattr(cv2, "imwriteanimation"), reason="this OpenCV cannot write a clip of variable frame rate")
+def test_a_variable_frame_rate_is_kept(tmp_path: Path) -> None:
+    animation = cv2.Animation()
+    animation.frames, animation.durations = moving_disc(4), np.array([100, 100, 500, 300])
+    assert cv2.imwriteanimation(str(tmp_path / "a.gif"), animation)
+    clip = probe_clip(tmp_path / "a.gif", "a")
+    assert (clip.frames, clip.fps) == (4, 4.0), "the mean rate"
+    assert [frame.seconds for frame in decode_frames(tmp_path / "a.gif", clip.fps)] == [0.0, 0.1, 0.2, 0.7]
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".avi", "MJPG"), (".mkv", "mp4v"), (".mp4", "mp4v")])
 def test_a_file_that_was_cut_off_is_seen(tmp_path: Path, suffix: str, codec: str) -> None:
     path = write_clip(tmp_path / f"a{suffix}", moving_disc(20), codec=codec)
