@@ -12,6 +12,7 @@ import torch
 from apex_train.config import LossConfig, ModelSection
 from apex_train.data.loader import Batch
 from apex_train.losses import mask_terms as mask_module
+from apex_train.losses.budget import BudgetPrice, TileCost
 from apex_train.losses.compute import KEYS, Matcher, class_loss, compute_training_losses, ignored_anchors
 from apex_train.losses.mask_terms import MASK_KEYS
 from apex_train.losses.oracle import MARGIN, oracle_loss, tile_gains
@@ -44,7 +45,8 @@ def model() -> ApexDetector:
 
 
 MASK_LOSSES = {"mask_lovasz": 0.5, "mask_boundary": 0.7, "mask_multiscale": 0.9, "mask_quality": 1.1}  # off by default
-ALL = LossConfig(**MASK_LOSSES)
+ALL = LossConfig(**MASK_LOSSES, budget=0.3)
+PRICE = BudgetPrice(mu=2.0, share=0.25, cost=TileCost(1.0))
 
 
 def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool = True) -> Outputs:
@@ -71,7 +73,7 @@ def test_terms_without_a_weight_are_zero_and_not_computed(model: ApexDetector, m
     config = LossConfig(cls=0, cls_one=0, box=0, mask_bce=0, mask_dice=0, oracle=0)
     monkeypatch.setattr(mask_module, "choose_instances", None)  # calling it would fail
     total, terms = compute_training_losses(forward(model, batch), batch, config, TILE)
-    assert float(total) == 0 and all(float(term) == 0 for term in terms.values())
+    assert float(total.detach()) == 0 and all(float(term.detach()) == 0 for term in terms.values())
 
 
 @pytest.mark.parametrize("field", sorted(set(LossConfig.model_fields) - {"box_kind", "pcgrad"}))
@@ -83,9 +85,9 @@ def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
         base = LossConfig()
         changed = base.model_copy(update={field: type(getattr(base, field))(2 * getattr(base, field) + 1)})
         torch.manual_seed(1)
-        before = compute_training_losses(outputs, batch, base, TILE)[0]
+        before = compute_training_losses(outputs, batch, base, TILE, price=PRICE)[0]
         torch.manual_seed(1)
-        after = compute_training_losses(outputs, batch, changed, TILE)[0]
+        after = compute_training_losses(outputs, batch, changed, TILE, price=PRICE)[0]
     model.train()
     assert float(before) != float(after)
 
@@ -106,12 +108,12 @@ def test_cutting_the_batch_changes_nothing(model: ApexDetector, peripheral: bool
     batch = replace(batch, has_mask=batch.labels >= 0)
     with torch.no_grad():
         outputs = forward(model, batch, peripheral=peripheral)
-        _, whole = compute_training_losses(outputs, batch, ALL, TILE)
+        _, whole = compute_training_losses(outputs, batch, ALL, TILE, price=PRICE)
         parts = [
-            compute_training_losses(o, t, ALL, TILE, objects=batch.objects, share=0.5)[1]
+            compute_training_losses(o, t, ALL, TILE, objects=batch.objects, share=0.5, price=PRICE)[1]
             for t, o in (cut_image(batch, outputs, b) for b in (0, 1))
         ]
-    assert all(float(whole[key]) > 0 for key in MASK_KEYS)
+    assert all(float(whole[key]) > 0 for key in (*MASK_KEYS, "budget"))
     for key in KEYS:
         assert sum(float(terms[key]) for terms in parts) == pytest.approx(float(whole[key]), rel=1e-5), key
 
