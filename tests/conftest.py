@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Elsewhere every run draws other examples and may find something; continuous integration judges a change, not the draw.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a run share the cores; their threads must not wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
