@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apex_train.report.facts import processor
+
 ROOT = Path(__file__).resolve().parents[1]
 MADE_HERE = (
     "bench/evidence",
@@ -29,7 +31,7 @@ def circumstances() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"processor": _processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
+        "machine": {"processor": processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
@@ -50,12 +52,3 @@ def _git(*words: str) -> str:
     if "APEX_COMMIT" in os.environ and words[0] == "rev-parse":
         return os.environ["APEX_COMMIT"]
     return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -23,7 +23,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, bootstrap_interval, matches_of, paired_bootstrap
 from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, predict_results
-from apex_runtime.evaluation.coco_matching import run_coco_eval
+from apex_runtime.evaluation.coco_matching import default_backend, run_coco_eval
 from apex_runtime.pipeline.predictor import Predictor
 from apex_train.checkpoint import file_sha256, load_model, save_checkpoint
 from apex_train.export.exporter import export_onnx
@@ -77,7 +77,11 @@ def main(
             "validation": [[line for line in log if "mAP_segm" in line] for log in logs],
         },
         "data": {"split": split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
-        "contract": {"max_detections": detection_limit(dataset.ground_truth()), "min_score": 0.001, "evaluator": "pycocotools"},
+        "contract": {
+            "max_detections": detection_limit(dataset.ground_truth()),
+            "min_score": 0.001,
+            "evaluator": default_backend(),
+        },
         "rows": rows,
         "gaps": gaps,
     }

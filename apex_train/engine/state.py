@@ -46,10 +46,10 @@ def _random_state(run: Trainer) -> dict[str, Any]:
     return states
 
 
-def save_state(run: Trainer, name: str = "last.pt") -> None:
-    """Write the run into a checkpoint of its folder, in one step; only its first process does."""
+def save_state(run: Trainer) -> None:
+    """Write the run into ``last.pt``, in one step; only its first process does."""
     if run.placement.leads:
-        save_checkpoint(run.output / name, run.average.model, run.model_config, training_state(run), run.data)
+        save_checkpoint(run.output / "last.pt", run.average.model, run.model_config, training_state(run), run.data)
 
 
 def keep_as(output: Path, name: str) -> None:

@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 def device_facts(device: torch.device) -> dict[str, Any]:
     """Kind and model of the device that measured, and the threads of the CPU."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {"kind": device.type, "name": name, "threads": torch.get_num_threads(), "system": platform.system()}
 
 
@@ -47,7 +47,8 @@ def without_paths(text: str) -> str:
     return _PATH.sub(lambda match: match[1] or "...", text)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU, where the system tells."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8").splitlines():
