@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from apex_runtime.data.dataset import DatasetType
-from apex_runtime.errors import ConfigError
+from apex_runtime.errors import ConfigError, UsageError
+from apex_runtime.image_size import parse_size
 from apex_runtime.model_info import Category
 from apex_train.model.config import STRIDES, ModelConfig
 
@@ -114,8 +115,8 @@ class RoutingConfig(_Section):
 
 
 class TrainSection(_Section):
-    """The run: ``size`` is the letterbox side that images are scaled to, ``crop`` the side of the piece a step sees, ``batch``
-    the images of an optimiser step, over all processes and micro-batches.
+    """The run: ``size`` is the letterbox that images are scaled to, one side or height x width ("384x1280"), ``crop`` the side of
+    the piece a step sees, ``batch`` the images of an optimiser step, over all processes and micro-batches.
 
     ``dataset_type`` says how the data folder is read; null: it is recognised, and the run says as what.
     """
@@ -125,7 +126,7 @@ class TrainSection(_Section):
     batch: int = Field(default=16, ge=1)
     micro_batch: int | None = Field(default=None, ge=1, description="images at a time in a process; null: as many as fit")
     on_oom: Literal["redo", "skip"] = Field(default="redo", description="what becomes of a step that ran out of memory")
-    size: int = 512
+    size: int | str = 512
     crop: int = 256
     learning_rate: float = Field(default=2e-3, gt=0)
     final_rate: float = Field(default=0.02, gt=0, le=1)
@@ -146,6 +147,20 @@ class TrainSection(_Section):
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(default="auto", description="auto: off on a CPU, bf16 or fp16 on a GPU")
     deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
     bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
+
+    @field_validator("size")
+    @classmethod
+    def _a_size(cls, value: int | str) -> int | str:
+        try:
+            height, width = parse_size(str(value))
+        except UsageError:
+            raise ValueError(f"{value!r} is not a size: one side (512) or height x width (384x1280)") from None
+        return height if height == width else f"{height}x{width}"  # one way to write a size: configurations are compared
+
+    @property
+    def letterbox(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the whole picture."""
+        return parse_size(str(self.size))
 
 
 # What may differ between a run and its resumption: where and how often, not what is learned.
@@ -173,9 +188,12 @@ class FitConfig(_Section):
             raise ValueError(f"model.{'.'.join(str(part) for part in first['loc']) or 'section'}: {first['msg']}") from error
         if self.train.crop < MIN_CROP:
             raise ValueError(f"train.crop {self.train.crop} is below {MIN_CROP}: batch norm needs several cells at stride 32")
-        for name, side in (("train.size", self.train.size), ("train.crop", self.train.crop)):
-            if side <= 0 or side % self.model.tile or side % STRIDES[-1]:
-                raise ValueError(f"{name} {side} is not a multiple of model.tile {self.model.tile}")
+        for name, value, sides in (
+            ("train.size", self.train.size, self.train.letterbox),
+            ("train.crop", self.train.crop, (self.train.crop,)),
+        ):
+            if any(side <= 0 or side % self.model.tile or side % STRIDES[-1] for side in sides):
+                raise ValueError(f"{name} {value} is not a multiple of model.tile {self.model.tile}")
         return self
 
     @model_validator(mode="after")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, parse_size, split_list
+from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, split_list
 from apex_runtime.errors import UsageError
+from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType, InstanceDataset

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import click
-
-from apex_runtime.errors import UsageError
-
-MAX_SIDE = 16384
 
 
 def split_list(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -25,15 +20,6 @@ def split_integers(ctx: click.Context, parameter: click.Parameter, values: tuple
         if not part.isdecimal():
             raise click.BadParameter(f"{part!r} is not a whole number", ctx=ctx, param=parameter)
     return tuple(int(part) for part in parts)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """'1024' -> (1024, 1024), '384x1280' -> (384, 1280): height x width. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
-    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise UsageError(f"--size {text}: not a size.", "Give one side (1024) or height x width (384x1280), in pixels.")
-    return height, width
 
 
 def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import json_option, parse_size, split_list
+from apex_runtime.cli.options import json_option, split_list
+from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
     from apex_runtime.parity.check import ParityResult

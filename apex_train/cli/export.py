@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import parse_size, split_list
+from apex_runtime.cli.options import split_list
 from apex_runtime.errors import UsageError
+from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
     import numpy as np

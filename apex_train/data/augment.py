@@ -18,6 +18,8 @@ from apex_train.data.place import place, side_by_side
 from apex_train.data.regions import Rect
 from apex_train.data.sample import Sample
 
+Shape = tuple[int, int]  # height, width in pixels
+
 MOSAIC_CENTRE = (0.3, 0.7)  # shares of the crop between which its four pictures meet
 
 
@@ -29,33 +31,36 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
-def augment(pictures: Pictures, index: int, size: int, crop: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """A random ``crop`` x ``crop`` piece of sample ``index`` at about the scale that a letterbox of side ``size`` gives it.
+def augment(
+    pictures: Pictures, index: int, letterbox: Shape, crop: Shape, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:
+    """A random piece of sample ``index`` that fills ``crop``, at about the scale that ``letterbox`` gives the picture.
 
     Everything random comes from ``rng``, the partners of a mosaic and of pasting too.
     """
     *partners, donor = _others(index, len(pictures), 4, rng)
     if rng.random() < config.mosaic:
-        piece = _mosaic([pictures[i] for i in (index, *partners)], size, crop, config, rng)
+        piece = _mosaic([pictures[i] for i in (index, *partners)], letterbox, crop, config, rng)
     else:
-        piece = _piece(pictures[index], (crop, crop), size, config, rng)
+        piece = _piece(pictures[index], crop, letterbox, config, rng)
     if rng.random() < config.copy_paste:
-        pasted = _piece(pictures[donor], (crop, crop), size, config, rng)
+        pasted = _piece(pictures[donor], crop, letterbox, config, rng)
         piece = paste_objects(piece, pasted, config.copy_paste_objects, config.keep_visible, rng)
     return replace(piece, image=relight(piece.image, config, rng))
 
 
-def _piece(sample: Sample, frame: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    matrix = random_matrix(sample.image.shape[:2], frame, size, config, rng)
+def _piece(sample: Sample, frame: Shape, letterbox: Shape, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+    matrix = random_matrix(sample.image.shape[:2], frame, letterbox, config, rng)
     return place(sample, matrix, frame, config.keep_visible)
 
 
-def _mosaic(four: list[Sample], size: int, crop: int, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+def _mosaic(four: list[Sample], letterbox: Shape, crop: Shape, config: AugmentConfig, rng: np.random.Generator) -> Sample:
     """Four pictures that meet in a random point, the sample itself in the upper left."""
-    x, y = (round(crop * rng.uniform(*MOSAIC_CENTRE)) for _ in range(2))
-    places = [Rect(0, 0, x, y), Rect(x, 0, crop, y), Rect(0, y, x, crop), Rect(x, y, crop, crop)]
-    pieces = [_piece(sample, (at.height, at.width), size, config, rng) for sample, at in zip(four, places, strict=True)]
-    return side_by_side(pieces, places, (crop, crop))
+    height, width = crop
+    x, y = (round(side * rng.uniform(*MOSAIC_CENTRE)) for side in (width, height))
+    places = [Rect(0, 0, x, y), Rect(x, 0, width, y), Rect(0, y, x, height), Rect(x, y, width, height)]
+    pieces = [_piece(sample, (at.height, at.width), letterbox, config, rng) for sample, at in zip(four, places, strict=True)]
+    return side_by_side(pieces, places, crop)
 
 
 def _others(index: int, count: int, wanted: int, rng: np.random.Generator) -> list[int]:

@@ -35,17 +35,17 @@ class Window:
 
 
 def random_matrix(
-    shape: tuple[int, int], frame: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator
+    shape: tuple[int, int], frame: tuple[int, int], letterbox: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """Scale jitter, place, affine, flips and turns of a picture of ``shape`` (height, width) as one matrix [3,3].
 
-    ``frame`` (height, width) is what the picture fills, ``size`` the letterbox side that gives the scale.
+    ``frame`` (height, width) is what the picture fills, ``letterbox`` (height, width) what gives the scale.
     """
     mirrored, upended, transposed = (
         bool(rng.random() < share) for share in (config.flip_horizontal, config.flip_vertical, config.transpose)
     )
     before = frame[::-1] if transposed else frame  # what is transposed last has the other sides until then
-    window = random_window(shape, before, size, config, rng)
+    window = random_window(shape, before, letterbox, config, rng)
     sx, sy = window.scale
     if rng.random() < config.affine:
         shift_x, shift_y = (side * rng.uniform(-config.translate, config.translate) for side in before[::-1])
@@ -58,7 +58,7 @@ def random_matrix(
 
 
 def random_window(
-    shape: tuple[int, int], frame: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator
+    shape: tuple[int, int], frame: tuple[int, int], letterbox: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> Window:
     """Where to look: a scale log-uniform around the letterbox scale, then a place uniform over the image.
 
@@ -66,7 +66,7 @@ def random_window(
     """
     height, width = shape
     jitter = np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
-    scale = min(size / height, size / width) * jitter
+    scale = min(letterbox[0] / height, letterbox[1] / width) * jitter
     left, span_x, out_w = _extent(width, frame[1], scale, rng)
     top, span_y, out_h = _extent(height, frame[0], scale, rng)
     return Window(left, top, left + span_x, top + span_y, out_w, out_h)

@@ -105,7 +105,7 @@ class TrainingSet(Dataset[Sample | ApexError]):
         train = self.config.train
         rng = np.random.default_rng(sample_seed(train.seed, epoch, index))
         try:
-            return augment(self.sources, index, train.size, train.crop, self.config.augment, rng)
+            return augment(self.sources, index, train.letterbox, (train.crop, train.crop), self.config.augment, rng)
         except ApexError as error:  # as a value: raised in a worker it would reach the user as a traceback in a string
             return error
 

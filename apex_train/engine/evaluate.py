@@ -41,8 +41,8 @@ def evaluate_weights(
     if metric == "val_loss":
         return {"val_loss": validation_loss(model, dataset, config, peers)}
     try:
-        figures = average_precision(model, dataset, config.train.size, metric, peers)
-        without = average_precision(model, dataset, config.train.size, metric, peers, peripheral_only=True)
+        figures = average_precision(model, dataset, config.train.letterbox, metric, peers)
+        without = average_precision(model, dataset, config.train.letterbox, metric, peers, peripheral_only=True)
     except BackendError as error:  # its own remedy is for whoever was handed a broken engine
         if error.code != ReasonCode.NON_FINITE_OUTPUT.value:
             raise
@@ -55,7 +55,12 @@ def evaluate_weights(
 
 
 def average_precision(
-    model: ApexDetector, dataset: InstanceDataset, size: int, metric: Metric, peers: Peers, peripheral_only: bool = False
+    model: ApexDetector,
+    dataset: InstanceDataset,
+    letterbox: tuple[int, int],
+    metric: Metric,
+    peers: Peers,
+    peripheral_only: bool = False,
 ) -> dict[str, float]:
     """COCO figures with all tiles, or with none; of masks only when the metric is of masks."""
     from apex_runtime.evaluation.coco_ap import detection_limit, evaluate_coco, predict_results
@@ -64,7 +69,7 @@ def average_precision(
     truth = dataset.ground_truth()
     limit = detection_limit(truth)
     share = range(peers.placement.rank, len(dataset), peers.placement.world)
-    predictor = Predictor(TorchSession(model, size, size, peripheral_only=peripheral_only))
+    predictor = Predictor(TorchSession(model, *letterbox, peripheral_only=peripheral_only))
     mine = predict_results(predictor, dataset, 1.0, max_detections=limit, batch=BATCH, indices=share)
     results = list(chain.from_iterable(peers.gather(mine)))
     kinds = ("bbox", "segm") if metric == "mAP_segm" else ("bbox",)
@@ -92,6 +97,6 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
 
 def whole_pictures(dataset: InstanceDataset, indices: range, config: FitConfig) -> Batch:
     """Letterboxed pictures with their objects, without augmentation. Raises what the data set's readers raise."""
-    size, sources = config.train.size, SourceCache(dataset, 0)
+    whole, sources = config.train.letterbox, SourceCache(dataset, 0)
     rngs = (np.random.default_rng(index) for index in indices)
-    return collate([augment(sources, index, size, size, AS_IT_IS, rng) for index, rng in zip(indices, rngs, strict=True)])
+    return collate([augment(sources, index, whole, whole, AS_IT_IS, rng) for index, rng in zip(indices, rngs, strict=True)])

@@ -62,7 +62,7 @@ def write_report(
     report["curves"] = {"file": f"{FOLDER}/{CURVES}" if panels else None, "panels": panels}
     failure: ApexError | None = None
     try:
-        report["test"] = _test(model, config.train.size, test, output / FOLDER, console)
+        report["test"] = _test(model, config.train.letterbox, test, output / FOLDER, console)
     except ApexError as error:
         failure = error
         report["test"] = _not_measured(f"it could not be measured: {facts.without_paths(error.message)}")
@@ -138,7 +138,9 @@ def _not_measured(reason: str) -> dict[str, Any]:
     return {"measured": False, "reason": reason}
 
 
-def _test(model: ApexDetector, size: int, test: InstanceDataset | None, folder: Path, console: Console) -> dict[str, Any]:
+def _test(
+    model: ApexDetector, letterbox: tuple[int, int], test: InstanceDataset | None, folder: Path, console: Console
+) -> dict[str, Any]:
     """The figures and pictures of the held-out split, or the reason why there are none."""
     from apex_runtime.cli.progress import counter
 
@@ -150,7 +152,7 @@ def _test(model: ApexDetector, size: int, test: InstanceDataset | None, folder: 
     budgets = ", ".join(BUDGETS)
     console.print(f"report: best.pt on {len(test)} test images at budgets {budgets} and without tiles", highlight=False)
     with counter(len(test) * (PASSES + 1), "report") as progress:
-        session = TorchSession(model, size, size)
+        session = TorchSession(model, *letterbox)
         figures = measure(session, test, lambda done: progress(done, 0))
         by_mask = figures["budgets"][-1]["figures"].get("mAP_segm", -1) >= 0
         judge = pictures.Judge(Predictor(session), test, by_mask)

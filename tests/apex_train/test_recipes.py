@@ -84,7 +84,7 @@ def test_a_recipe_fits_its_data_set(name: str, shared_data: Path) -> None:
     fullest = max(Counter(entry["image_id"] for entry in document["annotations"]).values())
     longest = max(max(image["width"], image["height"]) for image in document["images"])
     assert fullest <= run.model.max_detections
-    assert run.train.crop <= run.train.size < longest + run.model.tile
+    assert run.train.crop <= max(run.train.letterbox) < longest + run.model.tile
     assert run.train.batch <= len(document["images"])
 
 

@@ -99,7 +99,7 @@ def run_chain(seed: int, config: AugmentConfig) -> dict[int, Seen]:
         size = max(scenes[0].image.shape)  # a letterbox that leaves the scale alone
 
     def outcome(channels: tuple[int, ...]) -> Sample:
-        return augment([painted(s, channels) for s in scenes], 0, size, crop, config, np.random.default_rng(seed))
+        return augment([painted(s, channels) for s in scenes], 0, (size, size), (crop, crop), config, np.random.default_rng(seed))
 
     black = outcome(())
     labels = [-1, *(int(label) for s in scenes for label in s.labels)]

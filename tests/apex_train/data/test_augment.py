@@ -53,7 +53,7 @@ def pictures(count: int = 5) -> list[Sample]:
 
 
 def run(config: AugmentConfig, seed: int = 0) -> Sample:
-    return augment(pictures(), 1, 96, 64, config, np.random.default_rng(seed))
+    return augment(pictures(), 1, (96, 96), (64, 64), config, np.random.default_rng(seed))
 
 
 def same(a: Sample, b: Sample) -> bool:
@@ -90,7 +90,7 @@ def test_a_mosaic_shows_four_pictures() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_small_set_is_its_own_partner(count: int) -> None:
     config = AugmentConfig(mosaic=1, copy_paste=1)
-    piece = augment(pictures(count), 0, 96, 64, config, np.random.default_rng(0))
+    piece = augment(pictures(count), 0, (96, 96), (64, 64), config, np.random.default_rng(0))
     assert piece.image.shape == (64, 64, 3) and len(piece.labels)
 
 
@@ -154,7 +154,7 @@ def test_any_picture_under_the_widest_ranges_gives_a_sound_sample(keep: float) -
     rng, objects = np.random.default_rng(0), 0
     for seed in range(80):
         chosen = [odd_picture(rng) for _ in range(int(rng.integers(1, 7)))]
-        piece = augment(chosen, 0, 128, 64, config, np.random.default_rng(seed))
+        piece = augment(chosen, 0, (128, 128), (64, 64), config, np.random.default_rng(seed))
         assert piece.image.shape == (64, 64, 3) and piece.image.dtype == np.uint8
         assert piece.boxes.dtype == np.float32 and piece.labels.dtype == np.int64
         assert (piece.boxes >= 0).all() and (piece.boxes <= 64).all() and (piece.boxes[:, 2:] - piece.boxes[:, :2] >= 2).all()

@@ -86,7 +86,7 @@ def test_blob_mask_and_matrix_agree_on_the_centre(config: AugmentConfig) -> None
     from_matrix, from_pixels, from_blob = [], [], []
     for _ in range(200):
         sample = disc(100, *rng.uniform(40, 60, 2), radius=rng.uniform(24, 34))
-        matrix = random_matrix((100, 100), (160, 160), 128, config, rng)
+        matrix = random_matrix((100, 100), (160, 160), (128, 128), config, rng)
         seen, black = (place(s, matrix, (160, 160), 0.0) for s in (sample, replace(sample, image=np.zeros_like(sample.image))))
         if not len(seen.masks) or seen.boxes.min() < 2 or seen.boxes.max() > 158:
             continue  # cut off: its centre of mass is elsewhere
@@ -138,7 +138,7 @@ def test_a_large_scene_costs_its_window() -> None:
     scene = np.broadcast_to(np.uint8(7), (40_000, 40_000, 3))
     rng = np.random.default_rng(0)
     for config in (BENT, STRAIGHT):
-        matrix = random_matrix((40_000, 40_000), (256, 256), 40_000, config, rng)
+        matrix = random_matrix((40_000, 40_000), (256, 256), (40_000, 40_000), config, rng)
         warp = plan_warp(matrix, (40_000, 40_000), (256, 256))
         assert warp is not None and max(warp.window.width, warp.window.height) < 2000
         assert (place(sample_of(scene, []), matrix, (256, 256), 0.0).image == 7).mean() > 0.4
@@ -159,7 +159,7 @@ def test_boxes_alone_and_masks_in_one_picture() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
         sample = sample_of(np.zeros((80, 90, 3), np.uint8), [mask, None], [[10, 20, 34, 50]] * 2)
-        seen = place(sample, random_matrix((80, 90), (96, 96), 96, STRAIGHT, rng), (96, 96), 0.0)
+        seen = place(sample, random_matrix((80, 90), (96, 96), (96, 96), STRAIGHT, rng), (96, 96), 0.0)
         for label in np.unique(seen.labels):
             assert (seen.masks[list(seen.labels).index(label)] is None) == (label == 1)
         if len(seen.labels) == 2:
@@ -192,7 +192,7 @@ def test_outside_of_the_picture_is_grey_and_empty() -> None:
 def test_ignore_regions_go_the_same_way() -> None:
     sample = disc(80, 40, 40, 20)
     both = Sample(sample.image, sample.boxes, sample.labels, sample.masks, [sample.masks[0]], 1, (80, 80))
-    seen = place(both, random_matrix((80, 80), (96, 96), 96, BENT, np.random.default_rng(5)), (96, 96), 0.0)
+    seen = place(both, random_matrix((80, 80), (96, 96), (96, 96), BENT, np.random.default_rng(5)), (96, 96), 0.0)
     np.testing.assert_array_equal(seen.ignore[0].full(96, 96), seen.masks[0].full(96, 96))
     assert seen.ignore[0].bits.dtype == bool
 
@@ -200,13 +200,13 @@ def test_ignore_regions_go_the_same_way() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 300), st.integers(16, 300), st.integers(0, 1000))
 def test_windows_lie_in_the_image_and_fill_the_frame(height: int, width: int, rows: int, columns: int, seed: int) -> None:
-    window = random_window((height, width), (rows, columns), 512, AugmentConfig(), np.random.default_rng(seed))
+    window = random_window((height, width), (rows, columns), (512, 512), AugmentConfig(), np.random.default_rng(seed))
     assert 0 <= window.left < window.right <= width and 0 <= window.top < window.bottom <= height
     assert 1 <= window.width <= columns and 1 <= window.height <= rows
     assert window.width == columns or window.right - window.left == width  # grey only where the picture ends
     assert window.height == rows or window.bottom - window.top == height
     warp = plan_warp(
-        random_matrix((height, width), (rows, columns), 512, AugmentConfig(), np.random.default_rng(seed)),
+        random_matrix((height, width), (rows, columns), (512, 512), AugmentConfig(), np.random.default_rng(seed)),
         (height, width),
         (rows, columns),
     )

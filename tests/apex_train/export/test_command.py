@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from apex_runtime.cli.options import parse_size
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.image_size import parse_size
 from apex_runtime.parity import cases
 from apex_train.cli.export import export
 from apex_train.export import exporter
