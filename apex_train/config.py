@@ -104,13 +104,17 @@ class RoutingConfig(_Section):
 
     All of them in the first ``all_tiles`` share of the steps, so that the foveal stream is learned before the heads can do
     without it; then all with probability ``keep_all``, else a uniform draw from ``min_share`` to all. A share ``explore`` of the
-    chosen ones are random, for tiles that are not chosen get no gradient from the task.
+    chosen ones are random, for tiles that are not chosen get no gradient from the task. What looking at a tile is worth is
+    measured for ``oracle_tiles`` tiles of a share ``oracle_images`` of the images of every step, and taught with the weight
+    loss.oracle.
     """
 
     all_tiles: float = Field(default=0.4, ge=0, le=1)
     keep_all: float = Field(default=0.3, ge=0, le=1)
     min_share: float = Field(default=0.125, gt=0, le=1)
     explore: float = Field(default=0.1, ge=0, le=1)
+    oracle_images: float = Field(default=0.25, gt=0, le=1, description="share of a batch whose tiles are measured")
+    oracle_tiles: int = Field(default=8, ge=2, description="tiles that are measured per image; one pass of the heads each")
     share: float = Field(default=0.25, gt=0, le=1, description="of the tiles that the router should think worth their cost")
 
 

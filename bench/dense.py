@@ -22,7 +22,7 @@ class DenseDetector(ApexDetector):
         image = self.normalise(images_BHW3)
         p3, p4, p5 = self.peripheral(image)
         utilities = self.router(p3)
-        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
+        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self.order(images_BHW3))
         halo = self.config.halo
         detail = self.foveal(F.pad(image, (halo, halo, halo, halo)))
         scale, shift = self._modulation(detail)

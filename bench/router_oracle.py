@@ -105,7 +105,7 @@ def loss_with(model: ApexDetector, batch: Batch, config: FitConfig, choices: lis
             raise ValueError("a background of one tile has no state without it")
         outputs = model(batch.images.expand(len(part), -1, -1, -1), len(part[0]), bonus)
         for i in range(len(part)):
-            total, _ = compute_training_losses(_one(outputs, i), batch, config.loss, model.config.tile)
+            total, _ = compute_training_losses(_one(outputs, i), batch, config.loss)
             losses.append(float(total))
     return np.array(losses)
 

@@ -108,7 +108,7 @@ class BareLoop:
         kind = AMP_TYPES.get(self.amp, torch.bfloat16)
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
             outputs = self.model(batch.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
-        loss, _ = compute_training_losses(outputs, batch, self.config.loss, self.model.config.tile)
+        loss, _ = compute_training_losses(outputs, batch, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -76,7 +76,7 @@ def test_losses_are_finite_and_complete_and_reach_the_network_without_objects(co
             batch.has_mask.fill_(False)
         trainer.model.zero_grad()
         outputs = trainer.model(batch.images, 2, bonus, with_peripheral=True)
-        total, terms = compute_training_losses(outputs, batch, config.loss, trainer.model_config.tile)
+        total, terms = compute_training_losses(outputs, batch, config.loss)
         assert set(terms) == set(KEYS)
         assert all(torch.isfinite(value) and value.ndim == 0 for value in terms.values())
         total.backward()

@@ -53,6 +53,11 @@ class Batch:
         """Some of the samples; objects stay padded to the G of the whole."""
         return Batch(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
+    def pick(self, rows_R: Tensor) -> Batch:
+        """The samples of these numbers; objects stay padded to the G of the whole."""
+        ids = [self.image_ids[row] for row in rows_R.tolist()]
+        return replace(self._each(lambda tensor: tensor[rows_R]), image_ids=ids)
+
     def to(self, device: torch.device) -> Batch:
         """The tensors on ``device``; from pinned memory the copy runs beside the computation."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

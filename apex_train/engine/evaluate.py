@@ -89,7 +89,7 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
         batch = whole_pictures(dataset, share[start : start + BATCH], config).to(device)
         rows, cols = model.config.grid(*batch.images.shape[1:3])
         outputs = model(batch.images, rows * cols, torch.zeros(len(batch), rows * cols, device=device))
-        total, _ = compute_training_losses(outputs, batch, config.loss, model.config.tile, objects=1)
+        total, _ = compute_training_losses(outputs, batch, config.loss, objects=1)
         sums += torch.stack([total.double(), torch.tensor(float(batch.objects), device=device).double()])
     loss, objects = peers.total(sums).tolist()
     return loss / max(1.0, objects)

@@ -12,7 +12,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch
 from apex_train.engine.memory import MemoryGovernor, Plan, release
-from apex_train.engine.step import Draw
+from apex_train.engine.step import Draw, Question
 from apex_train.model.config import MASK_STRIDE
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def probe_memory(run: Trainer) -> Plan:
 
     def attempt(plan: Plan) -> None:
         batch = worst_batch(plan.micro_batch, objects, run.config.train.crop)
-        draw = Draw(count, np.zeros((plan.micro_batch, count), np.float32), with_peripheral=True)
+        zeros = np.zeros((plan.micro_batch, count), np.float32)
+        question = Question(np.ones(plan.micro_batch, bool), plan.micro_batch, max(1, count // 2), zeros)
+        draw = Draw(count, zeros, with_peripheral=True, question=question)
         run.stepper.gradients(batch, draw, plan, plan.micro_batch, objects * plan.micro_batch)
         run.optimizer.step()
 

@@ -6,6 +6,7 @@ a batch is cut changes nothing but rounding.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,25 +19,38 @@ from apex_train.engine.conflicts import TaskGradients
 from apex_train.engine.device import Amp, Placement
 from apex_train.engine.distributed import Peers
 from apex_train.engine.memory import Plan
+from apex_train.engine.oracle import tile_gains
+from apex_train.engine.routing import RoutingFigures
 from apex_train.engine.schedule import draw_tiles, exploration_bonus
-from apex_train.losses.budget import BudgetPrice, DualVariable, TileCost, excess_cost
+from apex_train.losses.budget import BudgetPrice, DualVariable
 from apex_train.losses.compute import KEYS, compute_training_losses
-from apex_train.model.detector import ApexDetector, Outputs
-from apex_train.model.info import count_gflops
+from apex_train.losses.oracle import OracleLabels
+from apex_train.model.detector import ApexDetector
 
-EXTRAS = ("alpha", "budget_excess")  # what a step reports beside the terms
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
     """What chance decided for one step: K tiles, bonus float32 [B,N] of this process' images, whether the pass without tiles
-    is made too; ``key`` is (seed, step), for what is drawn later."""
+    is made too, what the oracle is asked; ``key`` is (seed, step), for what is drawn later."""
 
     tiles: int
     bonus: np.ndarray
     with_peripheral: bool
+    question: Question
     key: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What the oracle is asked in a step: of which of this process' images (bool [B]), ``images`` of the whole effective batch,
+    over how many tiles of the router's own choice; ``chance`` float32 [B,N] decides about which tiles."""
+
+    asked: np.ndarray
+    images: int
+    tiles: int
+    chance: np.ndarray
 
 
 def draw_step(config: FitConfig, step: int, total: int, count: int, images: int, rows: slice) -> Draw:
@@ -44,8 +58,19 @@ def draw_step(config: FitConfig, step: int, total: int, count: int, images: int,
     rng = np.random.default_rng([config.train.seed, step])
     tiles = draw_tiles(step, total, count, config.routing, rng)
     bonus = exploration_bonus(images, count, tiles, config.routing.explore, rng)
-    # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
-    return Draw(tiles, bonus[rows], step % 2 == 0, (config.train.seed, step))
+    question = _draw_question(config, count, images, rows, rng)
+    # The peripheral pass teaches the K = 0 line; every other step is enough and saves a tenth of the time.
+    return Draw(tiles, bonus[rows], step % 2 == 0, question, (config.train.seed, step))
+
+
+def _draw_question(config: FitConfig, count: int, images: int, rows: slice, rng: np.random.Generator) -> Question:
+    """At budgets below half of the tiles, where the choice matters."""
+    wanted = math.ceil(config.routing.oracle_images * images)
+    asked = np.zeros(images, bool)
+    asked[rng.choice(images, wanted, replace=False)] = True
+    least = math.ceil(config.routing.min_share * count)
+    tiles = int(rng.integers(least, max(least, count // 2) + 1))
+    return Question(asked[rows], wanted, tiles, rng.random((images, count), np.float32)[rows])
 
 
 class Stepper:
@@ -59,45 +84,54 @@ class Stepper:
         self.parameters = list(model.parameters())
         self.tasks = TaskGradients(model) if config.loss.pcgrad else None
         self.dual = DualVariable()
-        crop = config.train.crop
-        # In GFLOPs where the cost matters; in tiles where it is only watched, for counting takes two forward passes.
-        self.cost = TileCost(count_gflops(model, crop, crop).per_tile if config.loss.budget else 1.0)
+        self.figures = RoutingFigures(model, config)
 
     def gradients(self, batch: Batch, draw: Draw, plan: Plan, images: int, objects: int) -> Tensor:
         """Fill the parameters' gradients, of this process' share. ``images`` and ``objects`` are of the whole effective batch.
 
-        Returns float32 [len(KEYS) + len(EXTRAS)] of this share; over all processes they add up.
+        Returns float32 [len(self.reported)] of this share; over all processes they add up.
         """
         self.model.recompute = plan.recompute
         for parameter in self.parameters:
             parameter.grad = None
         if self.tasks:
             self.tasks.clear()
-        report = torch.zeros(len(KEYS) + len(EXTRAS), device=self.placement.device)
+        report = torch.zeros(len(self.reported), device=self.placement.device)
         for start in range(0, len(batch), plan.micro_batch):
-            part = batch.part(start, start + plan.micro_batch).to(self.placement.device)
-            bonus = torch.from_numpy(draw.bonus[start : start + plan.micro_batch]).to(self.placement.device)
-            report += self._part(part, bonus, draw, len(part) / images, objects)
+            rows = slice(start, start + plan.micro_batch)
+            part = batch.part(rows.start, rows.stop).to(self.placement.device)
+            report += self._part(part, draw, rows, len(part) / images, objects)
         if self.tasks:
             self.tasks.settle(draw.key)
         return report
 
-    def _part(self, part: Batch, bonus: Tensor, draw: Draw, share: float, objects: int) -> Tensor:
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The names of what a step reports: the terms, then the figures of the routing."""
+        return (*KEYS, *self.figures.names)
+
+    def _part(self, part: Batch, draw: Draw, rows: slice, share: float, objects: int) -> Tensor:
+        labels = self._labels(part, draw.question, rows) if self.config.loss.oracle else None
+        bonus = torch.from_numpy(draw.bonus[rows]).to(self.placement.device)
         kind = AMP_TYPES.get(self.amp, torch.bfloat16)
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
             outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
-        tile = self.model.config.tile
-        price = BudgetPrice(self.dual.mu, self.config.routing.share, self.cost) if self.config.loss.budget else None
-        total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share, price)
+        price = BudgetPrice(self.dual.mu, self.config.routing.share, self.figures.cost) if self.config.loss.budget else None
+        total, terms = compute_training_losses(outputs, part, self.config.loss, objects, share, price, labels)
         if self.tasks:
             self.tasks.add(terms, self.scaler)
         else:
             self.scaler.scale(total).backward()
-        return torch.stack([*(terms[key].detach().float() for key in KEYS), *self._extras(outputs, share)])
+        return torch.cat([torch.stack([terms[key].detach().float() for key in KEYS]), self.figures.of(outputs, share, labels)])
 
-    def _extras(self, outputs: Outputs, share: float) -> tuple[Tensor, Tensor]:
-        utilities = outputs.utilities.detach().float()
-        return share * outputs.alpha.detach().float().mean(), share * excess_cost(utilities, self.cost, self.config.routing.share)
+    def _labels(self, part: Batch, question: Question, rows: slice) -> OracleLabels | None:
+        asked = torch.from_numpy(np.flatnonzero(question.asked[rows])).to(self.placement.device)
+        if len(asked) == 0:
+            return None
+        chance = torch.from_numpy(question.chance[rows]).to(self.placement.device)[asked]
+        sampled = self.config.routing.oracle_tiles
+        ids, gains = tile_gains(self.model, part.pick(asked), self.config.loss, question.tiles, sampled, chance)
+        return OracleLabels(asked, ids, gains, len(asked) / question.images)
 
     def shared(self, report: Tensor) -> Tensor:
         """Gradients and report added up over the processes."""
@@ -108,7 +142,6 @@ class Stepper:
         return self.peers.total(report)
 
     def diagnostics(self) -> dict[str, float]:
-        """What is logged beside the terms: with ``loss.pcgrad`` the share of pairs of tasks that were in conflict, with
-        ``loss.budget`` the price of the budget."""
-        found = {"pcgrad_conflicts": self.tasks.rate} if self.tasks else {}
-        return found | ({"mu": self.dual.mu} if self.config.loss.budget else {})
+        """What is logged beside the terms: the price of the budget, and with ``loss.pcgrad`` the share of pairs of tasks that
+        were in conflict."""
+        return {"mu": self.dual.mu} | ({"pcgrad_conflicts": self.tasks.rate} if self.tasks else {})

@@ -33,7 +33,7 @@ from apex_train.engine.progress import TrainingProgress
 from apex_train.engine.schedule import rate_factor
 from apex_train.engine.selection import Selection, choose_metric
 from apex_train.engine.state import EPOCH_FILE, keep_as, prune_epochs, remove_leftovers, restore_state, save_state
-from apex_train.engine.step import EXTRAS, Stepper, draw_step
+from apex_train.engine.step import Stepper, draw_step
 from apex_train.engine.sums import Sums
 from apex_train.losses.compute import KEYS
 from apex_train.model.detector import ApexDetector
@@ -264,7 +264,7 @@ class Trainer:
         self.step += 1
         if report is None:
             self.skipped_steps += 1
-            return dict.fromkeys((*KEYS, *EXTRAS), math.nan) | {"tiles": float(draw.tiles)}
+            return dict.fromkeys(self.stepper.reported, math.nan) | {"tiles": float(draw.tiles)}
         terms = self._apply(self.stepper.shared(report), undo)
         return terms | {"tiles": float(draw.tiles)} | self.stepper.diagnostics()
 
@@ -281,7 +281,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.stepper.parameters, self.config.train.clip_norm)
         *values, size = torch.cat([report, norm.float().view(1)]).tolist()  # one wait for the device, not one per figure
-        terms = dict(zip((*KEYS, *EXTRAS), values, strict=True))
+        terms = dict(zip(self.stepper.reported, values, strict=True))
         if self._finite(terms, size):
             self.scaler.step(self.optimizer)
             self.average.update(self.model)

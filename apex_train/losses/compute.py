@@ -1,4 +1,4 @@
-"""The losses contract: ``compute_training_losses(outputs, targets, config, tile) -> (total, terms)``, every key always there."""
+"""The losses contract: ``compute_training_losses(outputs, targets, config) -> (total, terms)``, every key always there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apex_train.losses.assignment import Assignment, assign, reachable
 from apex_train.losses.boxes import box_loss
 from apex_train.losses.budget import BudgetPrice, excess_cost
 from apex_train.losses.mask_terms import mask_terms
-from apex_train.losses.oracle import oracle_loss, tile_gains
+from apex_train.losses.oracle import OracleLabels, oracle_loss
 from apex_train.model.config import MASK_STRIDE
 from apex_train.model.detector import HeadOutputs, Outputs
 from apex_train.model.heads import anchor_grid
@@ -59,17 +59,18 @@ def compute_training_losses(
     outputs: Outputs,
     targets: Batch,
     config: LossConfig,
-    tile: int,
     objects: int | None = None,
     share: float = 1.0,
     price: BudgetPrice | None = None,
+    labels: OracleLabels | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
-    ``tile`` is the routing tile in pixels. ``share`` is this batch's share of the images of the effective batch; what is a mean
+    ``share`` is this batch's share of the images of the effective batch; what is a mean
     over images is multiplied by it, so that the terms of all parts add up to those of the whole. Terms without a weight are
     zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
-    with its own weight. ``price`` is what the budget term multiplies the router's excess cost with; without it the term is zero.
+    with its own weight. ``price`` is what the budget term multiplies the router's excess cost with, ``labels`` what the router is
+    to learn of some tiles; without them these terms are zero.
     Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
@@ -81,9 +82,9 @@ def compute_training_losses(
         if outputs.peripheral is not None:
             off = detection_terms(outputs.peripheral, targets, matcher, config)
             off.add_to(terms, config.peripheral * scale)
-            cols, count = targets.images.shape[2] // tile, outputs.utilities.shape[1]
-            gains = tile_gains(off.loss_BA, on.loss_BA, matcher.centres_A2, outputs.tile_ids, tile, cols, count)
-            terms["oracle"] = share * config.oracle * oracle_loss(outputs.utilities.float(), outputs.tile_ids, gains)
+        if labels is not None:
+            utilities_RM = torch.gather(outputs.utilities.float()[labels.rows], 1, labels.ids)
+            terms["oracle"] = labels.share * config.oracle * oracle_loss(utilities_RM, labels.gains)
         if price is not None:
             excess = excess_cost(outputs.utilities.float(), price.cost, price.share)
             terms["budget"] = share * config.budget * price.mu * excess
@@ -93,22 +94,21 @@ def compute_training_losses(
 
 @dataclass(frozen=True, eq=False)
 class DetectionTerms:
-    """What one merged map costs: class and box loss per anchor [B,A], mask terms summed over objects; all weighted."""
+    """What one merged map costs: class and box loss per anchor [B,A], mask terms per image [B]; all weighted."""
 
     cls_BA: Tensor
     box_BA: Tensor
     masks: dict[str, Tensor]
 
     @property
-    def loss_BA(self) -> Tensor:
-        """What is compared with and without a close look."""
-        return self.cls_BA + self.box_BA
+    def loss_B(self) -> Tensor:
+        """All of it per image: what is compared with and without a close look."""
+        return torch.stack([self.cls_BA.sum(1), self.box_BA.sum(1), *self.masks.values()]).sum(0)
 
     def add_to(self, terms: dict[str, Tensor], factor: float) -> None:
         """Add the sums, times ``factor``, to the terms of the contract."""
-        sums = {"cls": self.cls_BA.sum(), "box": self.box_BA.sum()} | self.masks
-        for key, value in sums.items():
-            terms[key] = terms[key] + factor * value
+        for key, value in ({"cls": self.cls_BA, "box": self.box_BA} | self.masks).items():
+            terms[key] = terms[key] + factor * value.sum()
 
 
 def detection_terms(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> DetectionTerms:
@@ -128,11 +128,12 @@ def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: Los
     """
     total = heads.ltrb.new_zeros(heads.ltrb.shape[:2])
     for logits, assignment, weight in ((heads.many, matcher.many, config.cls), (heads.one, matcher.one, config.cls_one)):
-        target_BAC = torch.zeros_like(logits, dtype=torch.float32)
+        logits = logits.float()
+        target_BAC = torch.zeros_like(logits)
         labels_BA = torch.gather(targets.labels, 1, assignment.object_BA.clamp(min=0)).clamp(min=0)
         quality = torch.where(assignment.positive_BA, assignment.quality_BA, torch.zeros_like(assignment.quality_BA))
-        target_BAC.scatter_(2, labels_BA[..., None], quality[..., None])
-        loss_BA = F.binary_cross_entropy_with_logits(logits.float(), target_BAC, reduction="none").sum(-1)
+        target_BAC.scatter_(2, labels_BA[..., None], quality[..., None].to(logits.dtype))
+        loss_BA = F.binary_cross_entropy_with_logits(logits, target_BAC, reduction="none").sum(-1)
         total = total + weight * loss_BA.masked_fill(matcher.ignored_BA & ~assignment.positive_BA, 0.0)
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from apex_train.config import LossConfig
@@ -27,8 +28,8 @@ MASK_KEYS = (*_OF_PAIRS, "mask_quality")
 
 
 def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> dict[str, Tensor]:
-    """Every key of MASK_KEYS that has a weight: the weighted sum over objects, each the mean of its ``masks_per_object`` compared
-    anchors.
+    """Every key of MASK_KEYS that has a weight, per image [B]: the weighted sum over its objects, each the mean of its
+    ``masks_per_object`` compared anchors.
 
     With nothing to compare a term is a zero that still reaches the heads; with anything in those outputs that is not finite no
     term is finite, also where a mask is saturated and would hide it.
@@ -38,16 +39,17 @@ def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, confi
         weights.pop("mask_quality", None)
     if not weights:
         return {}
-    nothing = _reach(heads)
+    nothing_B = _reach(heads)
     image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
     if len(image) == 0:
-        return dict.fromkeys(weights, nothing)
+        return dict.fromkeys(weights, nothing_B)
     target = targets.masks[image, item].float() / 255
     pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, targets.boxes[image, item])
-    terms = {key: loss(pairs).sum() for key, loss in _OF_PAIRS.items() if key in weights}
+    losses = {key: loss(pairs) for key, loss in _OF_PAIRS.items() if key in weights}
     if "mask_quality" in weights and heads.quality is not None:
-        terms["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs).sum()
-    return {key: weights[key] * (term / config.masks_per_object + nothing) for key, term in terms.items()}
+        losses["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs)
+    scale = {key: weights[key] / config.masks_per_object for key in losses}
+    return {key: nothing_B.index_add(0, image, scale[key] * loss_X) for key, loss_X in losses.items()}
 
 
 def mask_weights(config: LossConfig) -> dict[str, float]:
@@ -63,6 +65,6 @@ def mask_weights(config: LossConfig) -> dict[str, float]:
 
 
 def _reach(heads: HeadOutputs) -> Tensor:
-    """A zero with a gradient to everything that masks are made of."""
+    """Zeros [B] with a gradient to everything that masks are made of."""
     made_of = heads.coefficients, heads.prototypes, *(() if heads.quality is None else (heads.quality,))
-    return 0.0 * sum(item.float().sum() for item in made_of)
+    return 0.0 * torch.stack([item.float().flatten(1).sum(1) for item in made_of]).sum(0)

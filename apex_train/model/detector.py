@@ -77,12 +77,14 @@ class ApexDetector(nn.Module):
         """uint8 [B,H,W,3] -> float [B,3,H,W]. The cast comes first: TensorRT for RTX refuses to transpose uint8."""
         return (images_BHW3.float().permute(0, 3, 1, 2) - self.pixel_mean) * self.pixel_scale
 
-    def look(self, image_B3HW: Tensor, base_BChw: Tensor, ids_BK: Tensor) -> tuple[Tensor, Tensor]:
+    def see(self, image_B3HW: Tensor, ids_BK: Tensor) -> Tensor:
+        """What the foveal stream sees in each tile by itself, [B,K,C,n,n]."""
+        tiles = tile_pack(image_B3HW, ids_BK, torch.zeros_like(ids_BK), self.config.tile, self.config.halo)
+        return self._run(self.foveal, tiles.flatten(0, 1)).unflatten(0, ids_BK.shape)
+
+    def weigh(self, seen_BKCnn: Tensor, base_BChw: Tensor, ids_BK: Tensor) -> tuple[Tensor, Tensor]:
         """The close look: (heavy tiles [B,K,C,n,n], alpha [B,K,1,n,n]). Heavy is the base plus the detail that was seen."""
-        b, k = ids_BK.shape
-        levels_BK = torch.zeros_like(ids_BK)
-        tiles = tile_pack(image_B3HW, ids_BK, levels_BK, self.config.tile, self.config.halo)
-        detail = self.context(self._run(self.foveal, tiles.flatten(0, 1)).unflatten(0, (b, k)))
+        detail = self.context(seen_BKCnn)
         return chosen_cells(base_BChw, ids_BK, self.config.tile // STRIDES[0]) + detail, self.gate(detail)
 
     def read(self, merged: Tensor, p4: Tensor, p5: Tensor) -> HeadOutputs:
@@ -101,8 +103,8 @@ class ApexDetector(nn.Module):
         image = self.normalise(images_BHW3)
         p3, p4, p5 = self._run(self.peripheral, image)
         utilities = self.router(p3)
-        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
-        heavy, alpha = self.look(image, p3, ids)
+        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self.order(images_BHW3))
+        heavy, alpha = self.weigh(self.see(image, ids), p3, ids)
         gate = alpha
         if self.training:
             worth = torch.sigmoid(torch.gather(utilities, 1, ids))
@@ -116,7 +118,8 @@ class ApexDetector(nn.Module):
             return run_recomputed(part, self, *inputs)
         return part(*inputs)
 
-    def _rank(self, images_BHW3: Tensor) -> Tensor:
+    def order(self, images_BHW3: Tensor) -> Tensor:
+        """Each tile's place on the Hilbert curve, float32 [N]."""
         rows, cols = self.config.grid(images_BHW3.shape[1], images_BHW3.shape[2])
         return torch.from_numpy(hilbert_rank(rows, cols)).to(images_BHW3.device, torch.float32)
 

@@ -69,7 +69,7 @@ def agreement(_: Path) -> dict[str, Any]:
             batch = worst_batch(images, 20, size).to(torch.device(device))
             bonus = torch.zeros(images, (size // 64) ** 2, device=device)
             outputs = model(batch.images, tiles, bonus, with_peripheral=True)
-            loss, terms = compute_training_losses(outputs, batch, load_config(None, {}).loss, 64)
+            loss, terms = compute_training_losses(outputs, batch, load_config(None, {}).loss)
             loss.backward()
             found[device] = (
                 outputs.tile_ids.cpu(),

@@ -15,7 +15,7 @@ from apex_train.losses import mask_terms as mask_module
 from apex_train.losses.budget import BudgetPrice, TileCost
 from apex_train.losses.compute import KEYS, Matcher, class_loss, compute_training_losses, ignored_anchors
 from apex_train.losses.mask_terms import MASK_KEYS
-from apex_train.losses.oracle import MARGIN, oracle_loss, tile_gains
+from apex_train.losses.oracle import OracleLabels
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector, HeadOutputs, Outputs
 
@@ -47,6 +47,7 @@ def model() -> ApexDetector:
 MASK_LOSSES = {"mask_lovasz": 0.5, "mask_boundary": 0.7, "mask_multiscale": 0.9, "mask_quality": 1.1}  # off by default
 ALL = LossConfig(**MASK_LOSSES, budget=0.3)
 PRICE = BudgetPrice(mu=2.0, share=0.25, cost=TileCost(1.0))
+LABELS = OracleLabels(torch.arange(2), torch.tensor([[0, 2, 3], [3, 1, 0]]), torch.tensor([[0.5, 0.0, -0.1], [2.0, 0.1, 0.0]]), 1.0)
 
 
 def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool = True) -> Outputs:
@@ -57,7 +58,7 @@ def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool 
 @pytest.mark.gate
 def test_every_key_is_there_finite_and_differentiable(model: ApexDetector, objects: int) -> None:
     batch = targets(objects)
-    total, terms = compute_training_losses(forward(model, batch), batch, ALL, TILE)
+    total, terms = compute_training_losses(forward(model, batch), batch, ALL, labels=LABELS)
     assert tuple(terms) == KEYS and all(torch.isfinite(term) for term in terms.values())
     assert all(terms[key].requires_grad and (float(terms[key].detach()) > 0) == (objects > 0) for key in MASK_KEYS)
     assert float(total.detach()) == pytest.approx(sum(float(v.detach()) for k, v in terms.items() if k != "total"), rel=1e-6)
@@ -72,7 +73,7 @@ def test_terms_without_a_weight_are_zero_and_not_computed(model: ApexDetector, m
     batch = targets(3)
     config = LossConfig(cls=0, cls_one=0, box=0, mask_bce=0, mask_dice=0, oracle=0)
     monkeypatch.setattr(mask_module, "choose_instances", None)  # calling it would fail
-    total, terms = compute_training_losses(forward(model, batch), batch, config, TILE)
+    total, terms = compute_training_losses(forward(model, batch), batch, config)
     assert float(total.detach()) == 0 and all(float(term.detach()) == 0 for term in terms.values())
 
 
@@ -85,9 +86,9 @@ def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
         base = LossConfig()
         changed = base.model_copy(update={field: type(getattr(base, field))(2 * getattr(base, field) + 1)})
         torch.manual_seed(1)
-        before = compute_training_losses(outputs, batch, base, TILE, price=PRICE)[0]
+        before = compute_training_losses(outputs, batch, base, price=PRICE, labels=LABELS)[0]
         torch.manual_seed(1)
-        after = compute_training_losses(outputs, batch, changed, TILE, price=PRICE)[0]
+        after = compute_training_losses(outputs, batch, changed, price=PRICE, labels=LABELS)[0]
     model.train()
     assert float(before) != float(after)
 
@@ -100,6 +101,10 @@ def cut_image(batch: Batch, outputs: Outputs, b: int) -> tuple[Batch, Outputs]:
     return one, Outputs(part(outputs.heads), *(getattr(outputs, n)[b : b + 1] for n in names), peripheral=off)
 
 
+def of_image(b: int) -> OracleLabels:
+    return OracleLabels(torch.tensor([0]), LABELS.ids[b : b + 1], LABELS.gains[b : b + 1], 0.5)
+
+
 @pytest.mark.parametrize("peripheral", [False, True])
 def test_cutting_the_batch_changes_nothing(model: ApexDetector, peripheral: bool) -> None:
     """Sums are divided by the objects of the effective batch, means over images weighted by their share: every term adds up."""
@@ -108,12 +113,12 @@ def test_cutting_the_batch_changes_nothing(model: ApexDetector, peripheral: bool
     batch = replace(batch, has_mask=batch.labels >= 0)
     with torch.no_grad():
         outputs = forward(model, batch, peripheral=peripheral)
-        _, whole = compute_training_losses(outputs, batch, ALL, TILE, price=PRICE)
+        _, whole = compute_training_losses(outputs, batch, ALL, price=PRICE, labels=LABELS)
         parts = [
-            compute_training_losses(o, t, ALL, TILE, objects=batch.objects, share=0.5, price=PRICE)[1]
-            for t, o in (cut_image(batch, outputs, b) for b in (0, 1))
+            compute_training_losses(o, t, ALL, objects=batch.objects, share=0.5, price=PRICE, labels=of_image(b))[1]
+            for b, (t, o) in enumerate(cut_image(batch, outputs, b) for b in (0, 1))
         ]
-    assert all(float(whole[key]) > 0 for key in (*MASK_KEYS, "budget"))
+    assert all(float(whole[key]) > 0 for key in (*MASK_KEYS, "budget", "oracle"))
     for key in KEYS:
         assert sum(float(terms[key]) for terms in parts) == pytest.approx(float(whole[key]), rel=1e-5), key
 
@@ -123,7 +128,7 @@ def test_nothing_is_repaired(model: ApexDetector) -> None:
     with torch.no_grad():
         outputs = forward(model, batch)
     outputs.heads.one[0, 5, 0] = float("nan")
-    _, terms = compute_training_losses(outputs, batch, LossConfig(), TILE)
+    _, terms = compute_training_losses(outputs, batch, LossConfig())
     assert torch.isnan(terms["cls"]) and torch.isnan(terms["total"]) and torch.isfinite(terms["box"])
 
 
@@ -135,7 +140,7 @@ def test_no_mask_term_hides_what_is_not_finite(model: ApexDetector, field: str, 
     with torch.no_grad():
         outputs = replace(forward(model, batch), peripheral=None)
     getattr(outputs.heads, field).view(-1)[7] = value
-    _, terms = compute_training_losses(outputs, batch, ALL, TILE)
+    _, terms = compute_training_losses(outputs, batch, ALL)
     assert not any(torch.isfinite(terms[key]) for key in (*MASK_KEYS, "total"))
     assert torch.isfinite(terms["box"]) and torch.isfinite(terms["cls"])
 
@@ -144,10 +149,10 @@ def test_the_losses_are_float32_under_autocast(model: ApexDetector) -> None:
     batch = targets(3)
     with torch.no_grad():
         outputs = forward(model, batch)
-        _, plain = compute_training_losses(outputs, batch, ALL, TILE)
+        _, plain = compute_training_losses(outputs, batch, ALL)
         with torch.autocast("cpu", torch.bfloat16):
-            _, cast = compute_training_losses(outputs, batch, ALL, TILE)
-            _, half = compute_training_losses(forward(model, batch), batch, ALL, TILE)  # bf16 from the network on
+            _, cast = compute_training_losses(outputs, batch, ALL)
+            _, half = compute_training_losses(forward(model, batch), batch, ALL)  # bf16 from the network on
     for key in KEYS:
         assert cast[key].dtype == torch.float32 and float(cast[key]) == float(plain[key])
         assert float(half[key]) == pytest.approx(float(plain[key]), rel=0.1, abs=0.02), key
@@ -155,7 +160,7 @@ def test_the_losses_are_float32_under_autocast(model: ApexDetector) -> None:
 
 def test_the_quality_head_learns_alone(model: ApexDetector) -> None:
     batch = targets(3)
-    _, terms = compute_training_losses(forward(model, batch, peripheral=False), batch, ALL, TILE)
+    _, terms = compute_training_losses(forward(model, batch, peripheral=False), batch, ALL)
     model.zero_grad()
     terms["mask_quality"].backward()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
@@ -167,37 +172,7 @@ def test_without_its_head_the_quality_is_zero(model: ApexDetector) -> None:
     with torch.no_grad():
         outputs = replace(forward(model, batch), peripheral=None)
     plain = replace(outputs, heads=replace(outputs.heads, quality=None))
-    assert float(compute_training_losses(plain, batch, ALL, TILE)[1]["mask_quality"]) == 0
-
-
-def test_the_gain_of_a_tile_is_the_loss_that_went_away_in_it() -> None:
-    centres = torch.tensor([[10.0, 10.0], [70.0, 10.0], [10.0, 70.0], [70.0, 70.0], [80.0, 90.0]])
-    off, on = torch.tensor([[1.0, 2, 3, 4, 0.5]]), torch.tensor([[0.5, 2.5, 0, 0, 0.25]])
-    gains = tile_gains(off, on, centres, torch.tensor([[3, 0, 1]]), tile=64, cols=2, count=4)
-    assert gains.tolist() == [[4.0, 0.5, -0.5]]  # 4.25 is cut to the limit
-
-
-def test_a_constant_utility_does_not_satisfy_the_ranking() -> None:
-    """Gains of +-0.01 around a constant utility leave the regression nearly nothing to say; the margin still pulls them apart."""
-    ids, gains = torch.arange(8)[None], torch.tensor([[0.01, -0.01] * 4])
-    flat = torch.zeros(1, 8, requires_grad=True)
-    oracle_loss(flat, ids, gains).backward()
-    assert (flat.grad[0, ::2] < -0.02).all() and (flat.grad[0, 1::2] > 0.02).all()
-
-
-def test_the_oracle_loss_against_a_loop() -> None:
-    torch.manual_seed(0)
-    utilities, ids, gains = torch.randn(2, 9), torch.stack([torch.randperm(9)[:4] for _ in range(2)]), torch.randn(2, 4)
-    total, pairs = 0.0, 0.0
-    for b in range(2):
-        chosen = utilities[b, ids[b]]
-        for i in range(4):
-            d = abs(float(chosen[i] - gains[b, i]))
-            total += 0.5 * d * d if d < 1 else d - 0.5
-            for j in range(4):
-                sign = float(torch.sign(gains[b, i] - gains[b, j]))
-                pairs += max(0.0, MARGIN - sign * float(chosen[i] - chosen[j])) if sign else 0.0
-    assert float(oracle_loss(utilities, ids, gains)) == pytest.approx(total / 8 + pairs / 32, rel=1e-5)
+    assert float(compute_training_losses(plain, batch, ALL)[1]["mask_quality"]) == 0
 
 
 def test_an_ignore_region_is_neither_object_nor_background(model: ApexDetector) -> None:

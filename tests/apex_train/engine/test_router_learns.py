@@ -1,0 +1,72 @@
+"""The task moves the router: its gradient against finite differences, and a task in which only one tile of sixteen matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
+from apex_train.config import LossConfig
+from apex_train.data.loader import Batch
+from apex_train.losses.compute import Matcher, detection_terms
+from apex_train.model.config import ModelConfig
+from apex_train.model.detector import ApexDetector, HeadOutputs
+
+SIDE, TILE, COUNT = 128, 32, 16
+
+
+def one_square(rng: np.random.Generator, images: int) -> tuple[Batch, torch.Tensor]:
+    """Pictures of noise with one bright, striped square in one of 16 tiles, and which tile it is."""
+    pictures = rng.integers(60, 120, (images, SIDE, SIDE, 3), dtype=np.uint8)
+    boxes = np.zeros((images, 1, 4), np.float32)
+    where = rng.integers(0, COUNT, images)
+    masks = np.zeros((images, 1, SIDE // 4, SIDE // 4), np.uint8)
+    for b, tile in enumerate(where):
+        x, y = (TILE * int(v) + 8 for v in (tile % 4, tile // 4))
+        pictures[b, y : y + 16, x : x + 16] = np.where(np.arange(16) % 4 < 2, 250, 130)[None, :, None]
+        boxes[b, 0] = x, y, x + 16, y + 16
+        masks[b, 0, y // 4 : y // 4 + 4, x // 4 : x // 4 + 4] = 255
+    labels = torch.zeros(images, 1, dtype=torch.int64)
+    ignore = torch.zeros(images, SIDE // 4, SIDE // 4, dtype=torch.uint8)
+    tensors = (torch.from_numpy(item) for item in (pictures, boxes))
+    return Batch(*tensors, labels, torch.from_numpy(masks), labels >= 0, ignore, list(range(images))), torch.from_numpy(where)
+
+
+def test_the_gradient_of_a_utility_is_that_of_a_soft_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64: dL/dU of a chosen tile is p'(U) times the derivative of the loss by the tile's gate, by central differences."""
+    torch.manual_seed(0)
+    model = ApexDetector(ModelConfig(tile=TILE)).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    batch, _ = one_square(np.random.default_rng(0), 1)
+    config, kept = LossConfig(), []
+    matcher = Matcher(model(batch.images, 5, torch.zeros(1, COUNT)).heads, batch, config)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # where the network and its losses ask for full precision
+    model.double()
+    hook = model.router.register_forward_hook(lambda _m, _i, output: kept.append(output) or output.retain_grad())
+    outputs = model(batch.images, 5, torch.zeros(1, COUNT, dtype=torch.float64))
+    hook.remove()
+    detection_terms(outputs.heads, batch, matcher, config).loss_B.sum().backward()
+    (utilities,) = kept
+    ids, step = outputs.tile_ids, 1e-5
+    with torch.no_grad():
+        image = model.normalise(batch.images)
+        p3, p4, p5 = model.peripheral(image)
+        heavy, alpha = model.weigh(model.see(image, ids), p3, ids)
+
+        def loss(place: int, change: float) -> float:
+            gate = alpha.clone()
+            gate[:, place] *= 1 + change
+            merged = tile_unpack_fusion(p3, heavy, ids, torch.zeros_like(ids), gate, TILE)
+            heads: HeadOutputs = model.read(merged, p4, p5)
+            return float(detection_terms(heads, batch, matcher, config).loss_B.sum())
+
+        wanted = torch.tensor([(loss(i, step) - loss(i, -step)) / (2 * step) for i in range(5)], dtype=torch.float64)
+        p = torch.sigmoid(utilities[0, ids[0]])
+        wanted *= p * (1 - p)
+    found = utilities.grad[0]
+    assert torch.allclose(found[ids[0]], wanted, rtol=1e-4, atol=1e-9 * float(wanted.abs().max())), (found[ids[0]], wanted)
+    others = torch.ones(COUNT, dtype=torch.bool).scatter_(0, ids[0], False)
+    assert not found[others].any() and found[ids[0]].any()
