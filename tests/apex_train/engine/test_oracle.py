@@ -1,4 +1,4 @@
-"""Labels for the router: what whole forward passes with and without a tile say, of the tiles that were meant to be asked about."""
+"""Labels for the router: what whole passes with and without a tile say, of the tiles that were meant to be asked about."""
 
 from __future__ import annotations
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
-from apex_train.config import LossConfig
+from apex_train.config import LossConfig, load_config
 from apex_train.data.loader import Batch
+from apex_train.engine.device import resolve_device
+from apex_train.engine.distributed import Peers
+from apex_train.engine.memory import Plan
+from apex_train.engine.step import Stepper, draw_step
 from apex_train.losses.compute import Matcher, detection_terms
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector, HeadOutputs
@@ -70,3 +76,39 @@ def test_the_gradient_of_a_utility_is_that_of_a_soft_gate(monkeypatch: pytest.Mo
     assert torch.allclose(found[ids[0]], wanted, rtol=1e-4, atol=1e-9 * float(wanted.abs().max())), (found[ids[0]], wanted)
     others = torch.ones(COUNT, dtype=torch.bool).scatter_(0, ids[0], False)
     assert not found[others].any() and found[ids[0]].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_tile_of_sixteen_matters_and_is_found(seed: int) -> None:
+    """K = 1: after 300 steps the one tile that is looked at is the right one, in every picture of a fresh set."""
+    config = load_config(
+        None,
+        {
+            "model.tile": TILE,
+            "train.size": SIDE,
+            "train.crop": SIDE,
+            "train.batch": 4,
+            "train.seed": seed,
+            "routing.explore": 0.5,
+        },
+    )
+    torch.manual_seed(seed)
+    model = ApexDetector(ModelConfig(tile=TILE)).train()
+    placement = resolve_device("cpu")
+    stepper = Stepper(model, config, placement, "off", torch.amp.GradScaler("cpu", enabled=False), Peers(placement))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    rng = np.random.default_rng(seed)
+    for step in range(300):
+        batch, _ = one_square(rng, 4)
+        draw = replace(draw_step(config, step, 300, COUNT, 4, slice(None)), tiles=1)
+        bonus = np.zeros((4, COUNT), np.float32)
+        if rng.random() < config.routing.explore:
+            bonus[np.arange(4), rng.integers(0, COUNT, 4)] = 24.0
+        stepper.gradients(batch, replace(draw, bonus=bonus), Plan(4), 4, batch.objects)
+        optimizer.step()
+    model.eval()
+    batch, where = one_square(np.random.default_rng(1000 + seed), 128)
+    with torch.inference_mode():
+        found = model(batch.images, 1, torch.zeros(128, COUNT)).tile_ids[:, 0]
+    assert (found == where).float().mean() == 1.0

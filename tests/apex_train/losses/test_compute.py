@@ -47,7 +47,9 @@ def model() -> ApexDetector:
 MASK_LOSSES = {"mask_lovasz": 0.5, "mask_boundary": 0.7, "mask_multiscale": 0.9, "mask_quality": 1.1}  # off by default
 ALL = LossConfig(**MASK_LOSSES, budget=0.3)
 PRICE = BudgetPrice(mu=2.0, share=0.25, cost=TileCost(1.0))
-LABELS = OracleLabels(torch.arange(2), torch.tensor([[0, 2, 3], [3, 1, 0]]), torch.tensor([[0.5, 0.0, -0.1], [2.0, 0.1, 0.0]]), 1.0)
+LABELS = OracleLabels(
+    torch.arange(2), torch.tensor([[0, 2, 3], [3, 1, 0]]), torch.tensor([[0.5, 0.0, -0.1], [2.0, 0.1, 0.0]]), 1.0
+)
 
 
 def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool = True) -> Outputs:
