@@ -16,14 +16,14 @@ from apex_train.losses.multiscale import mask_multiscale
 from apex_train.losses.quality import mask_quality
 from apex_train.model.detector import HeadOutputs
 
-_OF_PAIRS: dict[str, Callable[[MaskPairs], Tensor]] = {
+OF_PAIRS: dict[str, Callable[[MaskPairs], Tensor]] = {
     "mask_bce": mask_bce,
     "mask_dice": mask_dice,
     "mask_lovasz": mask_lovasz,
     "mask_boundary": mask_boundary,
     "mask_multiscale": mask_multiscale,
 }
-MASK_KEYS = (*_OF_PAIRS, "mask_quality")
+MASK_KEYS = (*OF_PAIRS, "mask_quality")
 
 
 def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, confi
         return dict.fromkeys(weights, nothing)
     target = targets.masks[image, item].float() / 255
     pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, targets.boxes[image, item])
-    terms = {key: loss(pairs).sum() for key, loss in _OF_PAIRS.items() if key in weights}
+    terms = {key: loss(pairs).sum() for key, loss in OF_PAIRS.items() if key in weights}
     if "mask_quality" in weights and heads.quality is not None:
         terms["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs).sum()
     return {key: weights[key] * (term / config.masks_per_object + nothing) for key, term in terms.items()}
