@@ -22,7 +22,7 @@ from frontier_plot import draw
 from frontier_run import MIN_SCORE, Engines, Measured, Plan, measure_lines
 from frontier_speed import Speed, time_lines
 from frontier_table import show
-from measured import read_size, spread
+from measured import kinds_of, read_size, spread
 from sliced import SHARED, Slicing
 
 from apex_runtime.cli.options import dataset_type_option, split_list
@@ -91,7 +91,7 @@ def make_plan(dataset: InstanceDataset, model: ApexDetector, asked: dict[str, An
     return Plan(
         dataset=dataset,
         indices=spread(list(range(len(dataset))), asked["images"]),
-        kinds=("bbox", *(["segm"] if any("segmentation" in entry for entry in truth["annotations"]) else [])),
+        kinds=kinds_of(truth),
         limit=detection_limit(truth),
         size=size,
         budgets=_budgets(asked["budgets"]),

@@ -97,11 +97,19 @@ def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
+ORDER = ("peripheral", "router", "all tiles", "random", "oracle", "coverage", "dense", "sliced")
+
+
+def _place(line: Line) -> tuple[int, float, int]:
+    """Where a line stands in a table."""
+    return ORDER.index(line.kind), float(line.budget or 0), -1 if line.seed is None else line.seed
+
+
 def rows(lines: Sampled, tiles: dict[Line, float], time: dict[Line, dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines for a file: their figures with intervals, tiles per image (None: not counted in tiles), and what ``time`` says of
     them; of a budget it knows the router's line, which costs what every other choice of as many tiles does."""
     found = []
-    for line, figures in lines.items():
+    for line, figures in sorted(lines.items(), key=lambda item: _place(item[0])):
         same = Line("router", line.budget) if line.budget else line
         head = {"line": line.kind, "budget": line.budget, "seed": line.seed}
         cost = {"tiles": tiles.get(same)} | time.get(same, {})

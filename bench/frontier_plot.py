@@ -133,11 +133,20 @@ def _band(ax: Axes, rows: Sequence[dict[str, Any]], points: Sequence[dict[str, A
 
 
 def _budgets(ax: Axes, points: Sequence[dict[str, Any]], name: str) -> None:
+    from matplotlib.patheffects import withStroke
+
     for row in points:
         share = float(row["budget"]) if "." in row["budget"] else None
         text = f"{100 * share:.3g} %" if share is not None else row["budget"]
         ax.annotate(
-            text, _point(row, name), xytext=(7, -13), textcoords="offset points", fontsize=8.5, color=CHOICES["router"].colour
+            text,
+            _point(row, name),
+            xytext=(7, -14),
+            textcoords="offset points",
+            fontsize=9,
+            color=CHOICES["router"].colour,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=7,
         )
 
 

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+WIDE = 150  # columns of a log file
 KINDS = {"bbox": "box", "segm": "mask"}
 Bounds = dict[str, float | None]
 
 
 def show(content: dict[str, Any], console: Console | None = None) -> None:
     """Print the content of an evidence file."""
-    out = console or Console()
-    out.print(_lines(content))
+    out = console or Console(width=None if sys.stdout.isatty() else WIDE)
     for kind in content["contract"]["kinds"]:
+        out.print(_lines(content, kind))
         out.print(_shares(content["summary"][kind], kind))
         out.print(_differences(content["summary"][kind], kind))
 
 
-def _lines(content: dict[str, Any]) -> Table:
+def _lines(content: dict[str, Any], kind: str) -> Table:
     contract = content["contract"]
-    figures = [f"{figure}_{kind}" for kind in contract["kinds"] for figure in ("AP", "AP50")]
-    table = Table(title=f"{contract['title']}: {contract['images']} images of {contract['split']}, oracle: {contract['oracle']}")
-    for name in ("line", "budget", "tiles", "ms", "x all tiles"):
+    title = f"{contract['title']}: {contract['images']} images of {contract['split']}, oracle: {contract['oracle']}"
+    table = Table(title=title)
+    for name in ("line", "budget", "tiles", "ms", "x all tiles", f"{KINDS[kind]} AP50 (95 %)", f"{KINDS[kind]} AP (95 %)"):
         table.add_column(name, justify="left" if name == "line" else "right")
-    for figure in figures:
-        name, kind = figure.split("_")
-        table.add_column(f"{KINDS[kind]} {name} (95 %)", justify="right")
     for row in content["rows"]:
         if row["seed"] is None:
             cells = [
@@ -38,7 +37,7 @@ def _lines(content: dict[str, Any]) -> Table:
                 _number(row["ms"]),
                 _bounds(row["over_all_tiles"], 2),
             ]
-            table.add_row(*cells, *(_bounds(row[figure], 1, 100) for figure in figures))
+            table.add_row(*cells, *(_bounds(row[f"{figure}_{kind}"], 1, 100) for figure in ("AP50", "AP")))
     return table
 
 
@@ -48,7 +47,7 @@ def _shares(found: dict[str, Any], kind: str) -> Table:
     table.add_column("budget", justify="right")
     for key in keys:
         for figure in ("AP50", "AP"):
-            table.add_column(f"{key}, {figure}", justify="right")
+            table.add_column(f"{key} {figure}", justify="right")
     for budget in found["kept"]:
         table.add_row(budget, *(_bounds(found[key][budget][figure], 3) for key in keys for figure in ("AP50", "AP")))
     return table

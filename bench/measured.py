@@ -6,6 +6,7 @@ The pixels are those that the engine gets (``letterbox_image``), so that a truth
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import click
 import numpy as np
@@ -33,6 +34,11 @@ def spread(candidates: list[int], wanted: int | None) -> list[int]:
     """At most ``wanted`` of the candidates, evenly over the list; all when None."""
     count = len(candidates) if wanted is None else min(wanted, len(candidates))
     return [candidates[int(place)] for place in np.linspace(0, len(candidates) - 1, count)]
+
+
+def kinds_of(truth: dict[str, Any]) -> tuple[str, ...]:
+    """The kinds of overlap that a COCO document can be measured by: boxes, and masks where it has any."""
+    return ("bbox", "segm") if any("segmentation" in entry for entry in truth["annotations"]) else ("bbox",)
 
 
 def with_objects(dataset: InstanceDataset) -> list[int]:

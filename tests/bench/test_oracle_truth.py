@@ -13,9 +13,7 @@ from click.testing import CliRunner
 from measured import letterboxed, same_classes, spread
 from oracle_truth import TileTruth
 from scipy.stats import spearmanr
-from torch import nn
 
-from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import UsageError
 from apex_runtime.routing.grid import content_tiles, padding_bonus
 from apex_train.checkpoint import save_checkpoint
@@ -24,30 +22,10 @@ from apex_train.data.loader import Batch
 from apex_train.engine.evaluate import whole_pictures
 from apex_train.engine.schedule import FORCE
 from apex_train.losses.compute import compute_training_losses
-from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector, Outputs
 from apex_train.model.info import model_info
 
 SIZE = (192, 320)
-
-
-@pytest.fixture(scope="module")
-def dataset(nuclei_fixture: Path):
-    return open_dataset(nuclei_fixture, "val")
-
-
-@pytest.fixture(scope="module")
-def model(dataset) -> ApexDetector:
-    """Weights as after some training: norms that do something, a scan and a gate that speak."""
-    torch.manual_seed(0)
-    built = ApexDetector(ModelConfig(classes=dataset.categories, max_detections=100)).eval()
-    for module in built.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    nn.init.normal_(built.context.film.weight, std=0.2)
-    nn.init.normal_(built.gate.score.weight, std=0.2)
-    return built
 
 
 @torch.inference_mode()
