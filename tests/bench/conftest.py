@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from apex_runtime.data.open import open_dataset
+from apex_train.checkpoint import load_model
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
 
@@ -16,6 +17,12 @@ from apex_train.model.detector import ApexDetector
 @pytest.fixture(scope="session")
 def dataset(nuclei_fixture: Path):
     return open_dataset(nuclei_fixture, "val")
+
+
+@pytest.fixture(scope="session")
+def trained(repo_root: Path) -> ApexDetector:
+    """The shipped network, whose figures are above zero."""
+    return load_model(repo_root / "engines" / "nuclei-nano" / "checkpoint.pt")
 
 
 @pytest.fixture(scope="session")
