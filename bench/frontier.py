@@ -143,7 +143,7 @@ def _contract(checkpoints: Sequence[Path], plan: Plan, asked: dict[str, Any]) ->
         "seeds": plan.seeds,
         "oracle": plan.ranking,
         "slicing": {name: getattr(plan.slicing, name) for name in ("side", "overlap", "zoom")} | {"shared": SHARED},
-        "timed": "graph only, batch 1 (sliced: its windows), noise, host arrays in and out, second of two calls per turn",
+        "timed": "first checkpoint, graph only, batch 1 (sliced: its windows), noise, host arrays in and out, second of two",
         "backend": "onnxruntime CPU",
         "precision": "fp32",
         "threads": plan.threads,
