@@ -39,6 +39,8 @@ class ModelSection(_Section):
     max_detections: int = 500
     prototypes: int = 32
     mask_quality: bool = False
+    depth: int = 1
+    ratio: tuple[float, ...] = ()
 
 
 class AugmentConfig(_Section):
@@ -174,8 +176,10 @@ class FitConfig(_Section):
         if self.train.crop < MIN_CROP:
             raise ValueError(f"train.crop {self.train.crop} is below {MIN_CROP}: batch norm needs several cells at stride 32")
         for name, side in (("train.size", self.train.size), ("train.crop", self.train.crop)):
-            if side <= 0 or side % self.model.tile or side % STRIDES[-1]:
-                raise ValueError(f"{name} {side} is not a multiple of model.tile {self.model.tile}")
+            tile = self.model.tile << (self.model.depth - 1)  # what one of level 0 covers
+            if side <= 0 or side % tile or side % STRIDES[-1]:
+                said = f"model.tile {tile}" if self.model.depth == 1 else f"{tile}, model.tile at depth {self.model.depth}"
+                raise ValueError(f"{name} {side} is not a multiple of {said}")
         return self
 
     @model_validator(mode="after")
