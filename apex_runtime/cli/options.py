@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from apex_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from apex_runtime.routing.budget import Budget
 
 MAX_SIDE = 16384
 
@@ -43,6 +46,13 @@ def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None)
     return value
 
 
+def chosen_budgets(budgets: Sequence[str], tiles: Sequence[str]) -> tuple[Budget, ...]:
+    """The budgets of ``--budget``, or of ``--tiles`` where that is given. Raises UsageError."""
+    from apex_runtime.routing.budget import parse_budget, parse_levels
+
+    return tuple(map(parse_levels, tiles)) or tuple(map(parse_budget, budgets))
+
+
 def dataset_type_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--dataset-type``: how a data folder is read."""
     return click.option(
@@ -67,6 +77,14 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def tiles_option(multiple: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--tiles``: tiles of every level, instead of a budget."""
+    more = " May be repeated." if multiple else ""
+    return click.option(
+        "--tiles", multiple=multiple, metavar="K0,K1", help=f"Tiles of every level, coarsest first; overrides --budget.{more}"
+    )
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,18 +1,19 @@
 """The quadtree of tiles: which are the children of which, and the NumPy twin of the choice among them.
 
-Level 0 is the coarsest. Tile (r, c) of a level has the children (2r, 2c), (2r, 2c+1), (2r+1, 2c), (2r+1, 2c+1) of the next; ids are
-row-major on each level's own grid. A level's keys are those of ``selection``, over all of its tiles; below level 0 only children of
-chosen tiles take part, so a tile is never looked at closely where its parent was not.
+Level 0 is the coarsest. Tile (r, c) of a level has the children (2r, 2c), (2r, 2c+1), (2r+1, 2c), (2r+1, 2c+1) of the next; ids
+are row-major on each level's own grid. A level's keys are those of ``selection``, over all of its tiles; below level 0 only
+children of chosen tiles take part, so a tile is never looked at closely where its parent was not.
 
 Legend: B images, N tiles of a level, K chosen ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apex_runtime.model_info import TileInfo, output_names
 from apex_runtime.routing.hilbert import hilbert_rank
 from apex_runtime.routing.selection import select_tiles
 
@@ -30,9 +31,20 @@ def parents(rows: int, cols: int) -> np.ndarray:
     return np.arange(rows * cols).reshape(rows, cols).repeat(2, axis=0).repeat(2, axis=1).reshape(-1)
 
 
+def flat_ids(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo) -> np.ndarray:
+    """int64 [K]: the flat numbers (``TileInfo``) of tiles that are named by id and level."""
+    return np.asarray(np.array([grid.first for grid in tiles.levels])[levels_K] + ids_K, np.int64)
+
+
+def flat_utilities(outputs: Mapping[str, np.ndarray], tiles: TileInfo) -> np.ndarray:
+    """float32 [B,N]: the utilities of the tiles of all levels, from the outputs of the graph."""
+    names = [name for name in output_names(tiles.depth) if name.startswith("utilities")]
+    return np.concatenate([outputs[name] for name in names], axis=1)
+
+
 def sequence_ranks(rows: int, cols: int, depth: int) -> tuple[np.ndarray, ...]:
-    """int64 [N] per level: where a tile stands in the sequence of all tiles of all levels, for ``depth`` levels of which level 0 has
-    ``rows`` x ``cols`` tiles.
+    """int64 [N] per level: where a tile stands in the sequence of all tiles of all levels, for ``depth`` levels of which level 0
+    has ``rows`` x ``cols`` tiles.
 
     The order is that of the Hilbert curve on the finest grid, where a tile stands at the first of the places it covers (aligned
     squares are runs of the curve) and before its children. No two numbers are equal; they are not dense. With one level it is

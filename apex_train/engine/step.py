@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apex_runtime.backends.session import Tiles
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch
 from apex_train.engine.conflicts import TaskGradients
 from apex_train.engine.device import Amp, Placement
 from apex_train.engine.distributed import Peers
 from apex_train.engine.memory import Plan
+from apex_train.engine.quadtree import add_finer_levels
 from apex_train.engine.schedule import draw_tiles, exploration_bonus
 from apex_train.losses.budget import BudgetPrice, DualVariable, TileCost, excess_cost
 from apex_train.losses.compute import KEYS, compute_training_losses
@@ -30,20 +32,22 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What chance decided for one step: K tiles, bonus float32 [B,N] of this process' images, whether the pass without tiles
-    is made too; ``key`` is (seed, step), for what is drawn later."""
+    """What chance decided for one step: K tiles (of every level, where there are several), bonus float32 [B,N] of this process'
+    images, whether the pass without tiles is made too; ``key`` is (seed, step), for what is drawn later."""
 
-    tiles: int
+    tiles: Tiles
     bonus: np.ndarray
     with_peripheral: bool
     key: tuple[int, int] = (0, 0)
 
 
 def draw_step(config: FitConfig, step: int, total: int, count: int, images: int, rows: slice) -> Draw:
-    """The draw of a step from (seed, step): the same in every process and however the batch of ``images`` is cut."""
+    """The draw of a step from (seed, step): the same in every process and however the batch of ``images`` is cut. ``count`` is of
+    level 0."""
     rng = np.random.default_rng([config.train.seed, step])
-    tiles = draw_tiles(step, total, count, config.routing, rng)
-    bonus = exploration_bonus(images, count, tiles, config.routing.explore, rng)
+    first = draw_tiles(step, total, count, config.routing, rng)
+    bonus = exploration_bonus(images, count, first, config.routing.explore, rng)
+    tiles, bonus = add_finer_levels(first, bonus, config.model.depth, config.routing, rng)
     # The peripheral pass teaches the K = 0 line and the router; every other step is enough and saves a tenth of the time.
     return Draw(tiles, bonus[rows], step % 2 == 0, (config.train.seed, step))
 
@@ -86,7 +90,7 @@ class Stepper:
         kind = AMP_TYPES.get(self.amp, torch.bfloat16)
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
             outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
-        tile = self.model.config.tile
+        tile = self.model.config.coarse_tile
         price = BudgetPrice(self.dual.mu, self.config.routing.share, self.cost) if self.config.loss.budget else None
         total, terms = compute_training_losses(outputs, part, self.config.loss, tile, objects, share, price)
         if self.tasks:

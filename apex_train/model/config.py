@@ -11,7 +11,11 @@ from apex_runtime.model_info import Category
 
 STRIDES = (8, 16, 32)
 MASK_STRIDE = 4
-DEFAULT_RATIOS: dict[int, tuple[float, ...]] = {1: (), 2: (1.0, 2.0), 3: (1.0, 2.0, 4.0)}  # half of the children of what was chosen
+DEFAULT_RATIOS: dict[int, tuple[float, ...]] = {
+    1: (),
+    2: (1.0, 2.0),
+    3: (1.0, 2.0, 4.0),
+}  # half of the children of what was chosen
 
 # Widths per size, all multiples of 16 so that tensor cores and vector units stay full: peripheral (strides 8, 16, 32),
 # foveal (strides 2, 4, 8), shared feature width, blocks at foveal strides 4 and 8.

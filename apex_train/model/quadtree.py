@@ -28,6 +28,14 @@ class Level:
     tile_ids: Tensor
 
 
+def routing_outputs(levels: Sequence[Level]) -> dict[str, Tensor]:
+    """The graph's outputs about tiles: ``tile_ids`` and ``tile_levels`` [B,K] of all levels, ``utilities`` [B,N] of each."""
+    ids = joined([level.tile_ids for level in levels])
+    found = joined([levels_like(item.tile_ids, level) for level, item in enumerate(levels)])
+    names = ("utilities", *(f"utilities_{level}" for level in range(1, len(levels))))
+    return {"tile_ids": ids, "tile_levels": found} | {name: level.utilities for name, level in zip(names, levels, strict=True)}
+
+
 def is_empty(ids_BK: Tensor) -> bool:
     """True where no tile was chosen and Python knows it; in a graph that is being exported the number is not known."""
     count = ids_BK.shape[1]
@@ -52,9 +60,8 @@ def divided(whole: Tensor, counts: Sequence[int]) -> list[Tensor]:
 def select_children(key_BN: Tensor, parents_BK: Tensor, cols: int, tiles: int, rank_N: Tensor) -> Tensor:
     """Ids of the ``tiles`` children with the largest keys, int64, in the order of ``rank_N``.
 
-    ``cols`` is the width of the parents' grid. The keys are those of the whole level, so that they are exact and never equal.
-    ``tiles`` may be 0: TopK is asked for one at least, of one place more than there are children, because not every backend
-    takes none of nothing.
+    ``cols`` is the width of the parents' grid. The keys are those of the whole level, so that they are exact and never equal, but
+    only the children take part. ``tiles`` may be 0.
     """
     first_BK = parents_BK // cols * (4 * cols) + parents_BK % cols * 2
     within = torch.tensor([0, 1, 2 * cols, 2 * cols + 1], device=parents_BK.device)
@@ -65,9 +72,7 @@ def select_children(key_BN: Tensor, parents_BK: Tensor, cols: int, tiles: int, r
     return torch.gather(ids_BK, 1, order_BK)
 
 
-def choose(
-    keys: Sequence[Tensor], tiles: Sequence[int], cols: int, ranks: Sequence[Tensor]
-) -> list[Tensor]:
+def choose(keys: Sequence[Tensor], tiles: Sequence[int], cols: int, ranks: Sequence[Tensor]) -> list[Tensor]:
     """Ids [B,K] per level from keys [B,N] and K per level. ``cols`` is the width of level 0, ``ranks`` are ``sequence_ranks``."""
     ids = [select_tiles(keys[0], tiles[0], ranks[0])]
     for level in range(1, len(keys)):

@@ -5,10 +5,10 @@ real pixels around it, and 0 outside the image.
 
 Levels: a file of routing depth d (1 to 3) has levels 0, the coarsest, to d - 1, the finest. A tile of level l covers
 t * 2^(d-1-l) pixels of the image a side, and ids are row-major on that level's own grid: tile (r, c) of level l has the children
-(2r, 2c), (2r, 2c+1), (2r+1, 2c), (2r+1, 2c+1) of level l + 1. All are sampled to t x t with a halo of h: a call reads one level, at
-full resolution, with tile = t * 2^(d-1-l) and halo = h * 2^(d-1-l), and whoever called it averages 2^(d-1-l) x 2^(d-1-l) pixels to
-one. So ``levels`` says which level the call is of, one value throughout, and changes nothing that the attributes do not say; a
-mix is refused, for its tiles would be of different sizes. At depth 1 there is level 0 alone, tile = t and halo = h.
+(2r, 2c), (2r, 2c+1), (2r+1, 2c), (2r+1, 2c+1) of level l + 1. All are sampled to t x t with a halo of h: a call reads one level,
+at full resolution, with tile = t * 2^(d-1-l) and halo = h * 2^(d-1-l), and whoever called it averages 2^(d-1-l) x 2^(d-1-l)
+pixels to one. So ``levels`` says which level the call is of, one value throughout, and changes nothing that the attributes do not
+say; a mix is refused, for its tiles would be of different sizes. At depth 1 there is level 0 alone, tile = t and halo = h.
 """
 
 from __future__ import annotations
