@@ -116,6 +116,8 @@ def _add_decision(
 
 
 def _chosen(outputs: Outputs, tiles: TileInfo) -> np.ndarray:
-    """Flat numbers of the tiles of the one image, int64 [K]. Levels that do not exist are clipped: ``compare_outputs`` reports
-    them."""
-    return flat_ids(outputs["tile_ids"][0], np.clip(outputs["tile_levels"][0], 0, tiles.depth - 1), tiles)
+    """Flat numbers of the tiles of the one image, int64 [K]. Levels that cannot be are read as level 0 here: ``compare_outputs``
+    reports them."""
+    ids_K, levels_K = outputs["tile_ids"][0], outputs["tile_levels"][0]
+    possible = levels_K.shape == ids_K.shape and np.isin(levels_K, range(tiles.depth)).all()
+    return flat_ids(ids_K, levels_K if possible else np.zeros_like(ids_K), tiles)

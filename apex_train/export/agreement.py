@@ -43,7 +43,7 @@ def check_agreement(
     pool = [*(_random_image(rng, info) for _ in range(2)), *images]
     worst, compared = dict.fromkeys((*LIMITS, "labels"), 0.0), False
     for batch in (np.stack(pool[start : start + size]) for size in (1, 2) for start in range(0, len(pool) - size + 1, size)):
-        for tiles in budgets(info.tiles):
+        for tiles in level_budgets(info.tiles):
             bonus = _forced(rng, len(batch), tiles, info.tiles)
             wanted, got = (side.run(batch, tiles, bonus) for side in (reference, candidate))
             where = f"at K = {tiles}, batch {len(batch)}"
@@ -56,15 +56,17 @@ def check_agreement(
     return worst
 
 
-def budgets(tiles: TileInfo) -> tuple[Tiles, ...]:
-    """One tile, half of them (rounded up), all: three budgets from three tiles on, below that every number of tiles.
+def budgets(count: int) -> tuple[int, ...]:
+    """One tile, half of them (rounded up), all: three budgets from three tiles on, below that every number of tiles."""
+    return tuple(sorted({1, (count + 1) // 2, count}))
 
-    With several levels: one tile and none below; half of level 0 and half of the children of what is chosen; all of all levels.
-    """
-    count = tiles.levels[0].count
+
+def level_budgets(tiles: TileInfo) -> tuple[Tiles, ...]:
+    """``budgets``; with several levels one tile and none below, half of level 0 and half of the children of what is chosen, all of
+    all levels."""
     if tiles.depth == 1:
-        return tuple(sorted({1, (count + 1) // 2, count}))
-    half = [(count + 1) // 2]
+        return budgets(tiles.count)
+    half = [(tiles.levels[0].count + 1) // 2]
     for _ in range(1, tiles.depth):
         half.append(half[-1] * CHILDREN // 2)
     return ((1, *(0,) * (tiles.depth - 1)), tuple(half), tuple(grid.count for grid in tiles.levels))

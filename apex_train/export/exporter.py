@@ -18,7 +18,7 @@ from apex_runtime.backends.ort import OrtSession
 from apex_runtime.backends.session import Tiles
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode, Gflops
-from apex_train.export.agreement import budgets, check_agreement
+from apex_train.export.agreement import check_agreement, level_budgets
 from apex_train.export.structure import check_structure
 from apex_train.export.trace import tool_versions, trace_detector
 from apex_train.model.detector import ApexDetector
@@ -87,7 +87,7 @@ def export_onnx(
         width=size[1],
         tiles=info.tiles.count,
         decode=decode,
-        budgets=budgets(info.tiles),
+        budgets=level_budgets(info.tiles),
         gflops=info.gflops,
         functions=dict(calls),
         nodes=len(traced.graph.node),
