@@ -26,11 +26,6 @@ def children(ids: np.ndarray, cols: int) -> np.ndarray:
     return np.asarray(first[..., None] + np.array([0, 1, 2 * cols, 2 * cols + 1]), np.int64)
 
 
-def parents(rows: int, cols: int) -> np.ndarray:
-    """int64 [4 * rows * cols]: the parent of every tile below a level of ``rows`` x ``cols`` tiles."""
-    return np.arange(rows * cols).reshape(rows, cols).repeat(2, axis=0).repeat(2, axis=1).reshape(-1)
-
-
 def flat_ids(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo) -> np.ndarray:
     """int64 [K]: the flat numbers (``TileInfo``) of tiles that are named by id and level."""
     return np.asarray(np.array([grid.first for grid in tiles.levels])[levels_K] + ids_K, np.int64)

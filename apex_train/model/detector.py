@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,6 +88,19 @@ class ApexDetector(nn.Module):
         """uint8 [B,H,W,3] -> float [B,3,H,W]. The cast comes first: TensorRT for RTX refuses to transpose uint8."""
         return (images_BHW3.float().permute(0, 3, 1, 2) - self.pixel_mean) * self.pixel_scale
 
+    def route(
+        self, base_BChw: Tensor, tiles: int | Sequence[int], bonus: Tensor | Sequence[Tensor]
+    ) -> tuple[tuple[Level, ...], list[Tensor]]:
+        """The choice of every level, and the ``sequence_ranks`` float32 [N] of each. Arguments as in ``forward``."""
+        utilities = [router(base_BChw) for router in (self.router, *self.finer_routers)]
+        bonuses = divided(bonus, [item.shape[1] for item in utilities]) if isinstance(bonus, Tensor) else bonus
+        keys = [selection_key(*pair) for pair in zip(utilities, bonuses, strict=True)]
+        rows, cols = self.config.grid(base_BChw.shape[2] * STRIDES[0], base_BChw.shape[3] * STRIDES[0])
+        places = sequence_ranks(rows, cols, self.config.depth)
+        ranks = [torch.from_numpy(item).to(base_BChw.device, torch.float32) for item in places]
+        ids = choose(keys, tiles if isinstance(tiles, Sequence) else [tiles], cols, ranks)
+        return tuple(Level(*pair) for pair in zip(utilities, ids, strict=True)), ranks
+
     def look(
         self, image_B3HW: Tensor, base_BChw: Tensor, ids: Sequence[Tensor], ranks: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
@@ -151,32 +163,22 @@ class ApexDetector(nn.Module):
         """
         image = self.normalise(images_BHW3)
         p3, p4, p5 = self._run(self.peripheral, image)
-        utilities = [router(p3) for router in (self.router, *self.finer_routers)]
-        keys = [selection_key(*pair) for pair in zip(utilities, self._bonuses(utilities, tile_bonus), strict=True)]
-        rows, cols = self.config.grid(images_BHW3.shape[1], images_BHW3.shape[2])
-        ranks = [self._constant(rank) for rank in sequence_ranks(rows, cols, self.config.depth)]
-        ids = choose(keys, tiles if isinstance(tiles, Sequence) else [tiles], cols, ranks)
+        levels, ranks = self.route(p3, tiles, tile_bonus)
+        ids = [level.tile_ids for level in levels]
         heavy, alpha = self.look(image, p3, ids, ranks)
         gate = alpha
         if self.training:
-            worth = torch.sigmoid(joined([torch.gather(item, 1, chosen) for item, chosen in zip(utilities, ids, strict=True)]))
+            worth = torch.sigmoid(joined([torch.gather(level.utilities, 1, level.tile_ids) for level in levels]))
             gate = alpha * (1 + worth - worth.detach())[:, :, None, None, None]
         merged = self.fuse(p3, heavy, gate, ids)
         peripheral = self._run(self.read, p3, p4, p5) if with_peripheral else None
         heads = self._run(self.read, merged, p4, p5)
-        first, *finer = (Level(*pair) for pair in zip(utilities, ids, strict=True))
-        return Outputs(heads, first.utilities, first.tile_ids, alpha, peripheral, tuple(finer))
+        return Outputs(heads, levels[0].utilities, levels[0].tile_ids, alpha, peripheral, levels[1:])
 
     def _run(self, part: Callable[..., Any], *inputs: Tensor) -> Any:
         if self.recompute and self.training:
             return run_recomputed(part, self, *inputs)
         return part(*inputs)
-
-    def _bonuses(self, utilities: Sequence[Tensor], bonus: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-        return divided(bonus, [item.shape[1] for item in utilities]) if isinstance(bonus, Tensor) else bonus
-
-    def _constant(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self.pixel_mean.device, torch.float32)
 
 
 def chosen_cells(map_BChw: Tensor, ids_BK: Tensor, cells: int) -> Tensor:
