@@ -62,8 +62,8 @@ def budgets(count: int) -> tuple[int, ...]:
 
 
 def level_budgets(tiles: TileInfo) -> tuple[Tiles, ...]:
-    """``budgets``; with several levels one tile and none below, half of level 0 and half of the children of what is chosen, all of
-    all levels."""
+    """``budgets``; with several levels one tile and none below, half of level 0 and half of the children of what is chosen, and
+    all of all levels."""
     if tiles.depth == 1:
         return budgets(tiles.count)
     half = [(tiles.levels[0].count + 1) // 2]
