@@ -33,7 +33,7 @@ def test_one_level_draws_what_it_drew() -> None:
     bonus = np.zeros((2, 9), np.float32)
     rng = np.random.default_rng(0)
     tiles, same = add_finer_levels(4, bonus, 1, config, rng)
-    assert tiles == (4,) and same is bonus and rng.random() == np.random.default_rng(0).random()
+    assert tiles == (4,) and np.array_equal(same, bonus) and rng.random() == np.random.default_rng(0).random()
 
 
 def test_a_share_of_the_children_is_random() -> None:

@@ -20,7 +20,6 @@ from apex_runtime.routing.selection import selection_keys
 from apex_train.export.agreement import level_budgets
 from apex_train.export.exporter import export_onnx
 from apex_train.export.structure import FORBIDDEN_OPS, ExportError, all_nodes, check_structure
-from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
 from apex_train.predictor import TorchSession
 
@@ -49,17 +48,14 @@ def test_the_contract(deep):
     assert [shapes["utilities" + (f"_{level}" if level else "")][1] for level in range(depth)] == counts
     assert shapes["tile_ids"] == shapes["tile_levels"] == ["batch", "k + k_1" if depth == 2 else "k + k_1 + k_2"]
     assert not FORBIDDEN_OPS & {node.op_type for node in all_nodes(file.model)}
-    packs = [node for node in file.model.graph.node if node.op_type == "TilePack"]
-    assert len(packs) == depth and sum(node.op_type == "Conv" for node in file.model.graph.node) == _convolutions(deep[0])
-
-
-def _convolutions(model: ApexDetector) -> int:
-    """One foveal stream for all levels: every convolution of the network stands in the graph at most once per use of a head."""
-    plain = ApexDetector(ModelConfig(**model.config.model_dump() | {"depth": 1, "ratio": ()}))
-    assert sum(isinstance(m, torch.nn.Conv2d) for m in plain.modules()) == sum(
-        isinstance(m, torch.nn.Conv2d) for m in model.modules()
-    )
-    return sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+    calls = [node.op_type for node in file.model.graph.node if node.domain == "apex"]
+    assert calls.count("TilePack") == calls.count("TileUnpackFusion") == depth
+    of_foveal = [
+        node
+        for node in file.model.graph.node
+        if node.op_type == "Conv" and any("detector.foveal" in prop.value for prop in node.metadata_props)
+    ]
+    assert len(of_foveal) == sum(isinstance(module, torch.nn.Conv2d) for module in deep[0].foveal.modules()), "one call for all"
 
 
 @pytest.mark.parametrize("which", range(4))

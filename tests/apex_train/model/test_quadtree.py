@@ -90,20 +90,22 @@ def test_all_children_leave_the_map_of_a_network_of_depth_1(depth: int, monkeypa
     torch.testing.assert_close(merged["deep"], merged["flat"], rtol=1e-5, atol=1e-5)
 
 
-def test_a_coarse_tile_sees_its_pixels_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coarse_tile_sees_its_pixels_averaged() -> None:
     """One tile of level 0 of a picture equals the tile of depth 1 of the picture shrunk to half, before anything upsamples it."""
     deep, flat = build(2), build(1)
     flat.load_state_dict({key: value for key, value in deep.state_dict().items() if not key.startswith("finer_")})
-    seen = {}
+    seen: dict[str, Tensor] = {}
     with torch.no_grad():
         image = deep.normalise(picture(128, 128))
         for name, model, pixels in (("deep", deep, image), ("flat", flat, F.avg_pool2d(image, 2))):
-            hook = model.foveal.register_forward_hook(lambda _m, inputs, _o, name=name: seen.setdefault(name, inputs[0]))
+
+            def note(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                seen[name] = inputs[0]
+
+            model.foveal.register_forward_pre_hook(note)
             ids = [torch.arange(4)[None], torch.zeros(1, 0, dtype=torch.int64)][: model.config.depth]
             ranks = [torch.zeros(4), torch.zeros(16)][: model.config.depth]
-            base = torch.zeros(1, 64, pixels.shape[2] // 8, pixels.shape[3] // 8)
-            model.look(pixels, base, ids, ranks)
-            hook.remove()
+            model.look(pixels, torch.zeros(1, 64, pixels.shape[2] // 8, pixels.shape[3] // 8), ids, ranks)
     torch.testing.assert_close(seen["deep"], seen["flat"])
 
 
