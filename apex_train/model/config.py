@@ -51,8 +51,9 @@ class ModelConfig(BaseModel):
     @classmethod
     def _usual_ratio(cls, values: Any) -> Any:
         """Written out, so that a file keeps its ratio should the default change."""
-        if isinstance(values, dict) and not values.get("ratio"):
-            return values | {"ratio": DEFAULT_RATIOS.get(values.get("depth", 1), ())}
+        depth = values.get("depth", 1) if isinstance(values, dict) else None
+        if isinstance(depth, int) and not values.get("ratio"):
+            return values | {"ratio": DEFAULT_RATIOS.get(depth, ())}
         return values
 
     @model_validator(mode="after")
