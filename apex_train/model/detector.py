@@ -101,21 +101,22 @@ class ApexDetector(nn.Module):
         ids = choose(keys, tiles if isinstance(tiles, Sequence) else [tiles], cols, ranks)
         return tuple(Level(*pair) for pair in zip(utilities, ids, strict=True)), ranks
 
-    def look(
-        self, image_B3HW: Tensor, base_BChw: Tensor, ids: Sequence[Tensor], ranks: Sequence[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        """The close look at the tiles ``ids`` [B,K] of every level: (heavy tiles [B,K,C,sn,sn] per level, alpha [B,K,1,n,n]).
-
-        Heavy is the base plus the detail that was seen. All levels go through the foveal stream as one batch, along K one after
-        the other; ``ranks`` are ``sequence_ranks``.
-        """
+    def see(self, image_B3HW: Tensor, ids: Sequence[Tensor]) -> Tensor:
+        """What the foveal stream sees in each of the tiles ``ids`` [B,K] per level by itself, [B,K,C,n,n], as one batch: along K
+        one level after the other."""
         tiles = joined([self._pack(image_B3HW, item, level) for level, item in enumerate(ids) if not is_empty(item)])
         b, k = tiles.shape[:2]
-        detail = self._run(self.foveal, tiles.flatten(0, 1)).unflatten(0, (b, k))
+        return self._run(self.foveal, tiles.flatten(0, 1)).unflatten(0, (b, k))
+
+    def weigh(
+        self, seen_BKCnn: Tensor, base_BChw: Tensor, ids: Sequence[Tensor], ranks: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """The close look: (heavy tiles [B,K,C,sn,sn] per level, alpha [B,K,1,n,n]). Heavy is the base plus the detail that was
+        seen; ``ranks`` are ``sequence_ranks``."""
         if len(ids) == 1:  # chosen in sequence
-            detail = self.context(detail)
+            detail = self.context(seen_BKCnn)
         else:
-            detail = in_context(self.context, detail, joined([rank[item] for rank, item in zip(ranks, ids, strict=True)]))
+            detail = in_context(self.context, seen_BKCnn, joined([rank[item] for rank, item in zip(ranks, ids, strict=True)]))
         parts = zip(ids, divided(detail, [item.shape[1] for item in ids]), self.config.scales, strict=True)
         heavy = [chosen_cells(base_BChw, item, self._cells(scale)) + enlarged(seen, scale) for item, seen, scale in parts]
         return heavy, self.gate(detail)
@@ -165,7 +166,7 @@ class ApexDetector(nn.Module):
         p3, p4, p5 = self._run(self.peripheral, image)
         levels, ranks = self.route(p3, tiles, tile_bonus)
         ids = [level.tile_ids for level in levels]
-        heavy, alpha = self.look(image, p3, ids, ranks)
+        heavy, alpha = self.weigh(self.see(image, ids), p3, ids, ranks)
         gate = alpha
         if self.training:
             worth = torch.sigmoid(joined([torch.gather(level.utilities, 1, level.tile_ids) for level in levels]))

@@ -104,8 +104,7 @@ def test_a_coarse_tile_sees_its_pixels_averaged() -> None:
 
             model.foveal.register_forward_pre_hook(note)
             ids = [torch.arange(4)[None], torch.zeros(1, 0, dtype=torch.int64)][: model.config.depth]
-            ranks = [torch.zeros(4), torch.zeros(16)][: model.config.depth]
-            model.look(pixels, torch.zeros(1, 64, pixels.shape[2] // 8, pixels.shape[3] // 8), ids, ranks)
+            model.see(pixels, ids)
     torch.testing.assert_close(seen["deep"], seen["flat"])
 
 
