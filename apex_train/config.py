@@ -40,6 +40,8 @@ class ModelSection(_Section):
     max_detections: int = 500
     prototypes: int = 32
     mask_quality: bool = False
+    depth: int = 1
+    ratio: tuple[float, ...] = ()
 
 
 class AugmentConfig(_Section):
@@ -192,12 +194,14 @@ class FitConfig(_Section):
             raise ValueError(f"model.{'.'.join(str(part) for part in first['loc']) or 'section'}: {first['msg']}") from error
         if self.train.crop < MIN_CROP:
             raise ValueError(f"train.crop {self.train.crop} is below {MIN_CROP}: batch norm needs several cells at stride 32")
+        tile = self.model.tile << (self.model.depth - 1)  # what one of level 0 covers
+        said = f"model.tile {tile}" if self.model.depth == 1 else f"{tile}, model.tile at depth {self.model.depth}"
         for name, value, sides in (
             ("train.size", self.train.size, self.train.letterbox),
             ("train.crop", self.train.crop, (self.train.crop,)),
         ):
-            if any(side <= 0 or side % self.model.tile or side % STRIDES[-1] for side in sides):
-                raise ValueError(f"{name} {value} is not a multiple of model.tile {self.model.tile}")
+            if any(side <= 0 or side % tile or side % STRIDES[-1] for side in sides):
+                raise ValueError(f"{name} {value} is not a multiple of {said}")
         return self
 
     @model_validator(mode="after")

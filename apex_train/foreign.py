@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def load_foreign(
 ) -> tuple[ApexDetector, KeyReport]:
     """The network whose weights these are, in evaluation mode, and which keys did not fit.
 
-    Size, classes and widths are read off the weights; ``tile``, ``halo`` and ``max_detections``, which leave no trace in them,
-    come from ``section`` or are the defaults. Raises ModelError when the weights are of another network (``strict``: when one is
-    missing, unexpected or of another shape), UsageError when the names are not as many as the classes.
+    Size, classes, widths and depth are read off the weights; ``tile``, ``halo``, ``max_detections`` and ``ratio``, which leave no
+    trace in them, come from ``section`` or are the defaults. Raises ModelError when the weights are of another network
+    (``strict``: when one is missing, unexpected or of another shape), UsageError when the names are not as many as the classes.
     """
     state = state_dict_of(read_checkpoint(path), path)
     model = ApexDetector(infer_config(state, path, section, class_names))
@@ -60,6 +61,9 @@ def infer_config(
     kept: dict[str, Any] = (section or ModelSection()).model_dump(include={"tile", "halo", "max_detections"})
     kept |= {"size": size, "prototypes": prototypes, "scan_heads": heads, "scan_state": width}
     kept["mask_quality"] = "heads.0.quality.weight" in state
+    kept["depth"] = 1 + sum(re.fullmatch(r"finer_routers\.\d+\.score\.0\.weight", key) is not None for key in state)
+    if section is not None and section.depth == kept["depth"]:
+        kept["ratio"] = section.ratio
     try:
         return ModelConfig(classes=tuple(Category(id=number, name=name) for number, name in enumerate(names, start=1)), **kept)
     except ValidationError as error:

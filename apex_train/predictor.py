@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from apex_runtime.backends.session import Tiles, per_level
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode, ModelInfo
 from apex_train.checkpoint import file_sha256, load_model
@@ -14,6 +15,7 @@ from apex_train.engine.device import resolve_device
 from apex_train.model.decode import decode_detections
 from apex_train.model.detector import ApexDetector
 from apex_train.model.info import model_info
+from apex_train.model.quadtree import routing_outputs
 
 DEFAULT_SIZE = 512
 
@@ -50,19 +52,17 @@ class TorchSession:
         device = self.model.pixel_mean.device
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
-    def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """Images uint8 [B,H,W,3], K, bonus float32 [B,N] -> every output of the graph by name."""
         self.model.eval()
         device = self.model.pixel_mean.device
         with torch.inference_mode():
             pixels, bonus = (torch.from_numpy(np.ascontiguousarray(item)).to(device) for item in (images, tile_bonus))
-            outputs = self.model(pixels, tiles, bonus, with_peripheral=self.peripheral_only)
+            outputs = self.model(pixels, per_level(tiles), bonus, with_peripheral=self.peripheral_only)
             heads = outputs.peripheral if self.peripheral_only else outputs.heads
             info = self._info
             found = decode_detections(heads, info.input.height, info.input.width, info.max_detections, info.decode)
-            found["tile_ids"] = outputs.tile_ids
-            found["tile_levels"] = torch.zeros_like(outputs.tile_ids)
-            found["utilities"] = outputs.utilities
+            found |= routing_outputs(outputs.levels)
         return {name: value.cpu().numpy() for name, value in found.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +11,6 @@ from torch import Tensor
 from apex_runtime.routing.hilbert import hilbert_rank
 from apex_train.model.config import STRIDES
 from apex_train.model.detector import ApexDetector, Outputs
-from apex_train.model.router import select_tiles, selection_key
 
 
 class DenseDetector(ApexDetector):
@@ -18,11 +19,16 @@ class DenseDetector(ApexDetector):
     The router still runs, so that inputs and outputs of the graph stay the same; it decides nothing.
     """
 
-    def forward(self, images_BHW3: Tensor, tiles: int, tile_bonus_BN: Tensor, with_peripheral: bool = False) -> Outputs:
+    def forward(
+        self,
+        images_BHW3: Tensor,
+        tiles: int | Sequence[int],
+        tile_bonus: Tensor | Sequence[Tensor],
+        with_peripheral: bool = False,
+    ) -> Outputs:
         image = self.normalise(images_BHW3)
         p3, p4, p5 = self.peripheral(image)
-        utilities = self.router(p3)
-        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self.order(images_BHW3))
+        levels, _ = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
         halo = self.config.halo
         detail = self.foveal(F.pad(image, (halo, halo, halo, halo)))
         scale, shift = self._modulation(detail)
@@ -30,7 +36,8 @@ class DenseDetector(ApexDetector):
         alpha = torch.sigmoid(self.gate.score(detail))
         merged = p3 + alpha * detail
         peripheral = self.read(p3, p4, p5) if with_peripheral else None
-        return Outputs(self.read(merged, p4, p5), utilities, ids, alpha, peripheral)
+        heads = self.read(merged, p4, p5)
+        return Outputs(heads, levels[0].utilities, levels[0].tile_ids, alpha, peripheral, levels[1:])
 
     def _modulation(self, detail_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift [B,C,h,w]: one pair per tile, from tokens in Hilbert order."""

@@ -22,6 +22,8 @@ from dense import densify
 from evidence import write_evidence
 
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.routing.budget import parse_budget
+from apex_runtime.routing.split import plan_tiles
 from apex_train.checkpoint import file_sha256, load_model
 from apex_train.export.exporter import export_onnx
 from apex_train.export.trace import trace_detector
@@ -102,12 +104,14 @@ def _subjects(
     count = info.tiles.count
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     bonus = np.zeros((1, count), np.float32)
+    content = np.ones(count, bool)
     budgets = sorted({max(1, round(share * count)) for share in SHARES} | {1})
-    subjects: dict[str, Subject] = {f"K={k}": (lambda k=k: session.run(image, k, bonus)) for k in budgets}
-    subjects["dense"] = lambda: dense_session.run(image, count, bonus)
+    split = {k: plan_tiles(parse_budget(k), content, info) for k in budgets}
+    subjects: dict[str, Subject] = {f"K={k}": (lambda k=k: session.run(image, split[k], bonus)) for k in budgets}
+    subjects["dense"] = lambda: dense_session.run(image, split[count], bonus)
     for path in yardsticks:
         subjects[path.stem] = _yardstick(path, size, threads)
-    a, b = (TorchSession(item, size, size).run(image, count, bonus) for item in (model, dense))
+    a, b = (TorchSession(item, size, size).run(image, split[count], bonus) for item in (model, dense))
     return subjects, count, {"scores_max_abs": float(np.abs(a["scores"] - b["scores"]).max())}
 
 

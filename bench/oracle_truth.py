@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from apex_runtime.routing.grid import padding_bonus
+from apex_runtime.routing.hilbert import hilbert_rank
 from apex_runtime.routing.selection import select_tiles, selection_keys
 from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
@@ -37,14 +38,14 @@ class TileTruth:
         self._batch, self._config, self._content_N = batch, config, content_N
         self.grid = model.config.grid(*batch.images.shape[1:3])
         self._view = Glance(model, batch.images)
-        self.utilities: np.ndarray = self._view.utilities_BN[0].numpy()
-        self._view.see(torch.arange(len(content_N))[None])
+        self.utilities: np.ndarray = self._view.choose([1])[0].utilities[0].numpy()
+        self._view.see([torch.arange(len(content_N))[None]])
         self._matcher = Matcher(self._view.read(_ids(np.flatnonzero(content_N))), batch, config)
 
     def router_choice(self, tiles: int) -> list[int]:
         """The ids that the engine looks at by itself with a budget of ``tiles``; padding comes last."""
         keys = selection_keys(self.utilities[None], padding_bonus(self._content_N)[None])
-        return select_tiles(keys, tiles, self._view.order_N.numpy())[0].tolist()
+        return select_tiles(keys, tiles, hilbert_rank(*self.grid))[0].tolist()
 
     def gains(self, background: Collection[int], candidates: Collection[int]) -> np.ndarray:
         """float64 [N]: loss without tile i minus loss with it, the other tiles of ``background`` looked at; NaN for tiles
@@ -65,5 +66,5 @@ class TileTruth:
         return np.array([float(item.loss_B) for item in terms]) / max(1, self._batch.objects)
 
 
-def _ids(choice: Sequence[int] | np.ndarray) -> Tensor:
-    return torch.tensor(list(choice), dtype=torch.int64)[None]
+def _ids(choice: Sequence[int] | np.ndarray) -> list[Tensor]:
+    return [torch.tensor(list(choice), dtype=torch.int64)[None]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 DOMAIN = "apex"  # ONNX domain, torch namespace and TensorRT plugin namespace of every op
 TILE_CELL = 8  # a tile and its halo are multiples of this: the stride of the feature map that tiles are pasted into
+MAX_DEPTH = 3  # levels of tiles that a file may have, at most
 
 
 @dataclass(frozen=True)

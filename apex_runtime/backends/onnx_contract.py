@@ -1,6 +1,7 @@
 """What an ONNX file must look like to be an Apex-X model, checked before any backend sees it.
 
-The contract is DESIGN-level: three inputs, nine outputs, one metadata record (``ModelInfo``), weights inside the file.
+The contract is DESIGN-level: three inputs and nine outputs (two and one more per finer level of tiles), one metadata record
+(``ModelInfo``), weights inside the file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apex_runtime.errors import ModelError, UsageError
-from apex_runtime.model_info import METADATA_KEY, ModelInfo
+from apex_runtime.model_info import METADATA_KEY, ModelInfo, input_names, output_names
 
 if TYPE_CHECKING:
     import onnx
@@ -44,16 +45,22 @@ class OnnxFile:
 
 def expected_inputs(info: ModelInfo) -> tuple[TensorSpec, ...]:
     """The inputs of a model with this passport; B is a run-time dimension."""
+    images, *names = input_names(info.tiles.depth)
+    levels = zip(names[::2], names[1::2], info.tiles.levels, strict=True)
     return (
-        TensorSpec("images", "uint8", (None, info.input.height, info.input.width, 3)),
-        TensorSpec("tiles", "int64", (1,)),
-        TensorSpec("tile_bonus", "float32", (None, info.tiles.count)),
+        TensorSpec(images, "uint8", (None, info.input.height, info.input.width, 3)),
+        *(
+            spec
+            for tiles, bonus, grid in levels
+            for spec in (TensorSpec(tiles, "int64", (1,)), TensorSpec(bonus, "float32", (None, grid.count)))
+        ),
     )
 
 
 def expected_outputs(info: ModelInfo) -> tuple[TensorSpec, ...]:
     """The outputs of a model with this passport; B and K are run-time dimensions."""
     m, p, stride = info.max_detections, info.mask.channels, info.mask.stride
+    utilities = [name for name in output_names(info.tiles.depth) if name.startswith("utilities")]
     return (
         TensorSpec("boxes", "float32", (None, m, 4)),
         TensorSpec("scores", "float32", (None, m)),
@@ -63,7 +70,7 @@ def expected_outputs(info: ModelInfo) -> tuple[TensorSpec, ...]:
         TensorSpec("candidate_ids", "int64", (None, m)),
         TensorSpec("tile_ids", "int64", (None, None)),
         TensorSpec("tile_levels", "int64", (None, None)),
-        TensorSpec("utilities", "float32", (None, info.tiles.count)),
+        *(TensorSpec(name, "float32", (None, grid.count)) for name, grid in zip(utilities, info.tiles.levels, strict=True)),
     )
 
 

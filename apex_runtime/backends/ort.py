@@ -1,6 +1,6 @@
 """The backend ``ort-cpu``: ONNX Runtime on the CPU, the default that needs nothing but this package.
 
-Legend: B images, H x W input pixels, N tiles of the grid, K tiles looked at.
+Legend: B images, H x W input pixels, N tiles of all levels, K tiles looked at.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 
 from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
 from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.backends.session import Tiles, in_all, per_level
 from apex_runtime.errors import UsageError
-from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
+from apex_runtime.model_info import ModelInfo, input_names, output_names
+from apex_runtime.routing.quadtree import CHILDREN
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -42,15 +44,15 @@ class OrtSession:
         """The backend's name."""
         return BACKEND_NAME
 
-    def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """Images uint8 [B,H,W,3], K, bonus float32 [B,N] to every output by name. Raises UsageError, BackendError."""
         check_feeds(self._info, images, tiles, tile_bonus)
-        feeds = {"images": images, "tiles": np.array([tiles], np.int64), "tile_bonus": tile_bonus}
+        names = output_names(self._info.tiles.depth)
         try:
-            outputs = self._session.run(list(OUTPUT_NAMES), feeds)
+            outputs = self._session.run(list(names), graph_feeds(self._info, images, tiles, tile_bonus))
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise _execution_error(error, len(images), tiles) from error
-        return dict(zip(OUTPUT_NAMES, outputs, strict=True))
+            raise _execution_error(error, len(images), in_all(tiles)) from error
+        return dict(zip(names, outputs, strict=True))
 
 
 def check_threads(threads: int | None) -> None:
@@ -59,7 +61,14 @@ def check_threads(threads: int | None) -> None:
         raise UsageError(f"--threads {threads}: expected 1 to 1024.", "Leave it out for one thread per core.")
 
 
-def check_feeds(info: ModelInfo, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> None:
+def graph_feeds(info: ModelInfo, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs of the graph by name: those of ``Session.run``, level by level."""
+    levels = zip(per_level(tiles), info.tiles.levels, strict=True)
+    parts = (part for k, grid in levels for part in (np.array([k], np.int64), tile_bonus[:, grid.flat]))
+    return dict(zip(input_names(info.tiles.depth), (images, *parts), strict=True))
+
+
+def check_feeds(info: ModelInfo, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> None:
     """Raises UsageError when the arrays are not what the graph takes: backends report such things badly."""
     batch = len(images) if images.ndim == 4 else 0
     wanted = (batch, info.input.height, info.input.width, 3)
@@ -73,8 +82,19 @@ def check_feeds(info: ModelInfo, images: np.ndarray, tiles: int, tile_bonus: np.
             f"tile_bonus: {tile_bonus.dtype} {tile_bonus.shape}, expected float32 {(batch, info.tiles.count)}.",
             "One row per image, one number per tile; zeros change nothing.",
         )
-    if not 1 <= tiles <= info.tiles.count:
-        raise UsageError(f"tiles: {tiles}, this engine has 1 to {info.tiles.count}.", "Choose a number of that range.")
+    _check_tiles(info, per_level(tiles))
+
+
+def _check_tiles(info: ModelInfo, tiles: tuple[int, ...]) -> None:
+    depth, count = info.tiles.depth, info.tiles.levels[0].count
+    if len(tiles) != depth:
+        raise UsageError(f"tiles: {tiles}, this engine has {depth} level(s) of them.", "Give one number per level.")
+    if not 1 <= tiles[0] <= count:
+        raise UsageError(f"tiles: {tiles[0]}, this engine has 1 to {count}.", "Choose a number of that range.")
+    for level in range(1, depth):
+        if not 0 <= tiles[level] <= CHILDREN * tiles[level - 1]:
+            most = CHILDREN * tiles[level - 1]
+            raise UsageError(f"tiles_{level}: {tiles[level]}, the chosen tiles have {most} children.", f"Give 0 to {most}.")
 
 
 def _open(file: OnnxFile, threads: int | None) -> onnxruntime.InferenceSession:

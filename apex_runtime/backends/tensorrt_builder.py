@@ -16,7 +16,7 @@ from apex_runtime.backends.capabilities import import_tensorrt
 from apex_runtime.backends.matrix_products import FIRST_WITH_FP32_GEMM, NOTE, without_matrix_products
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.reasons import ReasonCode, argument_error, backend_error
-from apex_runtime.model_info import ModelInfo
+from apex_runtime.model_info import ModelInfo, input_names
 
 DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
 
@@ -54,13 +54,15 @@ class Plan:
 
 
 def optimisation_profile(info: ModelInfo, max_batch: int) -> tuple[ShapeRange, ...]:
-    """Batch 1 to ``max_batch`` (tuned for 1), ``tiles`` 1 to N (tuned for a quarter of them)."""
-    h, w, n = info.input.height, info.input.width, info.tiles.count
-    return (
-        ShapeRange("images", (1, h, w, 3), (1, h, w, 3), (max_batch, h, w, 3)),
-        ShapeRange("tiles", (1,), (max(1, n // 4),), (n,), is_value=True),
-        ShapeRange("tile_bonus", (1, n), (1, n), (max_batch, n)),
-    )
+    """Batch 1 to ``max_batch`` (tuned for 1), ``tiles`` 1 to N (tuned for a quarter of them); of finer levels 0 to N."""
+    h, w = info.input.height, info.input.width
+    images, *names = input_names(info.tiles.depth)
+    ranges = [ShapeRange(images, (1, h, w, 3), (1, h, w, 3), (max_batch, h, w, 3))]
+    for tiles, bonus, grid in zip(names[::2], names[1::2], info.tiles.levels, strict=True):
+        n, least = grid.count, 0 if grid.level else 1
+        ranges.append(ShapeRange(tiles, (least,), (max(1, n // 4),), (n,), is_value=True))
+        ranges.append(ShapeRange(bonus, (1, n), (1, n), (max_batch, n)))
+    return tuple(ranges)
 
 
 def load_flavour(flavour: str) -> ModuleType:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, split_list
+from apex_runtime.cli.options import (
+    chosen_budgets,
+    dataset_type_option,
+    engine_options,
+    json_option,
+    not_empty,
+    split_list,
+    tiles_option,
+)
 from apex_runtime.errors import UsageError
 from apex_runtime.image_size import parse_size
 
@@ -17,7 +25,15 @@ if TYPE_CHECKING:
     from apex_runtime.evaluation.prediction_files import PredictionFile
 
 _RESAMPLES = 1000
-_OF_ENGINES = ("budget", "batch", "threads", "device", "policy", "size")  # options that a file of predictions has no use for
+_OF_ENGINES = (
+    "budget",
+    "tiles",
+    "batch",
+    "threads",
+    "device",
+    "policy",
+    "size",
+)  # options that a file of predictions has no use for
 
 
 @click.command("eval")
@@ -30,6 +46,7 @@ _OF_ENGINES = ("budget", "batch", "threads", "device", "policy", "size")  # opti
 @click.option(
     "--budget", multiple=True, default=("0.25", "1.0"), show_default=True, callback=split_list, help="Budgets, one row each."
 )
+@tiles_option(multiple=True)
 @click.option(
     "--max-detections", type=click.IntRange(min=1), help="Detections that count per image.  [default: follows the data]"
 )
@@ -107,9 +124,8 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
-    from apex_runtime.routing.budget import parse_budget
 
-    budgets = [parse_budget(item) for item in options["budget"]]
+    budgets = chosen_budgets(options["budget"], options["tiles"])
     if not budgets:
         raise UsageError("--budget: no budget given.", "For example --budget 0.25,1.0")
     dataset = open_dataset(data, split, kind)

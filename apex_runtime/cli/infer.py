@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.interrupt import interruptible
-from apex_runtime.cli.options import engine_options, json_option, not_empty, split_list
+from apex_runtime.cli.options import chosen_budgets, engine_options, json_option, not_empty, split_list, tiles_option
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
@@ -31,6 +31,7 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
     "--output", "-o", type=click.Path(file_okay=False), required=True, callback=not_empty, help="Folder for the results."
 )
 @click.option("--budget", default="1.0", show_default=True, help="Tiles to look at closely: 16, 0.25, 25%, 1.0 (all), 2.5gflops.")
+@tiles_option(multiple=False)
 @click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Images per call of the graph.")
 @engine_options
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Weakest detection to keep.")
@@ -55,6 +56,7 @@ def infer(
     engine: str | None,
     output: str,
     budget: str,
+    tiles: str | None,
     batch: int,
     threads: int | None,
     device: str,
@@ -79,17 +81,20 @@ def infer(
     Examples:
       apex-rt infer scan.png --output out/
       apex-rt infer images/ --engine bundle/ --budget 0.25 --output out/
+      apex-rt infer images/ --engine two-levels.onnx --tiles 16,12 --output out/
       apex-rt infer clip.mp4 --budget 0.25 --output out/
       apex-rt infer frames/ --video --fps 24 --budget 0.25 --output out/
       apex-rt infer 'scans/**/*.tif' --engine bundle/ --budget 16 --batch 4 --output out/ --resume
     """
+    import numpy as np
+
     from apex_runtime.bundle.load import open_engine
     from apex_runtime.engine import default_engine
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.stages import RunOptions
-    from apex_runtime.routing.budget import parse_budget
+    from apex_runtime.routing.split import plan_tiles
 
-    parsed = parse_budget(budget)
+    (parsed,) = chosen_budgets([budget], [] if tiles is None else [tiles])
     items = _sources(source, Path(output), images_are_frames, fps)
     clips = any(item.clip for item in items)
     opened = open_engine(engine or default_engine(), threads, device, policy)
@@ -97,7 +102,7 @@ def infer(
         click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
     predictor = Predictor(opened.session)
     info = predictor.info
-    parsed.tiles_for(info.tiles.count, info.tiles.count, info)  # a budget this engine cannot meet fails before the first image
+    plan_tiles(parsed, np.ones(info.tiles.count, bool), info)  # a budget this engine cannot meet fails before the first image
     options = RunOptions(parsed, predictor.filter(min_score, max_detections, classes), draw_score, batch, hysteresis)
     if clips and batch > 1 and hysteresis > 0:
         click.echo(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from apex_runtime.routing.budget import Budget
 
 
 def split_list(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,6 +30,13 @@ def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None)
     if value is not None and not value.strip():
         raise click.BadParameter("the path is empty", ctx=ctx, param=parameter)
     return value
+
+
+def chosen_budgets(budgets: Sequence[str], tiles: Sequence[str]) -> tuple[Budget, ...]:
+    """The budgets of ``--budget``, or of ``--tiles`` where that is given. Raises UsageError."""
+    from apex_runtime.routing.budget import parse_budget, parse_levels
+
+    return tuple(map(parse_levels, tiles)) or tuple(map(parse_budget, budgets))
 
 
 def dataset_type_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +63,14 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def tiles_option(multiple: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--tiles``: tiles of every level, instead of a budget."""
+    more = " May be repeated." if multiple else ""
+    return click.option(
+        "--tiles", multiple=multiple, metavar="K0,K1", help=f"Tiles of every level, coarsest first; overrides --budget.{more}"
+    )
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import json_option, split_list
+from apex_runtime.cli.options import chosen_budgets, json_option, split_list, tiles_option
 from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     callback=split_list,
     help="Budgets to compare at.",
 )
+@tiles_option(multiple=True)
 @click.option("--images", metavar="PATH", help="Image, folder or pattern.  [default: the shipped samples]")
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
@@ -44,6 +45,7 @@ def parity(
     reference: str,
     against: tuple[str, ...],
     budget: tuple[str, ...],
+    tiles: tuple[str, ...],
     images: str | None,
     profile: str,
     size: str | None,
@@ -66,11 +68,9 @@ def parity(
     from apex_runtime.parity.check import Settings, check_parity
     from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
-    from apex_runtime.routing.budget import parse_budget
 
-    budgets = tuple(parse_budget(item) for item in budget)
     settings = Settings(
-        budgets,
+        chosen_budgets(budget, tiles),
         load_profile(profile),
         images=Path(images) if images else None,
         size=parse_size(size) if size else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from apex_runtime.backends.session import Session
+from apex_runtime.backends.session import Session, Tiles, in_all
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.evaluation.coco_ap import detection_limit, predict_results
 from apex_runtime.evaluation.memory import peak_resident_bytes
@@ -46,13 +46,13 @@ class TimedSession:
         """The most memory of the device held at once, where the session tells: ``peak_memory_bytes`` is optional."""
         return getattr(self._session, "peak_memory_bytes", None)
 
-    def run(self, images: np.ndarray, tiles: int, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """As ``Session.run``; every image of a batch gets an equal share of the time."""
         started = time.perf_counter()
         outputs = self._session.run(images, tiles, tile_bonus)
         share = (time.perf_counter() - started) * 1000 / len(images)
         self.milliseconds += [share] * len(images)
-        self.tiles += [tiles] * len(images)
+        self.tiles += [in_all(tiles)] * len(images)
         return outputs
 
 

@@ -6,6 +6,7 @@ swap two tiles. Such a swap is explained by the numbers; any other is a fault of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,16 +30,25 @@ class Decisions:
     problems: list[str] = field(default_factory=list)
 
     def add(
-        self, reference_ids_K: np.ndarray, candidate_ids_K: np.ndarray, totals_N: np.ndarray, slack: float, real: bool
+        self,
+        reference_ids_K: np.ndarray,
+        candidate_ids_K: np.ndarray,
+        totals_N: np.ndarray,
+        slack: float,
+        real: bool,
+        levels: Sequence[slice] = (slice(None),),
     ) -> None:
-        """Take in one image. ``totals_N``: the reference's clipped utility plus bonus; ``slack``: see ``is_explained``."""
+        """Take in one image. ``totals_N``: the reference's clipped utility plus bonus; ``slack``: see ``is_explained``.
+
+        With several levels of tiles the ids are flat numbers over all of them, and ``levels`` says where each lies among them.
+        """
         reference, candidate = set(reference_ids_K.tolist()), set(candidate_ids_K.tolist())
         if len(candidate) != len(reference) or len(candidate) != len(candidate_ids_K):
             self.problems.append(f"the candidate chose {candidate_ids_K.tolist()}: not {len(reference)} different tiles")
         self.images += 1
         self.equal_sets += reference == candidate
         self.equal_orders += np.array_equal(reference_ids_K, candidate_ids_K)
-        self.unexplained += not is_explained(reference, candidate, totals_N, slack)
+        self.unexplained += not is_explained(reference, candidate, totals_N, slack, levels)
         (self.overlaps if real else self.synthetic_overlaps).append(len(reference & candidate) / len(reference))
 
     def reasons(self, min_overlap: float) -> list[str]:
@@ -60,16 +70,27 @@ def totals(utilities_N: np.ndarray, bonus_N: np.ndarray) -> np.ndarray:
     return np.clip(utilities_N.astype(np.float64), -MAX_UTILITY, MAX_UTILITY) + bonus_N.astype(np.float64)
 
 
-def is_explained(reference: set[int], candidate: set[int], totals_N: np.ndarray, slack: float) -> bool:
+def is_explained(
+    reference: set[int], candidate: set[int], totals_N: np.ndarray, slack: float, levels: Sequence[slice] = (slice(None),)
+) -> bool:
     """True when every swapped pair lies, for the reference, within one key step plus twice ``slack``.
 
     Sound: when utilities differ by at most ``slack``, a tile can lose its place to another only if its advantage is at most that.
-    A tile id outside the grid and a NaN are never explained.
+    A tile id outside the grid and a NaN are never explained. Of several levels the first that differs decides: below it the two
+    sides chose among different children.
     """
     lost, gained = sorted(reference - candidate), sorted(candidate - reference)
     if not lost and not gained:
         return True
     if not lost or not gained or min(gained) < 0 or max(gained) >= len(totals_N):
+        return False
+    numbers = np.arange(len(totals_N))
+    for level in map(numbers.__getitem__, levels):
+        here = [[tile for tile in side if tile in level] for side in (lost, gained)]
+        if any(here):
+            lost, gained = here
+            break
+    if not lost or not gained:
         return False
     advantage = float(totals_N[lost].max() - totals_N[gained].min())
     return advantage <= KEY_STEP + 2 * slack

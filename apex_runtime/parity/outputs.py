@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
+from apex_runtime.model_info import ModelInfo, output_names
 from apex_runtime.parity.align import align
 from apex_runtime.parity.compare import Stats, compare_arrays, form_problem
 from apex_runtime.parity.suppression import Kept, Slack, explain_suppression
@@ -17,7 +17,8 @@ Outputs = dict[str, np.ndarray]
 
 
 def forcing_bonus(tile_ids_K: np.ndarray, tiles: int) -> np.ndarray:
-    """tile_bonus float32 [1,N] under which exactly these K tiles are chosen: +24 on them, -24 on the rest."""
+    """tile_bonus float32 [1,N] under which exactly these K tiles are chosen: +24 on them, -24 on the rest. Flat numbers, where
+    there are several levels of tiles."""
     bonus = np.full((1, tiles), -MAX_BONUS, np.float32)
     bonus[0, tile_ids_K] = MAX_BONUS
     return bonus
@@ -25,8 +26,8 @@ def forcing_bonus(tile_ids_K: np.ndarray, tiles: int) -> np.ndarray:
 
 def compare_outputs(reference: Outputs, candidate: Outputs, rules: Rules, info: ModelInfo) -> dict[str, Stats]:
     """Statistics of every output of DESIGN section 5, for a batch of one image; ``info`` is the passport of both sides."""
-    found = {name: _form(name, reference, candidate) for name in OUTPUT_NAMES}
-    for name in OUTPUT_NAMES:
+    found = {name: _form(name, reference, candidate) for name in output_names(info.tiles.depth)}
+    for name in found:
         if name not in (*ALIGNED, "candidate_ids") and not found[name].problems:
             found[name] = compare_arrays(reference[name], candidate[name], rules.tolerance(name))
     _compare_detections(reference, candidate, rules, info, found)

@@ -50,7 +50,8 @@ class Rules:
     precision: Precision
 
     def tolerance(self, output: str) -> Tolerance:
-        """The tolerance of one output."""
+        """The tolerance of one output; that of ``utilities`` holds for every level of tiles."""
+        output = "utilities" if output.startswith("utilities_") else output
         special = self.profile.outputs.get(output, {}).get(self.precision)
         return special or self.profile.tolerances[self.precision]
 

@@ -1,6 +1,7 @@
 """The annotated picture of an image: masks, boxes, labels, and where the model looked closely.
 
-Tiles that were left alone lie under a thin fog; the edge of the looked-at region is a thin line. Small images are enlarged and
+Tiles that were left alone lie under a thin fog; the edge of the looked-at region is a thin line, of another colour where a finer
+level of tiles begins. Small images are enlarged and
 huge ones reduced, so that the picture is legible and its cost bounded; line widths and letters follow the picture's size.
 """
 
@@ -23,10 +24,12 @@ MAX_SIDE = 4096  # and at most
 # Tiles left alone lie under a thin fog: bright images get darker, black ones lighter, grey ones bluish.
 _FOG = np.array((44, 70, 128), np.float32)
 _FOG_DENSITY = 0.33
-_TILE_LINE = (255, 214, 102)
+_TILE_LINES = ((255, 214, 102), (102, 224, 255), (255, 140, 224))  # one colour per level of tiles
 _MASK_OPACITY = 0.42
 _BAR = (24, 26, 30)
 _TEXT = (235, 235, 235)
+
+Box = Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +88,19 @@ class Picture:
 
 
 def draw(
-    picture: Picture, shapes: Sequence[Shape], tiles: Sequence[Sequence[float]], legend: str, keep_size: bool = False
+    picture: Picture,
+    shapes: Sequence[Shape],
+    tiles: Sequence[Box],
+    legend: str,
+    keep_size: bool = False,
+    finer: Sequence[Sequence[Box]] = (),
 ) -> np.ndarray:
-    """The annotated picture, uint8 RGB. ``tiles``: boxes xywh in source pixels of the tiles that were looked at.
+    """The annotated picture, uint8 RGB. ``tiles``: boxes xywh in source pixels of the tiles that were looked at; ``finer``: those
+    of the levels below level 0, level by level.
 
     The legend lies below the picture; with ``keep_size`` on its lowest rows.
     """
-    canvas = _fog_elsewhere(picture, tiles)
+    canvas = _fog_elsewhere(picture, (tiles, *finer))
     for shape in reversed(shapes):  # the best last, on top
         _fill(canvas, shape)
     unit = max(1, round(max(canvas.shape[:2]) / 900))
@@ -132,24 +141,30 @@ def _pale(index: int) -> tuple[int, int, int]:
     return (red + 255) // 2, (green + 255) // 2, (blue + 255) // 2
 
 
-def _fog_elsewhere(picture: Picture, tiles: Sequence[Sequence[float]]) -> np.ndarray:
-    """Fog over what no tile covers, and draw a line where covered and not covered meet."""
+def _fog_elsewhere(picture: Picture, tiles: Sequence[Sequence[Box]]) -> np.ndarray:
+    """Fog over what no tile covers, and draw a line where covered and not covered meet, level by level."""
     import cv2
 
     canvas = picture.canvas
-    height, width = canvas.shape[:2]
-    seen = np.zeros((height, width), np.uint8)
-    for x, y, w, h in tiles:
+    regions = [_covered(picture, boxes) for boxes in tiles]
+    if all(region.all() for region in regions):
+        return canvas.copy()
+    fogged = cv2.copyTo(canvas, np.maximum.reduce(regions), cv2.LUT(canvas, _fog_table()))
+    line = fogged.copy()
+    for region, colour in zip(regions, _TILE_LINES, strict=False):
+        contours, _hierarchy = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(line, contours, -1, colour, max(1, round(max(canvas.shape[:2]) / 700)))
+    return cv2.addWeighted(line, 0.6, fogged, 0.4, 0)
+
+
+def _covered(picture: Picture, boxes: Sequence[Box]) -> np.ndarray:
+    """uint8 of the picture's size: 1 inside the boxes (xywh in source pixels)."""
+    seen = np.zeros(picture.canvas.shape[:2], np.uint8)
+    for x, y, w, h in boxes:
         left, top = round(x * picture.scale_x), round(y * picture.scale_y)
         right, bottom = round((x + w) * picture.scale_x), round((y + h) * picture.scale_y)
         seen[top:bottom, left:right] = 1
-    if seen.all():
-        return canvas.copy()
-    fogged = cv2.copyTo(canvas, seen, cv2.LUT(canvas, _fog_table()))
-    contours, _hierarchy = cv2.findContours(seen, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    line = fogged.copy()
-    cv2.drawContours(line, contours, -1, _TILE_LINE, max(1, round(max(height, width) / 700)))
-    return cv2.addWeighted(line, 0.6, fogged, 0.4, 0)
+    return seen
 
 
 @cache

@@ -2,7 +2,7 @@
 
 ``prepare`` (letterbox, budget to K) -> ``run`` (one graph call for images of equal K) -> ``finish`` (boxes and masks).
 
-Legend: N tiles of the grid, K tiles looked at, H x W input pixels.
+Legend: N tiles of all levels, K tiles looked at, H x W input pixels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apex_runtime.backends.session import Session
+from apex_runtime.backends.session import Session, Tiles
 from apex_runtime.detections import Detections
 from apex_runtime.errors import ImageError, UsageError
 from apex_runtime.postprocess.detections import detections_of_image
 from apex_runtime.postprocess.letterbox import Letterbox, letterbox_image
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.grid import content_tiles, padding_bonus
+from apex_runtime.routing.split import plan_tiles
 
 MAX_BATCH = 8  # images of one graph call of ``predict``
 
@@ -36,7 +37,7 @@ class Prepared:
     bonus_N: np.ndarray
     letterbox: Letterbox
     n_content: int
-    tiles: int
+    tiles: Tiles
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Predictor:
         """Detections of each image (uint8 [h,w,3] RGB), in their order. Raises UsageError, ImageError, BackendError."""
         wanted = self.filter(min_score, max_detections, classes)
         prepared = [self.prepare(image, parse_budget(budget)) for image in images]
-        groups: dict[int, list[int]] = defaultdict(list)
+        groups: dict[Tiles, list[int]] = defaultdict(list)
         for index, item in enumerate(prepared):
             groups[item.tiles].append(index)
         results: dict[int, Detections] = {}
@@ -104,7 +105,7 @@ class Predictor:
         canvas, letterbox = letterbox_image(image, self.info.input.height, self.info.input.width)
         content_N = content_tiles(letterbox, self.info.tiles)
         n_content = int(content_N.sum())
-        tiles = budget.tiles_for(n_content, self.info.tiles.count, self.info)
+        tiles = plan_tiles(budget, content_N, self.info)
         return Prepared(canvas, padding_bonus(content_N), letterbox, n_content, tiles)
 
     def run(self, batch: Sequence[Prepared]) -> list[dict[str, np.ndarray]]:

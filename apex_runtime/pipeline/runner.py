@@ -19,16 +19,20 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import numpy as np
+
+from apex_runtime.backends.session import Tiles
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.reader import Reader
 from apex_runtime.pipeline.results import ANNOTATED, JOURNAL, Failure, OutputFolder, read_journal
 from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look, record, redraw, save_picture
 from apex_runtime.routing.hysteresis import TileMemory
+from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.video.statistics import video_summary
 from apex_runtime.video.writer import ClipWriter
 
-_Kind = tuple[str | None, int]  # clip and K: what a batch has in common
+_Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 
 # done, failed: how many images so far
 Progress = Callable[[int, int], None]
@@ -150,7 +154,8 @@ class Run:
     def _pass_on(self, done: Done) -> None:
         """A frame of an earlier run: the next one needs its tiles, the clip its picture."""
         size = done.record["height"], done.record["width"]
-        self._memory.remember((done.frame.clip.name, *size), [tile["id"] for tile in done.record["tiles"]])
+        ids, levels = (np.array([tile[key] for tile in done.record["tiles"]], np.int64) for key in ("id", "level"))
+        self._memory.remember((done.frame.clip.name, *size), self._numbers(ids, levels))
         self._looked.put(done)
 
     def _look_at(self, batch: list[Loaded]) -> None:
@@ -168,8 +173,13 @@ class Run:
             return
         for looked in found:
             if looked.loaded.frame:
-                self._memory.remember(_grid(looked.loaded), looked.outputs["tile_ids"].tolist())
+                numbers = self._numbers(looked.outputs["tile_ids"], looked.outputs["tile_levels"])
+                self._memory.remember(_grid(looked.loaded), numbers)
             self._looked.put(looked)
+
+    def _numbers(self, ids_K: np.ndarray, levels_K: np.ndarray) -> list[int]:
+        """Tiles keep their place on every level: the memory is over the tiles of all of them."""
+        return flat_ids(ids_K, levels_K, self.predictor.info.tiles).tolist()
 
     def _with_bonus(self, item: Loaded) -> Loaded:
         bonus_N = self._memory.bonus_for(_grid(item), item.prepared.bonus_N)

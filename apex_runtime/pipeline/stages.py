@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.data.image import decode_image
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.sources import Clip, SourceItem
@@ -127,8 +128,8 @@ def record(looked: Looked, predictor: Predictor, options: RunOptions) -> tuple[d
     post_ms = _milliseconds_since(started) - drawing_ms
     line = _line(looked, predictor.info.tiles, options, annotations, post_ms)
     legend = _legend(line, loaded.prepared.n_content, len(shapes), predictor.info)
-    tiles = [tile["bbox"] for tile in line["tiles"]]
-    return line, draw(loaded.picture, shapes, tiles, legend, keep_size=loaded.frame is not None)
+    tiles, *finer = tile_boxes(line["tiles"])
+    return line, draw(loaded.picture, shapes, tiles, legend, keep_size=loaded.frame is not None, finer=finer)
 
 
 def redraw(done: Done, info: ModelInfo, options: RunOptions) -> np.ndarray:
@@ -138,7 +139,8 @@ def redraw(done: Done, info: ModelInfo, options: RunOptions) -> np.ndarray:
     shapes = [_shape_again(item, picture, info, rank) for rank, item in enumerate(strong)]
     box = Letterbox(line["height"], line["width"], info.input.height, info.input.width)
     legend = _legend(line, int(content_tiles(box, info.tiles).sum()), len(shapes), info)
-    return draw(picture, shapes, [tile["bbox"] for tile in line["tiles"]], legend, keep_size=True)
+    tiles, *finer = tile_boxes(line["tiles"])
+    return draw(picture, shapes, tiles, legend, keep_size=True, finer=finer)
 
 
 def save_picture(folder: Path, file_name: str, picture: np.ndarray) -> None:
@@ -151,13 +153,22 @@ def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, lette
     scale_y, scale_x = letterbox.scales
     records = []
     for identity, level in zip(ids_K.tolist(), levels_K.tolist(), strict=True):
-        row, col = divmod(identity, tiles.cols)
-        x1, y1 = col * tiles.tile / scale_x, row * tiles.tile / scale_y
-        x2 = min(x1 + tiles.tile / scale_x, letterbox.source_width)
-        y2 = min(y1 + tiles.tile / scale_y, letterbox.source_height)
+        grid = tiles.levels[level]
+        row, col = divmod(identity, grid.cols)
+        x1, y1 = col * grid.side / scale_x, row * grid.side / scale_y
+        x2 = min(x1 + grid.side / scale_x, letterbox.source_width)
+        y2 = min(y1 + grid.side / scale_y, letterbox.source_height)
         bbox = [round(value, 3) for value in (x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))]
         records.append({"id": identity, "level": level, "bbox": bbox})
     return records
+
+
+def tile_boxes(records: list[dict[str, Any]]) -> list[list[list[float]]]:
+    """The boxes of ``tile_records`` level by level, the coarsest first."""
+    boxes: list[list[list[float]]] = [[] for _ in range(1 + max((tile["level"] for tile in records), default=0))]
+    for tile in records:
+        boxes[tile["level"]].append(tile["bbox"])
+    return boxes
 
 
 def _annotations(found: Detections, loaded: Loaded, info: ModelInfo, first_rank: int) -> list[dict[str, Any]]:
@@ -203,7 +214,12 @@ def _line(
         "height": loaded.height,
         **_place(loaded.frame),
         "tiles": tile_records(outputs["tile_ids"], outputs["tile_levels"], tiles, loaded.prepared.letterbox),
-        "budget": {"asked": options.budget.asked, "tiles": loaded.prepared.tiles, "spent": len(outputs["tile_ids"])},
+        "budget": {
+            "asked": options.budget.asked,
+            "tiles": in_all(loaded.prepared.tiles),
+            **({"per_level": list(per_level(loaded.prepared.tiles))} if tiles.depth > 1 else {}),
+            "spent": len(outputs["tile_ids"]),
+        },
         "milliseconds": {name: round(value, 3) for name, value in (parts | {"total": sum(parts.values())}).items()},
         "annotations": annotations,
     }

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from apex_plugins.spec import MAX_DEPTH
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
 
@@ -24,14 +25,17 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget per image: ``asked`` as the user wrote it, and what it means."""
+    """A budget per image: ``asked`` as the user wrote it, and what it means. ``levels``: tiles of every level, coarsest first,
+    where the user shared them out; ``value`` is then their sum."""
 
     asked: str
     kind: Literal["tiles", "share", "gflops"]
     value: float
+    levels: tuple[int, ...] = ()
 
     def tiles_for(self, n_content: int, n_total: int, info: ModelInfo) -> int:
-        """K, 1 <= K <= n_content: tiles for an image with ``n_content`` content tiles out of ``n_total``.
+        """K, 1 <= K <= n_content: tiles for an image with ``n_content`` content tiles out of ``n_total``, of all levels together
+        (``split`` shares them out).
 
         A share is floor(share * n_content), at least 1; more than the image has is all it has. Raises UsageError when the GFLOPs
         do not reach for one tile.
@@ -83,6 +87,16 @@ def parse_budget(value: str | int | float | Budget) -> Budget:
     if unit == "" and re.fullmatch(r"\+?[0-9]+", text):
         return _tiles(asked, int(text))
     return _share(asked, number / 100 if unit == "%" else number)
+
+
+def parse_levels(text: str) -> Budget:
+    """The budget that ``--tiles 16,12`` means: 16 tiles of level 0 and 12 of their children. Raises UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MAX_DEPTH or not all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts) or int(parts[0]) < 1:
+        remedy = "For example --tiles 16,12: 16 tiles of the coarsest level (at least 1) and 12 of their children."
+        raise UsageError(f"--tiles {text!r}: expected 1 to {MAX_DEPTH} whole numbers.", remedy)
+    counts = tuple(map(int, parts))
+    return Budget(",".join(map(str, counts)), "tiles", sum(counts), counts)
 
 
 def _tiles(asked: str, count: int) -> Budget:

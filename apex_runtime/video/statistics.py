@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from apex_plugins.spec import MAX_DEPTH
 from apex_runtime.data.sources import Clip
 from apex_runtime.routing.hysteresis import FlipCounter
 from apex_runtime.video.writer import clip_path
 
-_Frame = tuple[int, tuple[int, int], np.ndarray]  # frame index, height and width, tile ids
+_Frame = tuple[int, tuple[int, int], np.ndarray]  # frame index, height and width, one number per tile and level
 
 
 def video_summary(records: Iterable[dict[str, Any]], clips: Mapping[str, Clip]) -> dict[str, Any] | None:
@@ -25,7 +26,7 @@ def video_summary(records: Iterable[dict[str, Any]], clips: Mapping[str, Clip]) 
     frames: dict[str, list[_Frame]] = defaultdict(list)
     for record in records:
         if record.get("clip") in clips:
-            ids = np.array([tile["id"] for tile in record["tiles"]], np.int16)
+            ids = np.array([tile["id"] * MAX_DEPTH + tile["level"] for tile in record["tiles"]], np.int16)
             frames[record["clip"]].append((record["frame_index"], (record["height"], record["width"]), ids))
     total, parts = FlipCounter(), []
     for name, clip in clips.items():

@@ -87,8 +87,8 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for start in range(0, len(share), BATCH):
         batch = whole_pictures(dataset, share[start : start + BATCH], config).to(device)
-        rows, cols = model.config.grid(*batch.images.shape[1:3])
-        outputs = model(batch.images, rows * cols, torch.zeros(len(batch), rows * cols, device=device))
+        counts = model.config.counts(*batch.images.shape[1:3])
+        outputs = model(batch.images, counts, torch.zeros(len(batch), sum(counts), device=device))
         total, _ = compute_training_losses(outputs, batch, config.loss, objects=1)
         sums += torch.stack([total.double(), torch.tensor(float(batch.objects), device=device).double()])
     loss, objects = peers.total(sums).tolist()

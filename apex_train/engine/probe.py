@@ -51,14 +51,16 @@ def probe_memory(run: Trainer) -> Plan:
 
     Weights and optimiser are as before afterwards. Raises OutOfMemoryError.
     """
-    objects, count = most_objects(run.train_set, run.config), run.tile_count
+    objects = most_objects(run.train_set, run.config)
+    counts = run.model_config.counts(run.config.train.crop, run.config.train.crop)
     model, optimizer = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.optimizer.state_dict())
 
     def attempt(plan: Plan) -> None:
         batch = worst_batch(plan.micro_batch, objects, run.config.train.crop)
-        zeros = np.zeros((plan.micro_batch, count), np.float32)
-        question = Question(np.ones(plan.micro_batch, bool), plan.micro_batch, max(1, count // 2), zeros)
-        draw = Draw(count, zeros, with_peripheral=True, question=question)
+        zeros = np.zeros((plan.micro_batch, sum(counts)), np.float32)
+        half = tuple(max(1, count // 2) for count in counts)
+        question = Question(np.ones(plan.micro_batch, bool), plan.micro_batch, half, zeros)
+        draw = Draw(counts, zeros, with_peripheral=True, question=question)
         run.stepper.gradients(batch, draw, plan, plan.micro_batch, objects * plan.micro_batch)
         run.optimizer.step()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,9 +20,9 @@ class RoutingFigures:
     """The figures of a batch. Shares of an effective batch add up to those of the whole.
 
     ``alpha``: the fusion gate. ``utilisation``: share of the tiles that the router thinks worth their cost (p > 0.5). ``entropy``
-    of p, in bits per tile: 1 is undecided. ``expected_gflops`` and ``spent_gflops`` per image, the base included;
-    ``budget_excess``: what is expected for tiles over what ``routing.share`` of them costs, minus 1. ``oracle_rank``: Spearman's
-    correlation, per image, of the utilities with the gains of the tiles that the oracle was asked about.
+    of p, in bits per tile: 1 is undecided. ``expected_gflops`` (of level 0) and ``spent_gflops`` (of all) per image, the base
+    included; ``budget_excess``: what is expected for tiles over what ``routing.share`` of them costs, minus 1. ``oracle_rank``:
+    Spearman's correlation, per image, of the utilities with the gains of the tiles that the oracle was asked about.
     """
 
     def __init__(self, model: ApexDetector, config: FitConfig) -> None:
@@ -31,7 +33,7 @@ class RoutingFigures:
         figures = "alpha", "utilisation", "entropy", "expected_gflops", "spent_gflops", "budget_excess"
         self.names = (*figures, "oracle_rank") if config.loss.oracle else figures
 
-    def of(self, outputs: Outputs, share: float, labels: OracleLabels | None) -> Tensor:
+    def of(self, outputs: Outputs, share: float, labels: Sequence[OracleLabels]) -> Tensor:
         """float32 [len(names)] of a part of an effective batch that has ``share`` of its images."""
         utilities_BN = outputs.utilities.detach().float()
         figures = [
@@ -39,13 +41,13 @@ class RoutingFigures:
             (utilities_BN > 0).float().mean(),
             _entropy(utilities_BN),
             self._base + expected_cost(utilities_BN, self.cost).mean(),
-            utilities_BN.new_tensor(self._base + outputs.tile_ids.shape[1] * self.cost.looked),
+            utilities_BN.new_tensor(self._base + sum(level.tile_ids.shape[1] for level in outputs.levels) * self.cost.looked),
             excess_cost(utilities_BN, self.cost, self._share),
         ]
         found = share * torch.stack(figures)
         if "oracle_rank" not in self.names:
             return found
-        return torch.cat([found, _rank(utilities_BN, labels).view(1)])
+        return torch.cat([found, _rank(outputs, labels).view(1)])
 
 
 def _entropy(utilities_BN: Tensor) -> Tensor:
@@ -54,9 +56,11 @@ def _entropy(utilities_BN: Tensor) -> Tensor:
     return (p * F.softplus(-utilities_BN) + (1 - p) * F.softplus(utilities_BN)).mean() / torch.log(utilities_BN.new_tensor(2.0))
 
 
-def _rank(utilities_BN: Tensor, labels: OracleLabels | None) -> Tensor:
+def _rank(outputs: Outputs, labels: Sequence[OracleLabels]) -> Tensor:
     """The mean correlation times the labels' share; a side that is constant says nothing, which counts as 0."""
-    if labels is None:
-        return utilities_BN.new_zeros(())
-    found_R = rank_correlation(torch.gather(utilities_BN[labels.rows], 1, labels.ids), labels.gains)
-    return labels.share * torch.nan_to_num(found_R).mean().to(utilities_BN.dtype)
+    total = outputs.utilities.new_zeros((), dtype=torch.float32)
+    for level, of_level in zip(outputs.levels, labels, strict=False):
+        utilities_RM = torch.gather(level.utilities.detach()[of_level.rows], 1, of_level.ids)
+        found_R = torch.nan_to_num(rank_correlation(utilities_RM, of_level.gains))
+        total = total + of_level.share * found_R.mean().float() / len(labels)
+    return total

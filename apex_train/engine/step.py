@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apex_runtime.backends.session import Tiles
 from apex_train.config import FitConfig
 from apex_train.data.loader import Batch
 from apex_train.engine.conflicts import TaskGradients
@@ -20,6 +21,7 @@ from apex_train.engine.device import Amp, Placement
 from apex_train.engine.distributed import Peers
 from apex_train.engine.memory import Plan
 from apex_train.engine.oracle import tile_gains
+from apex_train.engine.quadtree import add_finer_levels, finer_question
 from apex_train.engine.routing import RoutingFigures
 from apex_train.engine.schedule import draw_tiles, exploration_bonus
 from apex_train.losses.budget import BudgetPrice, DualVariable
@@ -32,10 +34,11 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What chance decided for one step: K tiles, bonus float32 [B,N] of this process' images, whether the pass without tiles
-    is made too, what the oracle is asked; ``key`` is (seed, step), for what is drawn later."""
+    """What chance decided for one step: K tiles (of every level, where there are several), bonus float32 [B,N] of this process'
+    images, whether the pass without tiles is made too, what the oracle is asked; ``key`` is (seed, step), for what is drawn
+    later."""
 
-    tiles: int
+    tiles: Tiles
     bonus: np.ndarray
     with_peripheral: bool
     question: Question
@@ -45,19 +48,21 @@ class Draw:
 @dataclass(frozen=True, eq=False)
 class Question:
     """What the oracle is asked in a step: of which of this process' images (bool [B]), ``images`` of the whole effective batch,
-    over how many tiles of the router's own choice; ``chance`` float32 [B,N] decides about which tiles."""
+    over how many tiles of the router's own choice on every level; ``chance`` float32 [B,N] decides about which tiles."""
 
     asked: np.ndarray
     images: int
-    tiles: int
+    tiles: tuple[int, ...]
     chance: np.ndarray
 
 
 def draw_step(config: FitConfig, step: int, total: int, count: int, images: int, rows: slice) -> Draw:
-    """The draw of a step from (seed, step): the same in every process and however the batch of ``images`` is cut."""
+    """The draw of a step from (seed, step): the same in every process and however the batch of ``images`` is cut. ``count`` is of
+    level 0."""
     rng = np.random.default_rng([config.train.seed, step])
-    tiles = draw_tiles(step, total, count, config.routing, rng)
-    bonus = exploration_bonus(images, count, tiles, config.routing.explore, rng)
+    first = draw_tiles(step, total, count, config.routing, rng)
+    bonus = exploration_bonus(images, count, first, config.routing.explore, rng)
+    tiles, bonus = add_finer_levels(first, bonus, config.model.depth, config.routing, rng)
     question = _draw_question(config, count, images, rows, rng)
     # The peripheral pass teaches the K = 0 line; every other step is enough and saves a tenth of the time.
     return Draw(tiles, bonus[rows], step % 2 == 0, question, (config.train.seed, step))
@@ -69,8 +74,9 @@ def _draw_question(config: FitConfig, count: int, images: int, rows: slice, rng:
     asked = np.zeros(images, bool)
     asked[rng.choice(images, wanted, replace=False)] = True
     least = math.ceil(config.routing.min_share * count)
-    tiles = int(rng.integers(least, max(least, count // 2) + 1))
-    return Question(asked[rows], wanted, tiles, rng.random((images, count), np.float32)[rows])
+    first = int(rng.integers(least, max(least, count // 2) + 1))
+    tiles, counts = finer_question(first, count, config.model.depth, rng)
+    return Question(asked[rows], wanted, tiles, rng.random((images, sum(counts)), np.float32)[rows])
 
 
 class Stepper:
@@ -111,7 +117,7 @@ class Stepper:
         return (*KEYS, *self.figures.names)
 
     def _part(self, part: Batch, draw: Draw, rows: slice, share: float, objects: int) -> Tensor:
-        labels = self._labels(part, draw.question, rows) if self.config.loss.oracle else None
+        labels = self._labels(part, draw.question, rows) if self.config.loss.oracle else ()
         bonus = torch.from_numpy(draw.bonus[rows]).to(self.placement.device)
         kind = AMP_TYPES.get(self.amp, torch.bfloat16)
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
@@ -124,14 +130,14 @@ class Stepper:
             self.scaler.scale(total).backward()
         return torch.cat([torch.stack([terms[key].detach().float() for key in KEYS]), self.figures.of(outputs, share, labels)])
 
-    def _labels(self, part: Batch, question: Question, rows: slice) -> OracleLabels | None:
+    def _labels(self, part: Batch, question: Question, rows: slice) -> tuple[OracleLabels, ...]:
         asked = torch.from_numpy(np.flatnonzero(question.asked[rows])).to(self.placement.device)
         if len(asked) == 0:
-            return None
+            return ()
         chance = torch.from_numpy(question.chance[rows]).to(self.placement.device)[asked]
         sampled = self.config.routing.oracle_tiles
-        ids, gains = tile_gains(self.model, part.pick(asked), self.config.loss, question.tiles, sampled, chance)
-        return OracleLabels(asked, ids, gains, len(asked) / question.images)
+        found = tile_gains(self.model, part.pick(asked), self.config.loss, question.tiles, sampled, chance)
+        return tuple(OracleLabels(asked, ids, gains, len(asked) / question.images) for ids, gains in found)
 
     def shared(self, report: Tensor) -> Tensor:
         """Gradients and report added up over the processes."""

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from torch import nn
 
+from apex_runtime.backends.session import in_all
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import write_atomically
@@ -109,7 +110,7 @@ class Trainer:
 
     @property
     def tile_count(self) -> int:
-        """Tiles N of a training crop."""
+        """Tiles N of level 0 of a training crop."""
         rows, cols = self.model_config.grid(self.config.train.crop, self.config.train.crop)
         return rows * cols
 
@@ -264,9 +265,9 @@ class Trainer:
         self.step += 1
         if report is None:
             self.skipped_steps += 1
-            return dict.fromkeys(self.stepper.reported, math.nan) | {"tiles": float(draw.tiles)}
+            return dict.fromkeys(self.stepper.reported, math.nan) | {"tiles": float(in_all(draw.tiles))}
         terms = self._apply(self.stepper.shared(report), undo)
-        return terms | {"tiles": float(draw.tiles)} | self.stepper.diagnostics()
+        return terms | {"tiles": float(in_all(draw.tiles))} | self.stepper.diagnostics()
 
     def _to_training_mode(self) -> None:
         self.model.train()
@@ -285,7 +286,8 @@ class Trainer:
         if self._finite(terms, size):
             self.scaler.step(self.optimizer)
             self.average.update(self.model)
-            self.stepper.dual.update(terms["budget_excess"])
+            if self.config.loss.budget:
+                self.stepper.dual.update(terms["budget_excess"])
         else:  # the norms have already taken this batch into their running statistics
             undo.restore()
             terms["total"] = math.nan  # a step that was left out is in no mean

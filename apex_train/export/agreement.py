@@ -1,5 +1,6 @@
 """Post-condition of an export that needs running it: ONNX Runtime gives what torch gives, at three budgets (as many as
-there are tiles, where these are fewer), batch 1 and 2.
+there are tiles, where these are fewer), batch 1 and 2. With several levels of tiles the first budget is one tile of level 0
+alone.
 
 The tiles are forced by ``tile_bonus`` to be the same on both sides; detections are aligned by anchor (DESIGN section 11).
 """
@@ -10,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apex_runtime.backends.session import Session
-from apex_runtime.model_info import ModelInfo
+from apex_runtime.backends.session import Session, Tiles, per_level
+from apex_runtime.model_info import ModelInfo, TileInfo
 from apex_runtime.parity.align import align
 from apex_runtime.parity.suppression import Kept, Slack, explain_suppression
 from apex_runtime.parity.tolerance import Tolerance
+from apex_runtime.routing.quadtree import CHILDREN, children, flat_ids, flat_utilities
 from apex_train.export.structure import ExportError
 
 SCORE = Tolerance(atol=1e-4, rtol=0.0)
@@ -41,8 +43,8 @@ def check_agreement(
     pool = [*(_random_image(rng, info) for _ in range(2)), *images]
     worst, compared = dict.fromkeys((*LIMITS, "labels"), 0.0), False
     for batch in (np.stack(pool[start : start + size]) for size in (1, 2) for start in range(0, len(pool) - size + 1, size)):
-        for tiles in budgets(info.tiles.count):
-            bonus = _forced(rng, len(batch), tiles, info.tiles.count)
+        for tiles in level_budgets(info.tiles):
+            bonus = _forced(rng, len(batch), tiles, info.tiles)
             wanted, got = (side.run(batch, tiles, bonus) for side in (reference, candidate))
             where = f"at K = {tiles}, batch {len(batch)}"
             found = _compare(wanted, got, bonus, info, where)
@@ -59,6 +61,17 @@ def budgets(count: int) -> tuple[int, ...]:
     return tuple(sorted({1, (count + 1) // 2, count}))
 
 
+def level_budgets(tiles: TileInfo) -> tuple[Tiles, ...]:
+    """``budgets``; with several levels one tile and none below, half of level 0 and half of the children of what is chosen, and
+    all of all levels."""
+    if tiles.depth == 1:
+        return budgets(tiles.count)
+    half = [(tiles.levels[0].count + 1) // 2]
+    for _ in range(1, tiles.depth):
+        half.append(half[-1] * CHILDREN // 2)
+    return ((1, *(0,) * (tiles.depth - 1)), tuple(half), tuple(grid.count for grid in tiles.levels))
+
+
 def _random_image(rng: np.random.Generator, info: ModelInfo) -> np.ndarray:
     """Noise with bright and dark rectangles: something for every stage to react to."""
     height, width = info.input.height, info.input.width
@@ -69,11 +82,16 @@ def _random_image(rng: np.random.Generator, info: ModelInfo) -> np.ndarray:
     return image
 
 
-def _forced(rng: np.random.Generator, batch: int, tiles: int, count: int) -> np.ndarray:
-    """tile_bonus [B,N] that forces ``tiles`` random tiles of each image and forbids the others."""
-    bonus = np.full((batch, count), -FORCED, np.float32)
+def _forced(rng: np.random.Generator, batch: int, tiles: Tiles, grid: TileInfo) -> np.ndarray:
+    """tile_bonus [B,N] that forces ``tiles`` random tiles of each image, below level 0 among the children of those, and forbids
+    the others."""
+    bonus = np.full((batch, grid.count), -FORCED, np.float32)
     for row in bonus:
-        row[rng.permutation(count)[:tiles]] = FORCED
+        candidates = np.arange(grid.levels[0].count)
+        for level, count in zip(grid.levels, per_level(tiles), strict=True):
+            chosen = candidates[rng.permutation(len(candidates))[:count]]
+            row[level.first + chosen] = FORCED
+            candidates = children(chosen, level.cols).reshape(-1)
     return bonus
 
 
@@ -91,9 +109,11 @@ def _compare(
     for name in ("tile_ids", "tile_levels"):
         if not np.array_equal(wanted[name], got[name]):
             raise ExportError("agreement", f"{name} differ {where}, though the tiles were forced")
-    if not (np.take_along_axis(bonus, got["tile_ids"], 1) > 0).all():
+    if not (np.take_along_axis(bonus, flat_ids(got["tile_ids"], got["tile_levels"], info.tiles), 1) > 0).all():
         raise ExportError("agreement", f"tile_bonus did not force the tiles {where}")
-    result = {name: _difference(name, wanted[name], got[name], where) for name in ("mask_prototypes", "utilities")}
+    result = {"mask_prototypes": _difference("mask_prototypes", wanted["mask_prototypes"], got["mask_prototypes"], where)}
+    first, second = (flat_utilities(side, info.tiles) for side in (wanted, got))
+    result["utilities"] = _difference("utilities", first, second, where)
     for image in range(len(bonus)):
         for name, difference in _compare_detections(wanted, got, image, info, where).items():
             result[name] = max(result.get(name, 0.0), difference)

@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends.session import Tiles
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode, Gflops
-from apex_train.export.agreement import budgets, check_agreement
+from apex_train.export.agreement import check_agreement, level_budgets
 from apex_train.export.structure import check_structure
 from apex_train.export.trace import tool_versions, trace_detector
 from apex_train.model.detector import ApexDetector
@@ -35,7 +36,7 @@ class ExportReport:
     width: int
     tiles: int
     decode: Decode
-    budgets: tuple[int, ...]
+    budgets: tuple[Tiles, ...]
     gflops: Gflops
     functions: dict[str, int]
     nodes: int
@@ -70,9 +71,9 @@ def export_onnx(
     try:
         info = model_info(model, *size, checkpoint_sha256, tool_versions(), decode)
     except ValueError as error:
-        raise UsageError(f"--size {size[0]}x{size[1]}: {error}.", f"Use multiples of {model.config.tile}.") from error
+        raise UsageError(f"--size {size[0]}x{size[1]}: {error}.", f"Use multiples of {model.config.coarse_tile}.") from error
     traced = trace_detector(model, info)
-    check_structure(traced, decode)
+    check_structure(traced, decode, info.tiles.depth)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / "model.onnx"
         onnx.save(traced, draft)
@@ -86,7 +87,7 @@ def export_onnx(
         width=size[1],
         tiles=info.tiles.count,
         decode=decode,
-        budgets=budgets(info.tiles.count),
+        budgets=level_budgets(info.tiles),
         gflops=info.gflops,
         functions=dict(calls),
         nodes=len(traced.graph.node),

@@ -8,7 +8,7 @@ import onnx
 
 from apex_plugins.spec import DOMAIN
 from apex_runtime.errors import ModelError
-from apex_runtime.model_info import INPUT_NAMES, OUTPUT_NAMES, Decode
+from apex_runtime.model_info import Decode, input_names, output_names
 from apex_train.export.ops import load_ops
 from apex_train.export.trace import SCOPE_KEY
 
@@ -26,11 +26,12 @@ class ExportError(ModelError):
         super().__init__(f"export stopped: post-condition '{condition}' failed: {detail}.", remedy, code=condition)
 
 
-def check_structure(model: onnx.ModelProto, decode: Decode = "topk") -> None:
-    """Raises ExportError for the first post-condition that does not hold. ``decode``: how the graph is meant to end."""
+def check_structure(model: onnx.ModelProto, decode: Decode = "topk", depth: int = 1) -> None:
+    """Raises ExportError for the first post-condition that does not hold. ``decode``: how the graph is meant to end; ``depth``:
+    how many levels of tiles it is meant to have."""
     _check_valid(model)
-    _check_names(model)
-    _check_functions(model, decode)
+    _check_names(model, depth)
+    _check_functions(model, decode, depth)
     _check_ops(model)
     _check_scans(model, decode)
 
@@ -61,15 +62,16 @@ def _check_valid(model: onnx.ModelProto) -> None:
         raise ExportError("shape_inference", str(error).strip()) from error
 
 
-def _check_names(model: onnx.ModelProto) -> None:
+def _check_names(model: onnx.ModelProto, depth: int) -> None:
     initializers = {tensor.name for tensor in model.graph.initializer}
-    for kind, values, wanted in (("inputs", model.graph.input, INPUT_NAMES), ("outputs", model.graph.output, OUTPUT_NAMES)):
+    sides = (("inputs", model.graph.input, input_names(depth)), ("outputs", model.graph.output, output_names(depth)))
+    for kind, values, wanted in sides:
         found = tuple(value.name for value in values if value.name not in initializers)
         if found != wanted:
             raise ExportError("names", f"the {kind} are {', '.join(found)}, expected {', '.join(wanted)}")
 
 
-def _check_functions(model: onnx.ModelProto, decode: Decode) -> None:
+def _check_functions(model: onnx.ModelProto, decode: Decode, depth: int) -> None:
     present = {function.name for function in model.functions if function.domain == DOMAIN}
     known = {op.spec.name: op.spec for op in load_ops().values()}
     calls = [node for node in model.graph.node if node.domain == DOMAIN]
@@ -80,6 +82,10 @@ def _check_functions(model: onnx.ModelProto, decode: Decode) -> None:
     absent = wanted - {node.op_type for node in calls}
     if absent:
         raise ExportError("functions", f"the graph does not call {', '.join(sorted(absent))}")
+    for name in ("TilePack", "TileUnpackFusion"):
+        found = sum(node.op_type == name for node in calls)
+        if found != depth:
+            raise ExportError("functions", f"the graph calls {name} {found} times, expected once for each of {depth} levels")
     for node in calls:
         given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         version = str(known[node.op_type].version).encode()

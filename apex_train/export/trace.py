@@ -10,13 +10,14 @@ import platform
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import onnx_ir
 import torch
 
 from apex_plugins.spec import DOMAIN
-from apex_runtime.model_info import INPUT_NAMES, METADATA_KEY, OUTPUT_NAMES, ModelInfo
+from apex_runtime.model_info import METADATA_KEY, ModelInfo, input_names, output_names
 from apex_train.export.ops import load_ops, translation_table
 from apex_train.export.wrapper import DeployedDetector
 from apex_train.model.detector import ApexDetector
@@ -37,18 +38,23 @@ def tool_versions() -> dict[str, str]:
 def trace_detector(model: ApexDetector, info: ModelInfo) -> onnx.ModelProto:
     """The ONNX model of ``model`` as ``info`` describes it: dynamic batch, run-time K, functions attached, metadata written."""
     wrapped = DeployedDetector(copy.deepcopy(model).float().cpu(), info.decode)
-    size, count = info.input, info.tiles.count
+    size = info.input
     images = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    levels = [(torch.tensor([min(2, grid.count)]), torch.zeros(2, grid.count)) for grid in info.tiles.levels]
+    tiles, bonus, *finer = (item for level in levels for item in level)
+    shapes: dict[str, Any] = {"images": {0: batch}, "tiles": {}, "tile_bonus": {0: batch}}
+    if finer:
+        shapes["finer"] = tuple({} if item.ndim == 1 else {0: batch} for item in finer)
     with _quiet():
         program = torch.onnx.export(
             wrapped,
-            (images, torch.tensor([min(2, count)]), torch.zeros(2, count)),
+            (images, tiles, bonus, *finer),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(INPUT_NAMES),
-            output_names=list(OUTPUT_NAMES),
-            dynamic_shapes={"images": {0: batch}, "tiles": {}, "tile_bonus": {0: batch}},
+            input_names=list(input_names(info.tiles.depth)),
+            output_names=list(output_names(info.tiles.depth)),
+            dynamic_shapes=shapes,
             custom_translation_table=translation_table(),
             optimize=True,
             verbose=False,
@@ -56,7 +62,7 @@ def trace_detector(model: ApexDetector, info: ModelInfo) -> onnx.ModelProto:
     assert program is not None
     _attach_functions(program.model)
     result = onnx_ir.serde.serialize_model(program.model)
-    _strip(result)
+    _strip(result, info.tiles.depth)
     onnx.helper.set_model_props(result, {METADATA_KEY: info.to_json()})
     return result
 
@@ -71,8 +77,9 @@ def _attach_functions(model: onnx_ir.Model) -> None:
             model.opset_imports[DOMAIN] = op.spec.version
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Keep the module scopes; drop stack traces and the like, which hold paths of this machine; name the run-time size ``k``."""
+def _strip(model: onnx.ModelProto, depth: int) -> None:
+    """Keep the module scopes; drop stack traces and the like, which hold paths of this machine; name the run-time sizes ``k``,
+    ``k_1`` and so on, one a level."""
     model.producer_name, model.doc_string, model.graph.doc_string = "apex-x", "", ""
     for node in model.graph.node:
         scopes = [prop for prop in node.metadata_props if prop.key == SCOPE_KEY]
@@ -84,8 +91,8 @@ def _strip(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
     for value in (*model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = re.sub(r"\bu0\b", "k", dim.dim_param)
+            for level in range(depth) if dim.dim_param else ():
+                dim.dim_param = re.sub(rf"\bu{level}\b", f"k_{level}" if level else "k", dim.dim_param)
 
 
 @contextlib.contextmanager

@@ -9,13 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from apex_runtime.model_info import OUTPUT_NAMES, Decode
+from apex_runtime.model_info import Decode, output_names
+from apex_runtime.routing.quadtree import CHILDREN
 from apex_train.model.decode import decode_detections
 from apex_train.model.detector import ApexDetector
+from apex_train.model.quadtree import routing_outputs
 
 
 class DeployedDetector(nn.Module):
-    """images uint8 [B,H,W,3], tiles int64 [1], tile_bonus float32 [B,N] -> the outputs in the order of ``OUTPUT_NAMES``."""
+    """images uint8 [B,H,W,3], tiles int64 [1], tile_bonus float32 [B,N], and ``finer``: the last two of every level below 0 ->
+    the outputs in the order of ``output_names``."""
 
     def __init__(self, detector: ApexDetector, decode: Decode = "topk") -> None:
         super().__init__()
@@ -23,15 +26,20 @@ class DeployedDetector(nn.Module):
         self.decode = decode
         self.eval()
 
-    def forward(self, images: Tensor, tiles: Tensor, tile_bonus: Tensor) -> tuple[Tensor, ...]:
-        """K = tiles[0], 1 <= K <= N: read from the tensor, so that it stays an input of the graph."""
+    def forward(self, images: Tensor, tiles: Tensor, tile_bonus: Tensor, *finer: Tensor) -> tuple[Tensor, ...]:
+        """K = tiles[0], 1 <= K <= N: read from the tensor, so that it stays an input of the graph. On finer levels 0 <= K <= 4
+        times the K of the level above."""
         count = tiles.item()
         torch._check(count >= 1)
         torch._check(count <= tile_bonus.shape[1])
-        outputs = self.detector(images, count, tile_bonus)
+        counts = [count]
+        for item in finer[::2]:
+            count = item.item()
+            torch._check(count >= 0)
+            torch._check(count <= CHILDREN * counts[-1])
+            counts.append(count)
+        outputs = self.detector(images, counts, (tile_bonus, *finer[1::2]))
         limit = self.detector.config.max_detections
         found = decode_detections(outputs.heads, images.shape[1], images.shape[2], limit, self.decode)
-        found["tile_ids"] = outputs.tile_ids
-        found["tile_levels"] = torch.zeros_like(outputs.tile_ids)
-        found["utilities"] = outputs.utilities
-        return tuple(found[name] for name in OUTPUT_NAMES)
+        found |= routing_outputs(outputs.levels)
+        return tuple(found[name] for name in output_names(self.detector.config.depth))

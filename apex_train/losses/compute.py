@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,7 @@ def compute_training_losses(
     objects: int | None = None,
     share: float = 1.0,
     price: BudgetPrice | None = None,
-    labels: OracleLabels | None = None,
+    labels: Sequence[OracleLabels] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
@@ -70,7 +71,7 @@ def compute_training_losses(
     over images is multiplied by it, so that the terms of all parts add up to those of the whole. Terms without a weight are
     zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
     with its own weight. ``price`` is what the budget term multiplies the router's excess cost with, ``labels`` what the router is
-    to learn of some tiles; without them these terms are zero.
+    to learn of some tiles of each level; without them these terms are zero.
     Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
@@ -82,9 +83,10 @@ def compute_training_losses(
         if outputs.peripheral is not None:
             off = detection_terms(outputs.peripheral, targets, matcher, config)
             off.add_to(terms, config.peripheral * scale)
-        if labels is not None:
-            utilities_RM = torch.gather(outputs.utilities.float()[labels.rows], 1, labels.ids)
-            terms["oracle"] = labels.share * config.oracle * oracle_loss(utilities_RM, labels.gains)
+        for level, of_level in zip(outputs.levels, labels, strict=False):
+            utilities_RM = torch.gather(level.utilities.float()[of_level.rows], 1, of_level.ids)
+            weight = of_level.share * config.oracle / len(labels)
+            terms["oracle"] = terms["oracle"] + weight * oracle_loss(utilities_RM, of_level.gains)
         if price is not None:
             excess = excess_cost(outputs.utilities.float(), price.cost, price.share)
             terms["budget"] = share * config.budget * price.mu * excess

@@ -54,6 +54,10 @@ class LevelHead(nn.Module):
             nn.init.constant_(layer.bias, start)
         self.quality = nn.Conv2d(channels, 1, 1) if mask_quality else None
 
+    def found(self, x: Tensor) -> Tensor:
+        """The one-to-many logits alone, as a map [B,nc,h,w]."""
+        return self.many(self.class_tower(x))
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         seen = self.class_tower(x)
         shape = self.shape_tower(x)

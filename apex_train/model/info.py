@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +30,7 @@ def model_info(
         classes=config.classes,
         input=InputInfo(height=height, width=width),
         preprocessing=Preprocessing(mean=PIXEL_MEAN, std=PIXEL_STD),
-        tiles=TileInfo(tile=config.tile, halo=config.halo, rows=rows, cols=cols),
+        tiles=TileInfo(tile=config.tile, halo=config.halo, rows=rows, cols=cols, depth=config.depth, ratio=config.ratio),
         mask=MaskInfo(channels=config.prototypes, stride=MASK_STRIDE),
         max_detections=min(config.max_detections, sum((height // s) * (width // s) for s in STRIDES)),
         decode=decode,
@@ -40,22 +42,25 @@ def model_info(
 
 
 def count_gflops(model: ApexDetector, height: int, width: int) -> Gflops:
-    """Counted on one real pass with one tile and one with two: the difference is a tile, the rest is the base."""
-    rows, cols = model.config.grid(height, width)
-    if rows * cols == 1:
-        return Gflops(base=_pass_gflops(model, height, width, 1), per_tile=0.0)
-    one, two = (_pass_gflops(model, height, width, tiles) for tiles in (1, 2))
+    """Counted on one real pass with one tile and one with two: the difference is a tile, the rest is the base.
+
+    A tile costs the same on every level, for it is seen at the same size; where there are several the second is a child.
+    """
+    if sum(model.config.counts(height, width)) == 1:
+        return Gflops(base=_pass_gflops(model, height, width, [1]), per_tile=0.0)
+    rest = [0] * (model.config.depth - 2)
+    pair = ([1, 0, *rest], [1, 1, *rest]) if model.config.depth > 1 else ([1], [2])
+    one, two = (_pass_gflops(model, height, width, tiles) for tiles in pair)
     return Gflops(base=2 * one - two, per_tile=two - one)
 
 
 @torch.inference_mode()
-def _pass_gflops(model: ApexDetector, height: int, width: int, tiles: int) -> float:
-    rows, cols = model.config.grid(height, width)
+def _pass_gflops(model: ApexDetector, height: int, width: int, tiles: int | Sequence[int]) -> float:
     device = model.pixel_mean.device
     was_training = model.training
     model.eval()
     with FlopCounterMode(display=False) as counter:
         image = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
-        model(image, tiles, torch.zeros(1, rows * cols, device=device))
+        model(image, tiles, torch.zeros(1, sum(model.config.counts(height, width)), device=device))
     model.train(was_training)
     return counter.get_total_flops() / 1e9

@@ -18,7 +18,7 @@ from apex_runtime.detections import Detections
 from apex_runtime.files import write_atomically
 from apex_runtime.pipeline.annotate import Picture, Shape, draw
 from apex_runtime.pipeline.predictor import Predictor
-from apex_runtime.pipeline.stages import tile_records
+from apex_runtime.pipeline.stages import tile_boxes, tile_records
 from apex_train.report.matching import MIN_SCORE, ImageMatch, match_image
 
 BUDGET = "0.5"  # of the pictures: what is left out shows too
@@ -99,12 +99,14 @@ def render(judge: Judge, index: int) -> np.ndarray:
     everywhere = [[0, 0, image.shape[1], image.shape[0]]]
     names = [category.name for category in judge.dataset.categories]
     left = draw(_paper(image), _truth_shapes(_paper(image), truth, match, names), everywhere, _truth_legend(match))
+    first, *finer = tile_boxes(tiles)
     seen = f"looked closely at {len(tiles)} of {found.n_content} tiles"
     right = draw(
         _paper(image),
         _found_shapes(_paper(image), found, match, [category.name for category in judge.predictor.info.classes], judge.by_mask),
-        [tile["bbox"] for tile in tiles],
+        first,
         f"predicted: {match.hits} right, {match.false} wrong; {seen}",
+        finer=finer,
     )
     return _joined(left, right, beside=not _is_wide(image))
 

@@ -1,16 +1,21 @@
 """TilePack, version 1: what the op means, in NumPy.
 
-Level 0 is the whole grid: rows x cols tiles of ``tile`` x ``tile`` image pixels, ids row-major, every tile seen with ``halo``
-real pixels around it, and 0 outside the image. Version 1 serves files of routing depth 1, so 0 is the only level it defines: at
-depth 2 and 3 a level also changes the resolution a tile is read at, and what level 0 reads then depends on the depth. Other
-values are refused.
+A call cuts tiles of ``tile`` x ``tile`` image pixels out of the grid of such tiles, ids row-major, every tile seen with ``halo``
+real pixels around it, and 0 outside the image.
+
+Levels: a file of routing depth d (1 to 3) has levels 0, the coarsest, to d - 1, the finest. A tile of level l covers
+t * 2^(d-1-l) pixels of the image a side, and ids are row-major on that level's own grid: tile (r, c) of level l has the children
+(2r, 2c), (2r, 2c+1), (2r+1, 2c), (2r+1, 2c+1) of level l + 1. All are sampled to t x t with a halo of h: a call reads one level,
+at full resolution, with tile = t * 2^(d-1-l) and halo = h * 2^(d-1-l), and whoever called it averages 2^(d-1-l) x 2^(d-1-l)
+pixels to one. So ``levels`` says which level the call is of, one value throughout, and changes nothing that the attributes do not
+say; a mix is refused, for its tiles would be of different sizes. At depth 1 there is level 0 alone, tile = t and halo = h.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from apex_plugins.spec import TILE_CELL, OpSpec
+from apex_plugins.spec import MAX_DEPTH, TILE_CELL, OpSpec
 
 SPEC = OpSpec(
     name="TilePack",
@@ -46,13 +51,19 @@ def tile_pack(image_BCHW: np.ndarray, ids_BK: np.ndarray, levels_BK: np.ndarray,
 
 
 def check_ids(op: str, ids_BK: np.ndarray, levels_BK: np.ndarray, batch: int, count: int) -> None:
-    """Refuse ids or levels that are not int64 [batch, K >= 1], ids outside 0..count-1 and levels other than 0."""
+    """Refuse ids or levels that are not int64 [batch, K], ids outside 0..count-1, and levels that are not one of 0..2.
+
+    Level 0 always has tiles; a finer one may have none, K = 0, and then nothing tells which level it is.
+    """
     for name, value in (("ids", ids_BK), ("levels", levels_BK)):
         if value.ndim != 2 or value.shape[0] != batch or value.dtype != np.int64:
             raise ValueError(f"{op}: {name} must be int64 [{batch},K], got {value.dtype} {value.shape}")
-    if ids_BK.shape != levels_BK.shape or ids_BK.shape[1] == 0:
-        raise ValueError(f"{op}: ids {ids_BK.shape} and levels {levels_BK.shape} must agree and hold at least one tile")
+    if ids_BK.shape != levels_BK.shape:
+        raise ValueError(f"{op}: ids {ids_BK.shape} and levels {levels_BK.shape} must agree")
+    if ids_BK.size == 0:
+        return
     if ids_BK.min() < 0 or ids_BK.max() >= count:
         raise ValueError(f"{op}: ids must lie in 0..{count - 1}, got {ids_BK.min()}..{ids_BK.max()}")
-    if levels_BK.any():
-        raise ValueError(f"{op}: version 1 knows level 0 only, got levels {np.unique(levels_BK).tolist()}")
+    found = np.unique(levels_BK).tolist()
+    if len(found) > 1 or not 0 <= found[0] < MAX_DEPTH:
+        raise ValueError(f"{op}: a call reads one level of 0..{MAX_DEPTH - 1}, got levels {found}")

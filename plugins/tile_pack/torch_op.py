@@ -14,8 +14,9 @@ from torch import Tensor
 def tile_pack(image_B3HW: Tensor, ids_BK: Tensor, levels_BK: Tensor, tile: int, halo: int) -> Tensor:
     """Cut the tiles ``ids_BK`` with their halo out of the image: [B,K,3,P,P], P = tile + 2 * halo, 0 outside the image.
 
-    ids_BK are int64, row-major on the grid of W / tile columns. levels_BK must be 0 in version 1 (see ``reference.py``, which
-    checks values; here only shapes are looked at, so that no step waits for the device). Gradient flows to the image.
+    ids_BK are int64, row-major on the grid of W / tile columns. levels_BK is the level that the call is of and changes nothing
+    (see ``reference.py``, which checks values; here only shapes are looked at, so that no step waits for the device). Gradient
+    flows to the image.
     While exporting, the call becomes one ``apex::TilePack`` node.
     """
     if torch.compiler.is_exporting():

@@ -1,7 +1,9 @@
 """TileUnpackFusion, version 1: what the op means, in NumPy.
 
 The map is the stride-8 map of the image; a tile of ``tile`` image pixels covers n = tile / 8 cells of it a side. Ids and levels
-are those of TilePack: row-major ids, level 0 only in version 1.
+are those of TilePack: one level a call, row-major ids on its own grid. What was seen of a tile at 1 / 2^(d-1-l) of the resolution
+has t / 8 cells a side and is upsampled to n by whoever calls, every cell repeated. The levels are unpacked one after the
+other, coarsest first, and the map that one leaves is the base of the next: so finer overrides coarser.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ def tile_unpack_fusion(
 ) -> Tensor:
     """Blend tile features into the stride-8 map: base + alpha * (tiles - base) on the selected tiles, base elsewhere; [B,C,h,w].
 
-    ids_BK are int64, distinct within an image, row-major on the grid of w * 8 / tile columns; levels_BK must be 0 in version 1
-    (see ``reference.py``, which checks values). Gradient flows to base, tiles and alpha. The result has the wider type of base
-    and tiles. While exporting, the call becomes one ``apex::TileUnpackFusion`` node.
+    ids_BK are int64, distinct within an image, row-major on the grid of w * 8 / tile columns; levels_BK is the level that the
+    call is of and changes nothing (see ``reference.py``, which checks values). Gradient flows to base, tiles and alpha. The
+    result has the wider type of base and tiles. While exporting, the call becomes one ``apex::TileUnpackFusion`` node.
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.tile_unpack_fusion(base_BChw, tiles_BKCnn, ids_BK, levels_BK, alpha_BK1nn, tile)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from apex_plugins.spec import DOMAIN
+from apex_plugins.spec import DOMAIN, MAX_DEPTH
 from apex_train.export.ops import load_ops
 
 Case = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -19,6 +19,11 @@ Case = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 def _ids(rng: np.random.Generator, batch: int, tiles: int, count: int) -> np.ndarray:
     return np.stack([rng.permutation(count)[:tiles] for _ in range(batch)]).astype(np.int64)
+
+
+def _levels(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    """A call is of one level, whichever it is."""
+    return np.full_like(ids, rng.integers(0, MAX_DEPTH))
 
 
 def _grid(rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -33,7 +38,7 @@ def tile_pack_case(rng: np.random.Generator) -> Case:
     tile, halo = int(rng.choice([8, 16, 24])), int(rng.choice([0, 8, 16, 32]))
     image = rng.standard_normal((batch, 3, rows * tile, cols * tile))
     ids = _ids(rng, batch, tiles, rows * cols)
-    return {"image": image, "ids": ids, "levels": np.zeros_like(ids)}, {"tile": tile, "halo": halo}
+    return {"image": image, "ids": ids, "levels": _levels(rng, ids)}, {"tile": tile, "halo": halo}
 
 
 def tile_ssm_scan_case(rng: np.random.Generator) -> Case:
@@ -57,7 +62,7 @@ def tile_unpack_fusion_case(rng: np.random.Generator) -> Case:
         "base": rng.standard_normal((batch, channels, rows * n, cols * n)),
         "tiles": rng.standard_normal((batch, tiles, channels, n, n)),
         "ids": ids,
-        "levels": np.zeros_like(ids),
+        "levels": _levels(rng, ids),
         "alpha": rng.random((batch, tiles, 1, n, n)),
     }
     return inputs, {"tile": 8 * n}

@@ -94,3 +94,41 @@ def test_stated_output_shapes(folder, make_case):
         "decode_nms": lambda: reference.output_shape(shapes["scores"], attributes["max_detections"]),
     }[folder]()
     assert stated == (tuple(item.shape for item in result) if isinstance(result, tuple) else result.shape)
+
+
+@pytest.mark.parametrize("face", ["torch", "torch-op", "body-ort"])
+@pytest.mark.parametrize("folder", ["tile_pack", "tile_unpack_fusion"])
+def test_a_level_may_have_no_tiles(folder, face, make_case, run_body):
+    """K = 0 is what ``tiles_1 = 0`` asks of the finer levels."""
+    inputs, attributes = make_case(folder, 5)
+    inputs |= {name: inputs[name][:, :0] for name in ("ids", "levels", "tiles", "alpha") if name in inputs}
+    expected = getattr(module(folder, "reference"), folder)(*single(inputs).values(), **attributes)
+    (got,) = run_face(face, folder, inputs, attributes, run_body)
+    np.testing.assert_array_equal(got, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_levels_cut_the_same_pixels(depth):
+    """The definition of ids per level: the four children of a tile, put together, are the pixels of the tile."""
+    pack = module("tile_pack", "reference").tile_pack
+    image = np.random.default_rng(0).random((1, 3, 128, 192))
+    for level in range(depth - 1):
+        side, cols = 16 << (depth - 1 - level), 192 // (16 << (depth - 1 - level))
+        row, col = 1, 2
+        here = np.array([[row * cols + col]])
+        kids = np.array([[(2 * row + i) * 2 * cols + 2 * col + j for i in (0, 1) for j in (0, 1)]])
+        whole = pack(image, here, np.full_like(here, level), tile=side, halo=0)[0, 0]
+        parts = pack(image, kids, np.full_like(kids, level + 1), tile=side // 2, halo=0)[0]
+        top, bottom = np.concatenate(parts[:2], axis=2), np.concatenate(parts[2:], axis=2)
+        np.testing.assert_array_equal(whole, np.concatenate([top, bottom], axis=1))
+
+
+def test_finer_overrides_coarser_on_unpack():
+    fuse = module("tile_unpack_fusion", "reference").tile_unpack_fusion
+    base = np.zeros((1, 1, 4, 8))
+    coarse = fuse(base, np.full((1, 1, 1, 4, 4), 1.0), np.array([[1]]), np.array([[0]]), np.ones((1, 1, 1, 4, 4)), tile=32)
+    merged = fuse(coarse, np.full((1, 1, 1, 2, 2), 5.0), np.array([[2]]), np.array([[1]]), np.ones((1, 1, 1, 2, 2)), tile=16)
+    expected = np.zeros((4, 8))
+    expected[:, 4:] = 1
+    expected[:2, 4:6] = 5
+    np.testing.assert_array_equal(merged[0, 0], expected)

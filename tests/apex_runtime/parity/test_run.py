@@ -240,3 +240,23 @@ def test_the_hard_numbers_hold_in_every_profile(name: str) -> None:
     assert (rules.tolerance("boxes").atol, rules.tolerance("boxes").rtol) == (0.05, 0)
     assert rules.tolerance("utilities") == profile.tolerances["fp32"]
     assert set(profile.tolerances) == {"fp32", "fp16", "bf16"}
+
+
+LEVELS = (slice(0, 4), slice(4, 20))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "explained"),
+    [
+        ({0, 4, 5}, True),
+        ({0, 4, 6}, True),  # 5 and 6 are within a step
+        ({0, 4, 7}, False),
+        ({1, 8, 9}, True),  # 0 and 1 are within a step, and then the children are others
+        ({2, 12, 13}, False),
+        ({0, 1, 4}, False),  # one more above, one fewer below
+    ],
+)
+def test_the_first_level_that_differs_decides(candidate: set[int], explained: bool) -> None:
+    totals_N = np.zeros(20)
+    totals_N[[0, 1, 4, 5, 6, 7]] = 5, 5 - 1 / 256, 3, 2, 2 - 1 / 256, 1
+    assert is_explained({0, 4, 5}, candidate, totals_N, 0.0, LEVELS) is explained

@@ -127,3 +127,16 @@ def test_png_is_written_in_one_step_with_its_colours(tmp_path: Path, monkeypatch
         write_png(path, image + 1)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["b.png"]
+
+
+def test_finer_tiles_have_a_line_of_their_own() -> None:
+    picture = Picture.of(grey(640, 640))
+    coarse = [(0, 0, 320, 320)]
+    drawn = draw(picture, [], coarse, "", finer=[[(160, 160, 160, 160)]])
+    plain = draw(picture, [], coarse, "")
+    inside = np.zeros(drawn.shape[:2], bool)
+    inside[150:330, 150:330] = True
+    changed = (drawn != plain).any(axis=2)
+    assert changed.any() and not changed[~inside].any()
+    assert (drawn[170:310, 170:310] == 120).all(), "its pixels stay as they are"
+    np.testing.assert_array_equal(draw(picture, [], coarse, "", finer=[[]]), plain)

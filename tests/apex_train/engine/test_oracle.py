@@ -47,7 +47,7 @@ def with_tiles(model: ApexDetector, batch: Batch, choices: list[set[int]]) -> to
 @pytest.mark.parametrize("tiles", [1, 3, 11, 12])
 def test_a_gain_is_the_difference_of_two_whole_passes(model: ApexDetector, batch: Batch, tiles: int) -> None:
     config = LossConfig()
-    ids, gains = tile_gains(model, batch, config, tiles, 6, torch.rand(2, COUNT))
+    ((ids, gains),) = tile_gains(model, batch, config, [tiles], 6, torch.rand(2, COUNT))
     model.eval()
     chosen = [set(row.tolist()) for row in model(batch.images, tiles, torch.zeros(2, COUNT)).tile_ids]
     asked = [set(row.tolist()) for row in ids]
@@ -71,7 +71,7 @@ def test_asking_leaves_the_model_as_it_was(model: ApexDetector, batch: Batch) ->
     model.peripheral.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    tile_gains(model, batch, LossConfig(), 3, 4, torch.rand(2, COUNT))
+    tile_gains(model, batch, LossConfig(), [3], 4, torch.rand(2, COUNT))
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     model.train()
@@ -85,7 +85,7 @@ def test_half_of_those_asked_are_chosen_ones_and_the_uncertain_and_the_least_wan
     utilities = torch.randn(3, count, generator=drawn)
     tiles = max(1, min(count, round(share * count)))
     chosen = utilities.topk(tiles, dim=1).indices
-    inside, outside = sample_tiles(utilities, chosen, sampled, torch.rand(3, count, generator=drawn))
+    inside, outside = sample_tiles(utilities, chosen, torch.ones(3, count) > 0, sampled, torch.rand(3, count, generator=drawn))
     order = utilities.argsort(1, descending=True).tolist()
     assert inside.shape[1] + outside.shape[1] == min(sampled, count)
     for row in range(3):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion
 from apex_train.config import LossConfig, load_config
 from apex_train.data.loader import Batch
 from apex_train.engine.device import resolve_device
@@ -60,13 +59,13 @@ def test_the_gradient_of_a_utility_is_that_of_a_soft_gate(monkeypatch: pytest.Mo
     with torch.no_grad():
         image = model.normalise(batch.images)
         p3, p4, p5 = model.peripheral(image)
-        heavy, alpha = model.weigh(model.see(image, ids), p3, ids)
+        _, ranks = model.route(model.evidence(p3, p4, p5), 5, torch.zeros(1, COUNT, dtype=torch.float64))
+        heavy, alpha = model.weigh(model.see(image, [ids]), p3, [ids], ranks)
 
         def loss(place: int, change: float) -> float:
             gate = alpha.clone()
             gate[:, place] *= 1 + change
-            merged = tile_unpack_fusion(p3, heavy, ids, torch.zeros_like(ids), gate, TILE)
-            heads: HeadOutputs = model.read(merged, p4, p5)
+            heads: HeadOutputs = model.read(model.fuse(p3, heavy, gate, [ids]), p4, p5)
             return float(detection_terms(heads, batch, matcher, config).loss_B.sum())
 
         wanted = torch.tensor([(loss(i, step) - loss(i, -step)) / (2 * step) for i in range(5)], dtype=torch.float64)

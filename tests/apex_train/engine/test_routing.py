@@ -32,7 +32,7 @@ def test_the_figures_are_their_formulas(model: ApexDetector) -> None:
     config = load_config(None, {"train.crop": 128, "routing.share": 0.5})
     figures = RoutingFigures(model, config)
     labels = OracleLabels(torch.tensor([1]), torch.tensor([[0, 1, 3]]), torch.tensor([[0.1, 0.2, 5.0]]), 1.0)
-    found = dict(zip(figures.names, figures.of(outputs(3), 1.0, labels).tolist(), strict=True))
+    found = dict(zip(figures.names, figures.of(outputs(3), 1.0, (labels,)).tolist(), strict=True))
     gflops = count_gflops(model, 128, 128)
     p = [1 / (1 + math.exp(-u)) for u in UTILITIES.flatten().tolist()]
     bits = [-sum(q * math.log2(q) for q in (x, 1 - x) if q > 0) for x in p]
@@ -47,8 +47,10 @@ def test_the_figures_are_their_formulas(model: ApexDetector) -> None:
 def test_parts_add_up_and_a_constant_knows_nothing(model: ApexDetector) -> None:
     figures = RoutingFigures(model, load_config(None, {"train.crop": 128}))
     ids, gains = torch.tensor([[0, 1, 3], [0, 1, 2]]), torch.tensor([[0.1, 0.1, 0.1], [3.0, 0.2, 1.0]])
-    whole = figures.of(outputs(2), 1.0, OracleLabels(torch.arange(2), ids, gains, 1.0))
-    parts = [figures.of(outputs(2), 0.5, OracleLabels(torch.tensor([b]), ids[b : b + 1], gains[b : b + 1], 0.5)) for b in (0, 1)]
+    whole = figures.of(outputs(2), 1.0, (OracleLabels(torch.arange(2), ids, gains, 1.0),))
+    parts = [
+        figures.of(outputs(2), 0.5, (OracleLabels(torch.tensor([b]), ids[b : b + 1], gains[b : b + 1], 0.5),)) for b in (0, 1)
+    ]
     assert torch.allclose(parts[0] + parts[1], whole)
     assert float(parts[0][-1]) == 0 and float(parts[1][-1]) == pytest.approx(0.5 * 1.0)
 

@@ -60,7 +60,7 @@ def forward(model: ApexDetector, batch: Batch, tiles: int = 4, peripheral: bool 
 @pytest.mark.gate
 def test_every_key_is_there_finite_and_differentiable(model: ApexDetector, objects: int) -> None:
     batch = targets(objects)
-    total, terms = compute_training_losses(forward(model, batch), batch, ALL, labels=LABELS)
+    total, terms = compute_training_losses(forward(model, batch), batch, ALL, labels=(LABELS,))
     assert tuple(terms) == KEYS and all(torch.isfinite(term) for term in terms.values())
     assert all(terms[key].requires_grad and (float(terms[key].detach()) > 0) == (objects > 0) for key in MASK_KEYS)
     assert float(total.detach()) == pytest.approx(sum(float(v.detach()) for k, v in terms.items() if k != "total"), rel=1e-6)
@@ -88,9 +88,9 @@ def test_every_weight_is_read(model: ApexDetector, field: str) -> None:
         base = LossConfig()
         changed = base.model_copy(update={field: type(getattr(base, field))(2 * getattr(base, field) + 1)})
         torch.manual_seed(1)
-        before = compute_training_losses(outputs, batch, base, price=PRICE, labels=LABELS)[0]
+        before = compute_training_losses(outputs, batch, base, price=PRICE, labels=(LABELS,))[0]
         torch.manual_seed(1)
-        after = compute_training_losses(outputs, batch, changed, price=PRICE, labels=LABELS)[0]
+        after = compute_training_losses(outputs, batch, changed, price=PRICE, labels=(LABELS,))[0]
     model.train()
     assert float(before) != float(after)
 
@@ -115,9 +115,9 @@ def test_cutting_the_batch_changes_nothing(model: ApexDetector, peripheral: bool
     batch = replace(batch, has_mask=batch.labels >= 0)
     with torch.no_grad():
         outputs = forward(model, batch, peripheral=peripheral)
-        _, whole = compute_training_losses(outputs, batch, ALL, price=PRICE, labels=LABELS)
+        _, whole = compute_training_losses(outputs, batch, ALL, price=PRICE, labels=(LABELS,))
         parts = [
-            compute_training_losses(o, t, ALL, objects=batch.objects, share=0.5, price=PRICE, labels=of_image(b))[1]
+            compute_training_losses(o, t, ALL, objects=batch.objects, share=0.5, price=PRICE, labels=(of_image(b),))[1]
             for b, (t, o) in enumerate(cut_image(batch, outputs, b) for b in (0, 1))
         ]
     assert all(float(whole[key]) > 0 for key in (*MASK_KEYS, "budget", "oracle"))

@@ -187,7 +187,10 @@ def test_the_passport_tells_what_the_network_is(model: ApexDetector) -> None:
         model_info(model, 100, 192)
 
 
-@pytest.mark.parametrize("wrong", [{"tile": 48}, {"halo": 12}, {"classes": ()}, {"size": "huge"}, {"depth": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tile": 48}, {"halo": 12}, {"classes": ()}, {"size": "huge"}, {"depth": 4}, {"depth": 2, "ratio": (1,)}, {"ratio": (1, 2)}],
+)
 def test_a_config_that_cannot_work_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
         ModelConfig(**wrong)

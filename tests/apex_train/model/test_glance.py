@@ -36,12 +36,13 @@ def test_any_choice_in_any_order_reads_as_a_forward_pass_with_these_tiles(
     model: ApexDetector, images: torch.Tensor, tiles: int
 ) -> None:
     view = Glance(model, images)
-    view.see(torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(i)) for i in range(2)]))
+    view.choose([1])
+    view.see([torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(i)) for i in range(2)])])
     for seed in range(3):
         drawn = torch.Generator().manual_seed(10 + seed)
         ids = torch.stack([torch.randperm(12, generator=drawn)[:tiles] for _ in range(2)])
         bonus = torch.full((2, 12), -FORCE).scatter_(1, ids, FORCE)
-        assert same(view.read(ids), model(images, tiles, bonus).heads)
+        assert same(view.read([ids]), model(images, tiles, bonus).heads)
 
 
 @torch.inference_mode()
@@ -49,5 +50,5 @@ def test_no_tiles_is_the_peripheral_pass_and_its_own_choice_is_the_models(model:
     view = Glance(model, images)
     outputs = model(images, 3, torch.zeros(2, 12), with_peripheral=True)
     assert outputs.peripheral is not None
-    assert same(view.read(torch.zeros(2, 0, dtype=torch.int64)), outputs.peripheral)
-    assert torch.equal(view.choose(3), outputs.tile_ids)
+    assert same(view.read([torch.zeros(2, 0, dtype=torch.int64)]), outputs.peripheral)
+    assert torch.equal(view.choose([3])[0].tile_ids, outputs.tile_ids)
