@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from apex_train.model.detector import ApexDetector, Outputs
-from apex_train.model.router import select_tiles, selection_key
 
 
 class PeripheralDetector(ApexDetector):
@@ -14,12 +15,17 @@ class PeripheralDetector(ApexDetector):
     The router still runs, so that inputs and outputs of the graph stay the same; it decides nothing.
     """
 
-    def forward(self, images_BHW3: Tensor, tiles: int, tile_bonus_BN: Tensor, with_peripheral: bool = False) -> Outputs:
+    def forward(
+        self,
+        images_BHW3: Tensor,
+        tiles: int | Sequence[int],
+        tile_bonus: Tensor | Sequence[Tensor],
+        with_peripheral: bool = False,
+    ) -> Outputs:
         p3, p4, p5 = self.peripheral(self.normalise(images_BHW3))
-        utilities = self.router(p3)
-        ids = select_tiles(selection_key(utilities, tile_bonus_BN), tiles, self._rank(images_BHW3))
-        heads = self.read(p3, p4, p5)
-        return Outputs(heads, utilities, ids, utilities.new_zeros(ids.shape[0], 0, 1, 0, 0), heads if with_peripheral else None)
+        (first, *finer), _ = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
+        heads, nothing = self.read(p3, p4, p5), p3.new_zeros(len(p3), 0, 1, 0, 0)
+        return Outputs(heads, first.utilities, first.tile_ids, nothing, heads if with_peripheral else None, tuple(finer))
 
 
 def without_tiles(model: ApexDetector) -> PeripheralDetector:
