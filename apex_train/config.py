@@ -153,6 +153,7 @@ class TrainSection(_Section):
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(default="auto", description="auto: off on a CPU, bf16 or fp16 on a GPU")
     deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
     bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
+    only: Literal["all", "router"] = Field(default="all", description="router: every other weight stays what --init gave it")
 
     @field_validator("size")
     @classmethod
@@ -202,6 +203,12 @@ class FitConfig(_Section):
         ):
             if any(side <= 0 or side % tile or side % STRIDES[-1] for side in sides):
                 raise ValueError(f"{name} {value} is not a multiple of {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _conflicts_need_several_tasks(self) -> FitConfig:
+        if self.loss.pcgrad and self.train.only == "router":
+            raise ValueError("loss.pcgrad is about weights that train.only: router leaves as they are: switch one of them off")
         return self
 
     @model_validator(mode="after")

@@ -203,7 +203,8 @@ def _train(
         trainer.resume(output / "last.pt")
         say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")
     if trainer.selection.metric is None:
-        say("no val split: nothing is measured, best.pt is the newest epoch")
+        why = "no val split" if trainer.val_set is None else "the router changes no figure that is taken with all tiles"
+        say(f"{why}: nothing is measured, best.pt is the newest epoch")
     with interruptible("stopping after this step; Ctrl-C again to stop at once") as stop:
         trainer.fit(stop_after_epoch, stop)
     if trainer.interrupted and not trainer.finished:  # by a signal to any of the processes

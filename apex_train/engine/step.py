@@ -87,7 +87,7 @@ class Stepper:
     ) -> None:
         self.model, self.config, self.placement = model, config, placement
         self.amp, self.scaler, self.peers = amp, scaler, peers
-        self.parameters = list(model.parameters())
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.tasks = TaskGradients(model) if config.loss.pcgrad else None
         self.dual = DualVariable()
         self.figures = RoutingFigures(model, config)

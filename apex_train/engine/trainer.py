@@ -39,6 +39,8 @@ from apex_train.engine.sums import Sums
 from apex_train.losses.compute import KEYS
 from apex_train.model.detector import ApexDetector
 
+ROUTERS = ("router.", "finer_routers.")
+
 
 class TrainingError(ApexError):
     """The run cannot go on: too many steps in a row were not finite."""
@@ -62,9 +64,9 @@ class Trainer:
         if config.train.deterministic:
             be_deterministic()
         self._build()
-        self.selection = Selection(
-            choose_metric(config.train.metric, val), patience=config.train.patience, min_delta=config.train.min_delta
-        )
+        # With all tiles, where the figures are taken, the router changes nothing: its newest state is its best.
+        metric = None if config.train.only == "router" else choose_metric(config.train.metric, val)
+        self.selection = Selection(metric, patience=config.train.patience, min_delta=config.train.min_delta)
         self.epoch, self.batch_in_epoch, self.step = 0, 0, 0
         self.bad_steps, self.bad_in_a_row, self.skipped_steps, self.seconds = 0, 0, 0, 0.0
         self.interrupted = False
@@ -78,6 +80,9 @@ class Trainer:
         self.model_config = self.config.network(self.train_set.categories)
         self.model = ApexDetector(self.model_config)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
+        if train.only == "router":
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name.startswith(ROUTERS))
         self.average = WeightAverage(self.model, train.ema_decay)
         groups = _parameter_groups(self.model, train.weight_decay)
         # Fused: its step allocates nothing but its state, so that it cannot run out of memory half way.
@@ -271,7 +276,7 @@ class Trainer:
 
     def _to_training_mode(self) -> None:
         self.model.train()
-        if self.config.train.norm_statistics == "frozen":
+        if self.config.train.norm_statistics == "frozen" or self.config.train.only == "router":
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -347,8 +352,9 @@ class _Snapshot:
 
 def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices and filters only, not on norms, biases and rates."""
-    shapes = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shapes = [parameter for parameter in learned if parameter.ndim > 1]
+    others = [parameter for parameter in learned if parameter.ndim <= 1]
     return [{"params": shapes, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 

@@ -18,6 +18,7 @@ import torch
 
 from apex_plugins.spec import DOMAIN
 from apex_runtime.model_info import METADATA_KEY, ModelInfo, input_names, output_names
+from apex_train.export.fold import fold_norms
 from apex_train.export.ops import load_ops, translation_table
 from apex_train.export.wrapper import DeployedDetector
 from apex_train.model.detector import ApexDetector
@@ -38,6 +39,7 @@ def tool_versions() -> dict[str, str]:
 def trace_detector(model: ApexDetector, info: ModelInfo) -> onnx.ModelProto:
     """The ONNX model of ``model`` as ``info`` describes it: dynamic batch, run-time K, functions attached, metadata written."""
     wrapped = DeployedDetector(copy.deepcopy(model).float().cpu(), info.decode)
+    fold_norms(wrapped)
     size = info.input
     images = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from apex_runtime.data.open import open_dataset
-from apex_runtime.errors import ImageError, UsageError
+from apex_runtime.errors import ConfigError, ImageError, UsageError
 from apex_train.checkpoint import load_model, read_checkpoint, save_checkpoint
 from apex_train.config import RoutingConfig, load_config
 from apex_train.engine import trainer as trainer_module
@@ -361,3 +361,19 @@ def test_a_key_that_is_younger_than_the_checkpoint_had_its_default(nuclei_fixtur
     trainer(nuclei_fixture, tmp_path).resume(tmp_path / "last.pt")
     with pytest.raises(UsageError, match=r"routing.share 0.25 \(now 0.5\)"):
         trainer(nuclei_fixture, tmp_path, routing__share=0.5).resume(tmp_path / "last.pt")
+
+
+def test_the_router_alone_learns_and_nothing_else_moves(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path, train__only="router", routing__all_tiles=0, train__warmup_steps=0)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.fit()
+    after = read_checkpoint(tmp_path / "best.pt")
+    moved = {name for name, value in run.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {f"router.score.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    assert all(torch.equal(after["model"][name], value) for name, value in before.items() if name not in moved)
+    assert after["training"]["epoch"] == 2  # the newest
+
+
+def test_the_router_alone_has_no_conflicts_to_settle() -> None:
+    with pytest.raises(ConfigError, match=r"loss.pcgrad.*train.only"):
+        load_config(None, {"train.only": "router", "loss.pcgrad": True})

@@ -78,7 +78,7 @@ def test_a_run_keeps_its_price(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = Trainer(config, open_dataset(nuclei_fixture, "train"), None, tmp_path, Console(file=io.StringIO()))
     run.fit(stop_after_epoch=2)
     assert run.stepper.dual.mu > 0 and run.history[-1]["budget"] > 0 and run.history[-1]["mu"] > 0
-    assert 0.01 < run.stepper.cost.looked < 1  # GFLOPs
+    assert 0.01 < run.stepper.figures.cost.looked < 1  # GFLOPs
     again = Trainer(config, open_dataset(nuclei_fixture, "train"), None, tmp_path, Console(file=io.StringIO()))
     again.resume(tmp_path / "last.pt")
     assert again.stepper.dual.state() == run.stepper.dual.state()
