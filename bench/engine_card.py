@@ -27,7 +27,7 @@ a CPU.
 | licence of the weights | Apache-2.0 |
 | trained at commit | {training["commit"]} |
 | shipped at commit | {commit} |
-| training time | {training["seconds"] / 3600:.1f} h of finished epochs on two CPU cores, bfloat16 autocast |
+| training time | {training["seconds"] / 3600:.1f} h of finished epochs on two CPU cores; precision per run in its file |
 
 ## Made by
 

@@ -1,6 +1,6 @@
 """From a finished run to a shipped engine: weights without optimiser, one ONNX file, a bundle, figures on the test split, a card.
 
-    python bench/ship_engine.py RUN --earlier RUN --data DIR --name nuclei-nano --trained-at COMMIT --command COMMAND
+    python bench/ship_engine.py RUN --data DIR --name nuclei-nano --trained-at COMMIT --command COMMAND [--continues]
 
 Every figure of the card is computed here and also written to bench/evidence/NAME.json.
 """
@@ -30,24 +30,22 @@ from apex_train.export.exporter import export_onnx
 from apex_train.predictor import TorchSession
 
 BUDGETS = (1.0, 0.75, 0.5, 0.25, 0.125)
+NO_TRAINING: dict[str, Any] = {"commit": "", "commands": [], "epochs": [], "seconds": 0, "validation": []}
 
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--earlier", multiple=True, type=click.Path(exists=True, path_type=Path), help="Runs this one was started from, in order."
-)
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True)
 @click.option("--size", default=512, show_default=True)
 @click.option("--split", default="test", show_default=True)
 @click.option("--trained-at", required=True, help="Commit of the training run.")
-@click.option("--command", "commands", multiple=True, required=True, help="Command of the training run; repeatable, in order.")
-def main(
-    run: Path, earlier: tuple[Path, ...], data: Path, name: str, size: int, split: str, trained_at: str, commands: tuple[str, ...]
-) -> None:
+@click.option("--command", required=True, help="Command of the training run.")
+@click.option("--continues", is_flag=True, help="The run started from the weights that engines/NAME has now.")
+def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: str, command: str, continues: bool) -> None:
     """Write engines/NAME and its evidence."""
-    folder = ROOT / "engines" / name
+    folder, proof = ROOT / "engines" / name, ROOT / "bench" / "evidence" / f"{name}.json"
+    before = json.loads(proof.read_text())["training"] if continues else NO_TRAINING
     model = load_model(run / "best.pt")
     checkpoint, draft = run / "checkpoint.pt", run / "model.onnx"
     save_checkpoint(checkpoint, model, model.config)
@@ -59,7 +57,6 @@ def main(
     predictors = {str(budget): (Predictor(OrtSession(folder / "model.onnx")), budget) for budget in BUDGETS}
     predictors[PERIPHERAL] = (Predictor(TorchSession(model, size, size, peripheral_only=True)), 1.0)
     rows, gaps = evaluate(predictors, dataset)
-    logs = [[json.loads(line) for line in (item / "log.jsonl").read_text().splitlines()] for item in (*earlier, run)]
     evidence = {
         "engine": {
             "name": name,
@@ -69,13 +66,7 @@ def main(
             "parameters": sum(p.numel() for p in model.parameters()),
             "gflops": report.gflops.model_dump(),
         },
-        "training": {
-            "commit": trained_at,
-            "commands": list(commands),
-            "epochs": [len(log) for log in logs],
-            "seconds": round(sum(line["seconds"] for log in logs for line in log)),
-            "validation": [[line for line in log if "mAP_segm" in line] for log in logs],
-        },
+        "training": _with_run(before, run, trained_at, command),
         "data": {"split": split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
         "contract": {
             "max_detections": detection_limit(dataset.ground_truth()),
@@ -85,15 +76,26 @@ def main(
         "rows": rows,
         "gaps": gaps,
     }
-    write_evidence(ROOT / "bench" / "evidence" / f"{name}.json", evidence)
-    for number, item in enumerate((*earlier, run), 1):
-        shutil.copyfile(item / "config.yaml", folder / f"train-{number}.yaml")
+    write_evidence(proof, evidence)
+    shutil.copyfile(run / "config.yaml", folder / f"train-{len(evidence['training']['epochs'])}.yaml")
     shutil.copyfile(checkpoint, folder / "checkpoint.pt")
     (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"]), encoding="utf-8")
     for label, row in rows.items():
         figures = "  ".join(f"{key} {row[key]:.3f}" for key in ("mAP_segm", "AP50_segm", "mAP_bbox"))
         click.echo(f"{label:<10}{figures}  interval {row['interval_segm']}")
     click.echo(json.dumps(gaps, indent=2))
+
+
+def _with_run(before: dict[str, Any], run: Path, commit: str, command: str) -> dict[str, Any]:
+    """What is known of the training so far, and of a further run."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        "commit": ", ".join(filter(None, (before["commit"], commit))),
+        "commands": [*before["commands"], command],
+        "epochs": [*before["epochs"], len(log)],
+        "seconds": before["seconds"] + round(sum(line["seconds"] for line in log)),
+        "validation": [*before["validation"], [line for line in log if "mAP_segm" in line]],
+    }
 
 
 def evaluate(predictors: dict[str, tuple[Predictor, float]], dataset: InstanceDataset) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -54,7 +54,7 @@ def test_the_checkpoint_is_the_one_that_was_exported(folder: Path) -> None:
 def test_the_training_values_load(folder: Path) -> None:
     from apex_train.config import load_config
 
-    for name in ("train-1.yaml", "train-2.yaml"):
+    for name in ("train-1.yaml", "train-2.yaml", "train-3.yaml"):
         assert load_config(folder / name, {}).model.size == "nano"
 
 
