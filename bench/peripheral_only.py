@@ -24,7 +24,7 @@ class PeripheralDetector(ApexDetector):
     ) -> Outputs:
         p3, p4, p5 = self.peripheral(self.normalise(images_BHW3))
         (first, *finer), _ = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
-        heads, nothing = self.read(p3, p4, p5), p3.new_zeros(len(p3), 0, 1, 0, 0)
+        heads, nothing = self.read(p3, p4, p5), p3.new_zeros(p3.shape[0], 0, 1, 0, 0)
         return Outputs(heads, first.utilities, first.tile_ids, nothing, heads if with_peripheral else None, tuple(finer))
 
 
