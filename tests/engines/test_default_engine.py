@@ -33,6 +33,7 @@ def test_it_is_complete_and_small(folder: Path, repo_root: Path) -> None:
         "manifest.json",
         "precision.json",
         "train-1.yaml",
+        "train-3.yaml",
         "train-2.yaml",
     }
     assert {path.name for path in folder.iterdir()} == names
