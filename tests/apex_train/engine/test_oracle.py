@@ -13,6 +13,7 @@ from apex_train.engine.oracle import sample_tiles, tile_gains
 from apex_train.losses.compute import Matcher, detection_terms
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
+from apex_train.model.quadtree import children_of
 
 FORCE, COUNT = 24.0, 12
 
@@ -100,3 +101,37 @@ def test_half_of_those_asked_are_chosen_ones_and_the_uncertain_and_the_least_wan
             assert order[row][-1] in beyond
     if tiles >= sampled // 2 and count - tiles >= sampled - sampled // 2:
         assert inside.shape[1] == sampled // 2
+
+
+@torch.no_grad()
+def test_on_a_finer_level_children_of_the_chosen_are_asked_about(batch: Batch) -> None:
+    """Depth 2: level 0 is judged without children, level 1 over the chosen parents, each against whole passes."""
+    torch.manual_seed(0)
+    model, config = ApexDetector(ModelConfig(tile=32, depth=2)), LossConfig()
+    wide = Batch(**(vars(batch) | {"images": torch.nn.functional.pad(batch.images, (0, 0, 0, 0, 0, 32))}))
+    wide = Batch(
+        **(vars(wide) | {name: torch.nn.functional.pad(getattr(batch, name), (0, 0, 0, 8)) for name in ("masks", "ignore")})
+    )
+    (coarse_ids, coarse), (fine_ids, fine) = tile_gains(model, wide, config, [2, 3], 8, torch.rand(2, 4 + 16))
+    model.eval()
+    found = model(wide.images, [2, 3], torch.zeros(2, 20))
+    parents, children = (level.tile_ids for level in found.levels)
+    family = {(b, int(c)) for b in range(2) for p in parents[b] for c in children_of(p[None, None], 2)[0]}
+    assert coarse.shape == coarse_ids.shape == (2, 4) and fine.shape == (2, 4) and fine.abs().max() > 0
+    assert all((b, int(c)) in family for b in range(2) for c in fine_ids[b])
+
+    def passed(first: torch.Tensor, second: list[set[int]]) -> torch.Tensor:
+        bonus = torch.full((2, 20), -FORCE).scatter_(1, first, FORCE)
+        for b, ids in enumerate(second):
+            bonus[b, [4 + i for i in sorted(ids)]] = FORCE
+        return model(wide.images, [first.shape[1], len(second[0])], bonus).heads
+
+    chosen = [set(row.tolist()) for row in children]
+    asked = [set(row.tolist()) for row in fine_ids]
+    matcher = Matcher(passed(parents, [a | b for a, b in zip(chosen, asked, strict=True)]), wide, config)
+    before = detection_terms(passed(parents, chosen), wide, matcher, config).loss_B
+    for column in range(fine_ids.shape[1]):
+        toggled = [a ^ {int(i)} for a, i in zip(chosen, fine_ids[:, column], strict=True)]
+        after = detection_terms(passed(parents, toggled), wide, matcher, config).loss_B
+        sign = 1 if len(toggled[0]) < 3 else -1
+        assert torch.allclose(fine[:, column], sign * (after - before), atol=2e-4)
