@@ -83,6 +83,8 @@ def export(
     from apex_train.export.exporter import export_onnx
 
     model = _load(checkpoint, config, class_names, strict)
+    if size == DEFAULT_SIZE and (trained := _trained_size(checkpoint)) not in (None, size):
+        click.echo(f"note: trained at {trained}, exported at {size}; for the same: --size {trained}", err=True)
     images = _read_images(check_images, height, width, _FROM_USER) if check_images else _shipped_images(height, width)
     report = export_onnx(model, (height, width), output, file_sha256(checkpoint), images, decode)
     if as_json:
@@ -109,6 +111,16 @@ def _load(checkpoint: Path, config: Path | None, class_names: tuple[str, ...], s
     taken = f"size {model.config.size}, tile {model.config.tile}, halo {model.config.halo}"
     click.echo(f"note: weights without a configuration, taken as {taken}; {report}", err=True)
     return model
+
+
+def _trained_size(checkpoint: Path) -> str | None:
+    """``train.size`` of the run that wrote the checkpoint; None where it does not say."""
+    from apex_train.checkpoint import read_checkpoint
+    from apex_train.foreign import is_foreign
+
+    run = {} if is_foreign(checkpoint) else read_checkpoint(checkpoint).get("training") or {}
+    size = run.get("config", {}).get("train", {}).get("size")
+    return None if size is None else str(size)
 
 
 def _shipped_images(height: int, width: int) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.image_size import parse_size
 from apex_runtime.parity import cases
+from apex_train.checkpoint import save_checkpoint
 from apex_train.cli.export import export
 from apex_train.export import exporter
 from apex_train.export.agreement import budgets
@@ -61,3 +62,19 @@ def test_the_shipped_samples_are_checked_by_default(checkpoint, tmp_path, monkey
 
 def absent_samples():
     raise ModuleNotFoundError("No module named 'apex_engines'")
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "said"), [("384x1280", (), True), (1024, (), False), (None, (), False), (512, ("--size", "64"), False)]
+)
+def test_another_size_than_that_of_the_training_is_mentioned(detector, tmp_path, monkeypatch, trained, asked, said):
+    def fake_export(*_arguments):
+        raise UsageError("enough.")
+
+    monkeypatch.setattr(exporter, "export_onnx", fake_export)
+    monkeypatch.setattr(cases, "sample_folder", absent_samples)
+    training = None if trained is None else {"config": {"train": {"size": trained}}}
+    save_checkpoint(tmp_path / "best.pt", detector, detector.config, training)
+    result = invoke(tmp_path / "best.pt", "-o", tmp_path / "m.onnx", *asked)
+    assert "enough" in str(result.exception)
+    assert (f"--size {trained}" in result.output) is said
