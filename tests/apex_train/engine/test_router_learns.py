@@ -80,7 +80,11 @@ def test_the_gradient_of_a_utility_is_that_of_a_soft_gate(monkeypatch: pytest.Mo
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_one_tile_of_sixteen_matters_and_is_found(seed: int) -> None:
-    """K = 1: after 300 steps the one tile that is looked at is the right one, in every picture of a fresh set."""
+    """K = 1: after 300 steps the one tile that is looked at is the right one, in every picture of a fresh set.
+
+    With one tile from the first step on some seeds learn the opposite: a stream that never sees the object makes it worse there,
+    which the oracle truthfully says.
+    """
     config = load_config(
         None,
         {
@@ -100,11 +104,13 @@ def test_one_tile_of_sixteen_matters_and_is_found(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for step in range(300):
         batch, _ = one_square(rng, 4)
-        draw = replace(draw_step(config, step, 300, COUNT, 4, slice(None)), tiles=1)
-        bonus = np.zeros((4, COUNT), np.float32)
-        if rng.random() < config.routing.explore:
-            bonus[np.arange(4), rng.integers(0, COUNT, 4)] = 24.0
-        stepper.gradients(batch, replace(draw, bonus=bonus), Plan(4), 4, batch.objects)
+        draw = draw_step(config, step, 300, COUNT, 4, slice(None))
+        if step >= config.routing.all_tiles * 300:  # as in a run, the close look is learned before anything is left out
+            bonus = np.zeros((4, COUNT), np.float32)
+            if rng.random() < config.routing.explore:
+                bonus[np.arange(4), rng.integers(0, COUNT, 4)] = 24.0
+            draw = replace(draw, tiles=(1,), bonus=bonus)
+        stepper.gradients(batch, draw, Plan(4), 4, batch.objects)
         optimizer.step()
     model.eval()
     batch, where = one_square(np.random.default_rng(1000 + seed), 128)
