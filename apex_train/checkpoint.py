@@ -136,7 +136,9 @@ def load_model(path: Path) -> ApexDetector:
     report = load_weights(model, state_dict_of(content, path))
     if not report.fits:
         raise ModelError(
-            f"{path}: weights do not fit the model: {report}.", "The file is damaged or of another version.", path=path
+            f"{path}: weights do not fit the model: {report}.",
+            "The file is damaged or of another version; apex-train fit --init takes what fits, and learns the rest anew.",
+            path=path,
         )
     return model.eval()
 

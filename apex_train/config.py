@@ -116,7 +116,9 @@ class RoutingConfig(_Section):
     min_share: float = Field(default=0.125, gt=0, le=1)
     explore: float = Field(default=0.1, ge=0, le=1)
     oracle_images: float = Field(default=0.25, gt=0, le=1, description="share of a batch whose tiles are measured")
-    oracle_tiles: int = Field(default=8, ge=2, description="tiles that are measured per image; one pass of the heads each")
+    oracle_tiles: int = Field(
+        default=8, ge=4, description="tiles measured per image, one pass of the heads each; at least 4 on every level"
+    )
     share: float = Field(default=0.25, gt=0, le=1, description="of the tiles that the router should think worth their cost")
 
 

@@ -14,6 +14,7 @@ from frontier_choices import Line
 from frontier_run import ALL, DENSE, PERIPHERAL, SLICED
 
 from apex_runtime.evaluation.bootstrap import Interval, Matches, average_precision
+from apex_runtime.routing.budget import parse_budget
 
 Sampled = dict[Line, dict[str, np.ndarray]]
 FIGURES = ("AP50", "AP")
@@ -102,7 +103,7 @@ ORDER = ("peripheral", "router", "all tiles", "random", "oracle", "coverage", "d
 
 def _place(line: Line) -> tuple[int, float, int]:
     """Where a line stands in a table."""
-    return ORDER.index(line.kind), float(line.budget or 0), -1 if line.seed is None else line.seed
+    return ORDER.index(line.kind), parse_budget(line.budget).value if line.budget else 0.0, -1 if line.seed is None else line.seed
 
 
 def rows(lines: Sampled, tiles: dict[Line, float], time: dict[Line, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.routing.budget import parse_budget
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -136,8 +138,8 @@ def _budgets(ax: Axes, points: Sequence[dict[str, Any]], name: str) -> None:
     from matplotlib.patheffects import withStroke
 
     for row in points:
-        share = float(row["budget"]) if "." in row["budget"] else None
-        text = f"{100 * share:.3g} %" if share is not None else row["budget"]
+        budget = parse_budget(row["budget"])
+        text = f"{100 * budget.value:.3g} %" if budget.kind == "share" else budget.asked
         ax.annotate(
             text,
             _point(row, name),

@@ -20,6 +20,7 @@ from apex_train.data.geometry import scaling
 from apex_train.data.loader import Batch, collate
 from apex_train.data.place import place
 from apex_train.data.sample import read_sample
+from apex_train.model.detector import ApexDetector
 
 
 def read_size(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -53,6 +54,13 @@ def letterboxed(dataset: InstanceDataset, index: int, size: tuple[int, int]) -> 
     vertical, horizontal = box.scales
     placed = place(sample, scaling(horizontal, vertical), size, keep_visible=0.0)
     return collate([replace(placed, image=canvas)]), box
+
+
+def one_level(model: ApexDetector) -> ApexDetector:
+    """``model``, if its tiles have one level. Raises UsageError: truth and choices are compared on one grid."""
+    if model.config.depth > 1:
+        raise UsageError(f"a model of depth {model.config.depth} cannot be measured here.", "Measure one of depth 1.")
+    return model
 
 
 def same_classes(classes: tuple[Category, ...], dataset: InstanceDataset) -> None:

@@ -18,7 +18,7 @@ import click
 import numpy as np
 import torch
 from evidence import write_evidence
-from measured import letterboxed, read_size, same_classes, spread, with_objects
+from measured import letterboxed, one_level, read_size, same_classes, spread, with_objects
 from oracle_truth import TileTruth
 
 from apex_runtime.data.dataset import InstanceDataset
@@ -56,7 +56,7 @@ def main(
     output: Path | None,
 ) -> None:
     """Measure and print the correlations."""
-    model, dataset = load_model(checkpoint), open_dataset(data, split, dataset_type)
+    model, dataset = one_level(load_model(checkpoint)), open_dataset(data, split, dataset_type)
     same_classes(model.config.classes, dataset)
     rows = []
     for index in spread(with_objects(dataset), images):

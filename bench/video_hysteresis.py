@@ -9,6 +9,7 @@ centre is looked at.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 from evidence import write_evidence
-from measured import read_size
+from measured import one_level, read_size
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
@@ -56,8 +57,9 @@ def main(
 ) -> None:
     """Measure every bonus on the same frames."""
     dataset = open_dataset(data, split)
+    model = one_level(load_model(checkpoint))
     order = sorted(range(len(dataset)), key=lambda index: dataset.records[index].file_name)
-    predictor = Predictor(TorchSession(load_model(checkpoint), *size))
+    predictor = Predictor(TorchSession(model, *size))
     rows = []
     for bonus in bonuses:
         frames, figures = play(predictor, dataset, order, budget, bonus)
@@ -115,28 +117,29 @@ def play(
 
 
 def waits(frames: Sequence[Frame], tiles: TileInfo) -> dict[str, Any]:
-    """Of the objects that enter after the first frame and are seen for WITHIN frames or looked at before: how many, and the share
-    that was looked at within WITHIN frames."""
+    """Of the objects that enter after the first frame and can be followed for WITHIN frames: how many, and the share that was
+    looked at in one of these. Who counts depends on the boxes alone, and is the same for every bonus."""
     entered, covered = 0, 0
     for start in range(1, len(frames)):
         before = _successors(frames[start - 1].boxes_G4, frames[start].boxes_G4)
         for item in sorted(set(range(len(frames[start].boxes_G4))) - set(before.values())):
-            looked, seen = _follow(frames[start : start + WITHIN], item, tiles)
-            if looked or seen == WITHIN:
-                entered, covered = entered + 1, covered + looked
+            path = _follow(frames[start : start + WITHIN], item)
+            if len(path) == WITHIN:
+                seen = zip(path, frames[start : start + WITHIN], strict=True)
+                entered += 1
+                covered += any(tile_of(frame.boxes_G4[at], frame.letterbox, tiles) in frame.tiles for at, frame in seen)
     return {"entered": entered, "covered_within_3": covered / entered if entered else None}
 
 
-def _follow(frames: Sequence[Frame], item: int, tiles: TileInfo) -> tuple[bool, int]:
-    """Whether the object ``item`` of the first frame is looked at in one of these, and in how many it was there before."""
-    for seen, frame in enumerate(frames, 1):
-        if tile_of(frame.boxes_G4[item], frame.letterbox, tiles) in frame.tiles:
-            return True, seen
-        after = _successors(frame.boxes_G4, frames[seen].boxes_G4) if seen < len(frames) else {}
-        if item not in after:
-            return False, seen
-        item = after[item]
-    return False, len(frames)
+def _follow(frames: Sequence[Frame], item: int) -> list[int]:
+    """Which object of each frame the object ``item`` of the first is, as far as it can be followed."""
+    path = [item]
+    for now, then in itertools.pairwise(frames):
+        after = _successors(now.boxes_G4, then.boxes_G4)
+        if path[-1] not in after:
+            break
+        path.append(after[path[-1]])
+    return path
 
 
 def tile_of(box_4: np.ndarray, letterbox: Letterbox, tiles: TileInfo) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.options import dataset_type_option
-from apex_runtime.errors import ApexError
+from apex_runtime.errors import ApexError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,6 @@ def fit(
       apex-train fit aerial-vehicles --data vehicles/data.yaml --dataset-type yolo --output runs/d
       torchrun --nproc-per-node 4 --no-python apex-train fit --data nuclei/ --output runs/e --device ddp
     """
-    from apex_runtime.errors import UsageError
 
     run = _configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
     if resume and init is not None:
@@ -150,7 +149,6 @@ def _conclude(run: FitConfig, trainer: Trainer, test: InstanceDataset | None, ou
 
 
 def _check_output(output: Path, resume: bool) -> None:
-    from apex_runtime.errors import UsageError
 
     last = output / "last.pt"
     if resume and not last.is_file():
@@ -197,6 +195,8 @@ def _train(
 
     trainer = Trainer(run, train, val, output, console, placement)
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
+    if run.train.only == "router" and init is None and not resume:
+        raise UsageError("train.only: router would leave all other weights random.", "Give a trained network with --init.")
     if init is not None:
         say(f"weights of {init}: {trainer.initialise(init)}")
     if resume:

@@ -23,6 +23,8 @@ from apex_train.model.detector import ApexDetector, HeadOutputs
 from apex_train.model.glance import Glance
 from apex_train.model.quadtree import Level, children_of, divided
 
+LEAST = 4  # tiles per level: with fewer only the extremes would be asked about
+
 
 @torch.no_grad()
 def tile_gains(
@@ -30,7 +32,8 @@ def tile_gains(
 ) -> list[tuple[Tensor, Tensor]]:
     """Per level ids int64 [B,M], and what looking at each of these tiles removes from the loss, float32 [B,M].
 
-    ``tiles`` is the background's number per level; ``sampled`` tiles per image are asked about, an equal part on every level.
+    ``tiles`` is the background's number per level; ``sampled`` tiles per image are asked about, an equal part on every level and
+    at least LEAST.
     Tiles of a level are asked about without those of finer levels, children of those above. ``chance_BN``, uniform random
     numbers for the tiles of all levels, decides which.
     """
@@ -39,7 +42,7 @@ def tile_gains(
         counts = model.config.counts(*batch.images.shape[1:3])
         cols = model.config.grid(*batch.images.shape[1:3])[1]
         chance = divided(chance_BN, counts)
-        share = max(2, sampled // len(counts))
+        share = max(LEAST, sampled // len(counts))
         found = []
         for level in range(len(counts)):
             own = view.choose([*tiles[: level + 1], *[0] * (len(counts) - level - 1)])

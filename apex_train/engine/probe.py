@@ -58,7 +58,8 @@ def probe_memory(run: Trainer) -> Plan:
     def attempt(plan: Plan) -> None:
         batch = worst_batch(plan.micro_batch, objects, run.config.train.crop)
         zeros = np.zeros((plan.micro_batch, sum(counts)), np.float32)
-        half = tuple(max(1, count // 2) for count in counts)
+        first = max(1, counts[0] // 2)
+        half = tuple(first << level for level in range(len(counts)))  # of the children of the chosen ones, too
         question = Question(np.ones(plan.micro_batch, bool), plan.micro_batch, half, zeros)
         draw = Draw(counts, zeros, with_peripheral=True, question=question)
         run.stepper.gradients(batch, draw, plan, plan.micro_batch, objects * plan.micro_batch)

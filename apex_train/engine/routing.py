@@ -29,7 +29,8 @@ class RoutingFigures:
         crop = config.train.crop
         gflops = count_gflops(model, crop, crop)
         self._base, self._share = gflops.base, config.routing.share
-        self.cost = TileCost(gflops.per_tile or 1.0)  # a picture of one tile has no cost per tile
+        self._per_tile = gflops.per_tile
+        self.cost = TileCost(gflops.per_tile or 1.0)  # a ratio needs a cost, which the tile of a picture of one tile has not
         figures = "alpha", "utilisation", "entropy", "expected_gflops", "spent_gflops", "budget_excess"
         self.names = (*figures, "oracle_rank") if config.loss.oracle else figures
 
@@ -40,8 +41,8 @@ class RoutingFigures:
             outputs.alpha.detach().float().mean(),
             (utilities_BN > 0).float().mean(),
             _entropy(utilities_BN),
-            self._base + expected_cost(utilities_BN, self.cost).mean(),
-            utilities_BN.new_tensor(self._base + sum(level.tile_ids.shape[1] for level in outputs.levels) * self.cost.looked),
+            self._base + expected_cost(utilities_BN, TileCost(self._per_tile)).mean(),
+            utilities_BN.new_tensor(self._base + sum(level.tile_ids.shape[1] for level in outputs.levels) * self._per_tile),
             excess_cost(utilities_BN, self.cost, self._share),
         ]
         found = share * torch.stack(figures)

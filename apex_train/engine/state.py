@@ -103,6 +103,11 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
             f"{checkpoint}: belongs to a run with {difference}.",
             "Give the same --data, configuration and --set values, or start a new run with --init.",
         )
+    ours = {name: value.shape for name, value in run.model.state_dict().items()}
+    if ours != {name: value.shape for name, value in state["raw_model"].items()}:
+        raise UsageError(
+            f"{checkpoint}: its network is of another version.", "Start a new run with --init; the rest is learned anew."
+        )
     run.model.load_state_dict(state["raw_model"])
     run.average.model.load_state_dict(content["model"])
     run.average.steps = state["average_steps"]

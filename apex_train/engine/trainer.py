@@ -127,6 +127,12 @@ class Trainer:
         report = load_weights(self.model, state_dict_of(read_checkpoint(checkpoint), checkpoint))
         if len(report.missing) + len(report.reshaped) == len(self.model.state_dict()):
             raise UsageError(f"--init {checkpoint}: none of its weights fit this model.", "Choose the same model.size.")
+        unlearned = [key for key in (*report.missing, *report.reshaped) if not key.startswith(ROUTERS)]
+        if self.config.train.only == "router" and unlearned:
+            raise UsageError(
+                f"--init {checkpoint}: {unlearned[0]} does not fit, and with train.only: router it would never be learned.",
+                "Start from a run with the same model and classes, or train everything.",
+            )
         self.average = WeightAverage(self.model, self.config.train.ema_decay)
         return str(report)
 

@@ -24,18 +24,21 @@ def test_an_object_lies_in_the_tile_of_its_centre(centre: tuple[float, float], t
 
 
 def test_one_that_enters_is_followed_until_it_is_looked_at() -> None:
-    resting, looked = (100, 50), {7}
+    resting = (100, 50)
     moving = [frame(resting), frame(resting, (8, 16)), frame(resting, (20, 16)), frame(resting, (34, 16), looked={1})]
     assert waits(moving, TILES) == {"entered": 1, "covered_within_3": 1.0}
     late = [*moving[:3], frame(resting, (34, 16)), frame(resting, (46, 16), looked={1})]
     assert waits(late, TILES) == {"entered": 1, "covered_within_3": 0.0}
-    assert waits([frame(resting, looked=looked)] * 4, TILES) == {"entered": 0, "covered_within_3": None}
+    assert waits([frame(resting, looked={7})] * 4, TILES) == {"entered": 0, "covered_within_3": None}
 
 
-def test_one_that_leaves_before_its_time_is_up_does_not_count() -> None:
-    assert waits([frame(), frame((8, 16)), frame(), frame()], TILES)["entered"] == 0
+@pytest.mark.parametrize("looked", [set(), {0}])
+def test_who_has_entered_does_not_depend_on_where_was_looked(looked: set[int]) -> None:
+    leaving = [frame(), frame((8, 16), looked=looked), frame(), frame()]
+    assert waits(leaving, TILES)["entered"] == 0
+    assert waits([frame(), frame((8, 16), looked=looked)], TILES)["entered"] == 0
 
 
 def test_one_that_jumps_further_than_it_is_long_is_another() -> None:
-    frames = [frame((8, 16)), frame((40, 16), looked={1}), frame((40, 16))]
+    frames = [frame((8, 16)), frame((40, 16), looked={1}), frame((40, 16)), frame((40, 16))]
     assert waits(frames, TILES) == {"entered": 1, "covered_within_3": 1.0}

@@ -132,3 +132,8 @@ def test_a_training_without_objects_or_with_broken_pictures_does_not_begin(nucle
     train.write_text(json.dumps(json.loads(train.read_text()) | {"annotations": []}))
     result = apex_train("fit", "--data", data, "--output", tmp_path / "run", *FAST)
     assert result.exit_code == 1 and "no object to learn from" in result.output and not (tmp_path / "run").exists()
+
+
+def test_the_router_alone_needs_weights(nuclei_fixture: Path, tmp_path: Path) -> None:
+    refused = apex_train("fit", "--data", nuclei_fixture, "--output", tmp_path / "run", "--set=train.only=router", *FAST)
+    assert refused.exit_code == 2 and "--init" in refused.output

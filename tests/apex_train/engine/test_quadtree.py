@@ -11,6 +11,7 @@ from rich.console import Console
 
 from apex_runtime.data.open import open_dataset
 from apex_train.config import RoutingConfig, load_config
+from apex_train.engine.probe import probe_memory
 from apex_train.engine.quadtree import add_finer_levels
 from apex_train.engine.schedule import FORCE
 from apex_train.engine.step import draw_step
@@ -57,3 +58,12 @@ def test_one_step_moves_the_routers_of_all_levels(nuclei_fixture: Path, tmp_path
     assert all(np.isfinite(value) for value in terms.values()) and terms["tiles"] > 4
     for name in ("router.score.0.weight", "finer_routers.0.score.0.weight", "foveal.project.weight"):
         assert not torch.equal(dict(run.model.named_parameters())[name], before[name]), name
+
+
+def test_the_probe_fits_a_grid_of_an_odd_number_of_tiles(nuclei_fixture: Path, tmp_path: Path) -> None:
+    """3 x 3 tiles and 36 children: half of the children are more than the chosen parents have."""
+    odd = {"model.tile": 32, "model.depth": 2, "train.size": 192, "train.crop": 192}
+    run = Trainer(
+        load_config(None, SMALL | odd), open_dataset(nuclei_fixture, "train"), None, tmp_path, Console(file=io.StringIO())
+    )
+    assert probe_memory(run).micro_batch == 2

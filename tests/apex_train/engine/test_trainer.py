@@ -377,3 +377,20 @@ def test_the_router_alone_learns_and_nothing_else_moves(nuclei_fixture: Path, tm
 def test_the_router_alone_has_no_conflicts_to_settle() -> None:
     with pytest.raises(ConfigError, match=r"loss.pcgrad.*train.only"):
         load_config(None, {"train.only": "router", "loss.pcgrad": True})
+
+
+def test_the_router_alone_needs_a_network_that_fits(nuclei_fixture: Path, tmp_path: Path) -> None:
+    run = trainer(nuclei_fixture, tmp_path, train__only="router")
+    other = trainer(nuclei_fixture, tmp_path / "other", model__prototypes=16)
+    save_checkpoint(tmp_path / "other.pt", other.model, other.model_config)
+    with pytest.raises(UsageError, match="would never be learned"):
+        run.initialise(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_of_another_network_is_not_resumed(nuclei_fixture: Path, tmp_path: Path) -> None:
+    trainer(nuclei_fixture, tmp_path, train__epochs=1).fit()
+    content = read_checkpoint(tmp_path / "last.pt")
+    content["training"]["raw_model"]["router.score.0.weight"] = torch.zeros(32, 128)
+    torch.save(content, tmp_path / "old.pt")
+    with pytest.raises(UsageError, match="another version"):
+        trainer(nuclei_fixture, tmp_path, train__epochs=1).resume(tmp_path / "old.pt")
