@@ -10,7 +10,8 @@ from torch import Tensor
 
 from apex_runtime.routing.hilbert import hilbert_rank
 from apex_train.model.config import STRIDES
-from apex_train.model.detector import ApexDetector, Outputs
+from apex_train.model.detector import ApexDetector
+from apex_train.model.quadtree import Level
 
 
 class DenseDetector(ApexDetector):
@@ -19,25 +20,15 @@ class DenseDetector(ApexDetector):
     The router still runs, so that inputs and outputs of the graph stay the same; it decides nothing.
     """
 
-    def forward(
-        self,
-        images_BHW3: Tensor,
-        tiles: int | Sequence[int],
-        tile_bonus: Tensor | Sequence[Tensor],
-        with_peripheral: bool = False,
-    ) -> Outputs:
-        image = self.normalise(images_BHW3)
-        p3, p4, p5 = self.peripheral(image)
-        levels, _ = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
+    def look(
+        self, image_B3HW: Tensor, base_BChw: Tensor, levels: Sequence[Level], ranks: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         halo = self.config.halo
-        detail = self.foveal(F.pad(image, (halo, halo, halo, halo)))
+        detail = self.foveal(F.pad(image_B3HW, (halo, halo, halo, halo)))
         scale, shift = self._modulation(detail)
         detail = detail * scale + shift
         alpha = torch.sigmoid(self.gate.score(detail))
-        merged = p3 + alpha * detail
-        peripheral = self.read(p3, p4, p5) if with_peripheral else None
-        heads = self.read(merged, p4, p5)
-        return Outputs(heads, levels[0].utilities, levels[0].tile_ids, alpha, peripheral, levels[1:])
+        return base_BChw + alpha * detail, alpha
 
     def _modulation(self, detail_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift [B,C,h,w]: one pair per tile, from tokens in Hilbert order."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from apex_train.model.detector import ApexDetector, Outputs
+from apex_train.model.detector import ApexDetector
+from apex_train.model.quadtree import Level
 
 
 class PeripheralDetector(ApexDetector):
@@ -15,17 +16,10 @@ class PeripheralDetector(ApexDetector):
     The router still runs, so that inputs and outputs of the graph stay the same; it decides nothing.
     """
 
-    def forward(
-        self,
-        images_BHW3: Tensor,
-        tiles: int | Sequence[int],
-        tile_bonus: Tensor | Sequence[Tensor],
-        with_peripheral: bool = False,
-    ) -> Outputs:
-        p3, p4, p5 = self.peripheral(self.normalise(images_BHW3))
-        (first, *finer), _ = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
-        heads, nothing = self.read(p3, p4, p5), p3.new_zeros(p3.shape[0], 0, 1, 0, 0)
-        return Outputs(heads, first.utilities, first.tile_ids, nothing, heads if with_peripheral else None, tuple(finer))
+    def look(
+        self, image_B3HW: Tensor, base_BChw: Tensor, levels: Sequence[Level], ranks: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return base_BChw, base_BChw.new_zeros(base_BChw.shape[0], 0, 1, 0, 0)
 
 
 def without_tiles(model: ApexDetector) -> PeripheralDetector:

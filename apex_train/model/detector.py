@@ -150,6 +150,18 @@ class ApexDetector(nn.Module):
                 merged = tile_unpack_fusion(merged, heavy[level], ids[level], levels, enlarged(share, scale), tile)
         return merged
 
+    def look(
+        self, image_B3HW: Tensor, base_BChw: Tensor, levels: Sequence[Level], ranks: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The map [B,C,h,w] after a close look at what ``route`` chose, and the fusion gate alpha [B,K,1,n,n]."""
+        ids = [level.tile_ids for level in levels]
+        heavy, alpha = self.weigh(self.see(image_B3HW, ids), base_BChw, ids, ranks)
+        gate = alpha
+        if self.training:
+            worth = torch.sigmoid(joined([torch.gather(level.utilities, 1, level.tile_ids) for level in levels]))
+            gate = alpha * (1 + worth - worth.detach())[:, :, None, None, None]
+        return self.fuse(base_BChw, heavy, gate, ids), alpha
+
     def read(self, merged: Tensor, p4: Tensor, p5: Tensor) -> HeadOutputs:
         """Neck and heads on one stride-8 map."""
         levels = self.neck(merged, p4, p5)
@@ -174,13 +186,7 @@ class ApexDetector(nn.Module):
         image = self.normalise(images_BHW3)
         p3, p4, p5 = self._run(self.peripheral, image)
         levels, ranks = self.route(self.evidence(p3, p4, p5), tiles, tile_bonus)
-        ids = [level.tile_ids for level in levels]
-        heavy, alpha = self.weigh(self.see(image, ids), p3, ids, ranks)
-        gate = alpha
-        if self.training:
-            worth = torch.sigmoid(joined([torch.gather(level.utilities, 1, level.tile_ids) for level in levels]))
-            gate = alpha * (1 + worth - worth.detach())[:, :, None, None, None]
-        merged = self.fuse(p3, heavy, gate, ids)
+        merged, alpha = self.look(image, p3, levels, ranks)
         peripheral = self._run(self.read, p3, p4, p5) if with_peripheral else None
         heads = self._run(self.read, merged, p4, p5)
         return Outputs(heads, levels[0].utilities, levels[0].tile_ids, alpha, peripheral, levels[1:])
