@@ -6,13 +6,12 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apex_train.report.facts import processor
+from apex_train.report.facts import git, processor
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_HERE = (
@@ -25,11 +24,15 @@ LIBRARIES = ("numpy", "onnxruntime", "onnx", "torch", "opencv-python-headless", 
 
 
 def circumstances() -> dict[str, Any]:
-    """Command line, commit, whether the code differs from that commit, processor, versions, time."""
+    """Command line, commit, whether the code differs from that commit, processor, versions, time.
+
+    In a copy without git the commit is that of APEX_COMMIT, else None; whether the code differs from it is then not known (None).
+    """
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))
     return {
         "command": " ".join(["python", *map(_without_machine, sys.argv)]),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))),
+        "commit": os.environ.get("APEX_COMMIT") or git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -45,10 +48,3 @@ def write_evidence(path: Path, content: dict[str, Any]) -> None:
 def _without_machine(word: str) -> str:
     """An argument as another machine may read it: of an absolute path only the last part."""
     return Path(word).name if Path(word).is_absolute() else word
-
-
-def _git(*words: str) -> str:
-    """What git says; on a machine with a copy of the files, APEX_COMMIT says which commit they are of."""
-    if "APEX_COMMIT" in os.environ and words[0] == "rev-parse":
-        return os.environ["APEX_COMMIT"]
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()

@@ -79,7 +79,7 @@ def main(run: Path, data: Path, name: str, size: int, split: str, trained_at: st
     write_evidence(proof, evidence)
     shutil.copyfile(run / "config.yaml", folder / f"train-{len(evidence['training']['epochs'])}.yaml")
     shutil.copyfile(checkpoint, folder / "checkpoint.pt")
-    (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"]), encoding="utf-8")
+    (folder / "card.md").write_text(card(name, evidence, circumstances()["commit"] or "not known"), encoding="utf-8")
     for label, row in rows.items():
         figures = "  ".join(f"{key} {row[key]:.3f}" for key in ("mAP_segm", "AP50_segm", "mAP_bbox"))
         click.echo(f"{label:<10}{figures}  interval {row['interval_segm']}")

@@ -20,8 +20,8 @@ _PATH = re.compile(r"(?<![\w.~/])~?/(?:[^/\s:,;'\"()]+/)+([^/\s:,;'\"()]*)")
 
 def code() -> dict[str, Any]:
     """``commit`` and ``dirty`` (whether the code differs from it); both None unless this package is a file of a git checkout."""
-    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", "--", "apex_train/__init__.py") else None
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *ROOMS) if commit else None
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "--", "apex_train/__init__.py") else None
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", *ROOMS) if commit else None
     return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
 
 
@@ -47,6 +47,16 @@ def without_paths(text: str) -> str:
     return _PATH.sub(lambda match: match[1] or "...", text)
 
 
+def git(*words: str) -> str | None:
+    """What git says in the folder above this package; None when it fails or is not there."""
+    root = Path(apex_train.__file__).resolve().parents[1]
+    try:
+        run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
+
+
 def processor() -> str:
     """The name of the CPU, where the system tells."""
     info = Path("/proc/cpuinfo")
@@ -55,13 +65,3 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _git(*words: str) -> str | None:
-    """What git says in the folder above this package; None when it fails or is not there."""
-    root = Path(apex_train.__file__).resolve().parents[1]
-    try:
-        run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() if run.returncode == 0 else None
