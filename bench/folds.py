@@ -66,7 +66,7 @@ def make(data: Path, pattern: str, groups: str, leave_out: str, output: Path) ->
         ):
             _write_split(folder, split, document, wanted)
         names = {place: category["name"] for place, category in enumerate(document["categories"])}
-        (folder / "data.yaml").write_text(json.dumps({"path": "yolo", "train": "train", "val": "test", "names": names}))
+        (folder / "yolo" / "data.yaml").write_text(json.dumps({"path": ".", "train": "train", "val": "test", "names": names}))
         click.echo(f"{group}: {len([i for i in kept if where[i] == group])} test images of {len(kept)}")
 
 

@@ -41,7 +41,7 @@ def main(folds: Path, program: str, epochs: int, size: int, batch: int, output: 
             continue
         description = output / f"{fold.name}.yaml"
         moved = {"path": str((fold / "yolo").resolve())}
-        description.write_text(json.dumps(json.loads((fold / "data.yaml").read_text()) | moved))
+        description.write_text(json.dumps(json.loads((fold / "yolo" / "data.yaml").read_text()) | moved))
         place = (f"project={output.resolve()}", "exist_ok=True", f"imgsz={size}")
         before = cpu_seconds()
         asked = (f"data={description}", f"epochs={epochs}", f"batch={batch}", f"name={fold.name}")
