@@ -1,0 +1,85 @@
+"""Which detections of different windows may be one object: what both windows saw of them is nearly the same.
+
+Two detections are compared inside the zone that both of their windows show; there, and only there, both could see all of the
+object. Legend: D detections, E pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.data.scenes.windows import Window
+from apex_runtime.windows.found import Found
+
+SAME = 0.5  # overlap over union inside the common zone, from which on two detections are one object
+_BOXES = 0.1  # the same of their boxes, from which on it is worth comparing masks
+_HELD = 4096  # unpacked masks at a time
+
+Zone = tuple[int, int, int, int]
+
+
+def same_objects(found: Found, window_D: np.ndarray, windows: Sequence[Window]) -> dict[int, list[int]]:
+    """For every detection with any: those of other windows that are taken for the same object. ``window_D`` int64 [D]."""
+    unpacked = lru_cache(_HELD)(lambda index: found.masks[index].unpack())
+    same: dict[int, list[int]] = {}
+    for first, second in _neighbours(windows):
+        zone = _common(windows[first], windows[second])
+        mine, theirs = (_inside(found, np.flatnonzero(window_D == number), zone) for number in (first, second))
+        for a, b in _candidates(found, mine, theirs, zone):
+            if overlap_in(unpacked(a), unpacked(b), zone) >= SAME:
+                same.setdefault(a, []).append(b)
+                same.setdefault(b, []).append(a)
+    return same
+
+
+def _neighbours(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
+    """Pairs of windows that share pixels."""
+    for (i, a), (j, b) in itertools.combinations(enumerate(windows), 2):
+        if a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height:
+            yield i, j
+
+
+def _common(a: Window, b: Window) -> Zone:
+    return (
+        max(a.x, b.x),
+        max(a.y, b.y),
+        min(a.x + a.width, b.x + b.width),
+        min(a.y + a.height, b.y + b.height),
+    )
+
+
+def _inside(found: Found, index: np.ndarray, zone: Zone) -> np.ndarray:
+    """Those of the detections ``index`` whose box reaches into the zone."""
+    x1, y1, x2, y2 = found.boxes[index].T
+    return index[(x1 < zone[2]) & (x2 > zone[0]) & (y1 < zone[3]) & (y2 > zone[1])]
+
+
+def _candidates(found: Found, mine: np.ndarray, theirs: np.ndarray, zone: Zone) -> list[tuple[int, int]]:
+    """Pairs of one class whose boxes, cut to the zone, overlap enough."""
+    low, high = np.array(zone[:2] * 2, float), np.array(zone[2:] * 2, float)
+    a, b = (found.boxes[index].clip(low, high) for index in (mine, theirs))
+    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = size.clip(0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1] - shared
+    alike = found.labels[mine][:, None] == found.labels[theirs]
+    rows, cols = np.nonzero(alike & (shared > 0) & (shared >= _BOXES * union))
+    return list(zip(mine[rows].tolist(), theirs[cols].tolist(), strict=True))
+
+
+def overlap_in(a: RoiMask, b: RoiMask, zone: Zone) -> float:
+    """Intersection over union of two masks inside a zone (x1, y1, x2, y2); 0 where neither has a pixel."""
+    x1 = max(zone[0], min(a.x, b.x))
+    y1 = max(zone[1], min(a.y, b.y))
+    x2 = min(zone[2], max(a.x + a.bits.shape[1], b.x + b.bits.shape[1]))
+    y2 = min(zone[3], max(a.y + a.bits.shape[0], b.y + b.bits.shape[0]))
+    if x2 <= x1 or y2 <= y1:
+        return 0.0
+    first, second = (RoiMask(mask.x - x1, mask.y - y1, mask.bits).full(y2 - y1, x2 - x1) for mask in (a, b))
+    union = np.count_nonzero(first | second)
+    return float(np.count_nonzero(first & second) / union) if union else 0.0
