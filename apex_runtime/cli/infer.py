@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.cli.infer_report import report
 from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import chosen_budgets, engine_options, json_option, not_empty, split_list, tiles_option
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.data.sources import SourceItem
+    from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.stages import RunOptions
+    from apex_runtime.routing.budget import Budget
 
 _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 
@@ -32,7 +35,7 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 )
 @click.option("--budget", default="1.0", show_default=True, help="Tiles to look at closely: 16, 0.25, 25%, 1.0 (all), 2.5gflops.")
 @tiles_option(multiple=False)
-@click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Images per call of the graph.")
+@click.option("--batch", default="auto", show_default=True, help="Images per call of the graph: a number, or auto.")
 @engine_options
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Weakest detection to keep.")
 @click.option("--draw-score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Weakest detection to draw.")
@@ -46,6 +49,25 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
     help="Clips: how much more useful another tile must be to replace one of the frame before; 0 is off.",
 )
 @click.option(
+    "--window",
+    default="auto",
+    show_default=True,
+    help="Cut images into windows: auto (larger than 1.5 times the engine's input), none, or HEIGHTxWIDTH in pixels.",
+)
+@click.option("--overlap", type=click.IntRange(min=0), default=128, show_default=True, help="Pixels that windows share at least.")
+@click.option(
+    "--look", multiple=True, metavar="X,Y,W,H|FILE", help="Look closely here, as far as the budget goes. May be repeated."
+)
+@click.option("--ignore", multiple=True, metavar="X,Y,W,H|FILE", help="Leave this alone.")
+@click.option(
+    "--save",
+    multiple=True,
+    default=("annotated",),
+    show_default=True,
+    callback=split_list,
+    help="Files beside results.json: annotated, yolo, masks, geojson, csv; or none.",
+)
+@click.option(
     "--video", "images_are_frames", is_flag=True, help="The images of a folder, sorted by name, are the frames of a clip."
 )
 @click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Frames per second of --video.  [default: 25]")
@@ -57,7 +79,7 @@ def infer(
     output: str,
     budget: str,
     tiles: str | None,
-    batch: int,
+    batch: str,
     threads: int | None,
     device: str,
     policy: str,
@@ -66,16 +88,25 @@ def infer(
     classes: tuple[str, ...],
     max_detections: int | None,
     hysteresis: float,
+    window: str,
+    overlap: int,
+    look: tuple[str, ...],
+    ignore: tuple[str, ...],
+    save: tuple[str, ...],
     images_are_frames: bool,
     fps: float | None,
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Detect and segment the objects in SOURCE: an image or a clip, a folder of them, or a quoted pattern.
+    """Detect and segment the objects in SOURCE: an image or a clip, a folder of them, a quoted pattern, a .txt list of paths, or
+    - for such a list on standard input.
 
-    Writes results.json (COCO form), results.jsonl, failures.json, summary.json, annotated pictures and clips to the output
-    folder. What cannot be read is named in failures.json and skipped; the exit code is then 1. A finished run in that folder
-    is replaced; an unfinished one (go on with --resume) or other files of these names are refused and left alone.
+    Writes results.json (COCO form), results.jsonl, failures.json, summary.json and what --save names to the output folder. What
+    cannot be read is named in failures.json and skipped; the exit code is then 1. A finished run in that folder is replaced; an
+    unfinished one (go on with --resume) or other files of these names are refused and left alone.
+
+    An image larger than 1.5 times the engine's input is cut into windows that share one budget. --look and --ignore take a region
+    in pixels, a JSON file {"image.png": [[x, y, w, h]]} or a GeoJSON file, and may be repeated.
 
     \b
     Examples:
@@ -84,50 +115,77 @@ def infer(
       apex-rt infer images/ --engine two-levels.onnx --tiles 16,12 --output out/
       apex-rt infer clip.mp4 --budget 0.25 --output out/
       apex-rt infer frames/ --video --fps 24 --budget 0.25 --output out/
+      apex-rt infer roofs.tif --window 1024x1024 --overlap 128 --save annotated,geojson --output out/
+      apex-rt infer yard.png --look 100,80,400,300 --ignore 0,0,1920,60 --budget 0.25 --output out/
+      find . -name '*.png' | apex-rt infer - --save yolo,csv --output out/
       apex-rt infer 'scans/**/*.tif' --engine bundle/ --budget 16 --batch 4 --output out/ --resume
     """
-    import numpy as np
-
     from apex_runtime.bundle.load import open_engine
+    from apex_runtime.data.regions import parse_regions
     from apex_runtime.engine import default_engine
+    from apex_runtime.outputs.formats import parse_formats
+    from apex_runtime.pipeline.batching import parse_batch
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.stages import RunOptions
-    from apex_runtime.routing.split import plan_tiles
+    from apex_runtime.windows.plan import parse_windowing
 
     (parsed,) = chosen_budgets([budget], [] if tiles is None else [tiles])
+    regions = parse_regions(look, "--look"), parse_regions(ignore, "--ignore")
+    kinds = parse_formats(save)
     items = _sources(source, Path(output), images_are_frames, fps)
+    for kind, option in zip(regions, ("--look", "--ignore"), strict=True):
+        kind.check_names({item.clip.name if item.clip else item.relative for item in items}, option)
     clips = any(item.clip for item in items)
     opened = open_engine(engine or default_engine(), threads, device, policy)
     if opened.reason:
         click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
     predictor = Predictor(opened.session)
-    info = predictor.info
-    plan_tiles(parsed, np.ones(info.tiles.count, bool), info)  # a budget this engine cannot meet fails before the first image
-    options = RunOptions(parsed, predictor.filter(min_score, max_detections, classes), draw_score, batch, hysteresis)
-    if clips and batch > 1 and hysteresis > 0:
+    _check_budget(parsed, predictor)
+    images = parse_batch(batch, opened.executed)
+    options = RunOptions(
+        parsed,
+        predictor.filter(min_score, max_detections, classes),
+        draw_score,
+        images,
+        hysteresis,
+        kinds,
+        parse_windowing(window, overlap, predictor.info.input),
+        *regions,
+    )
+    if clips and images > 1 and hysteresis > 0:
         click.echo(
             "note: frames go one by one, each needs the tiles of the one before; --hysteresis 0 makes batches of them", err=True
         )
     settings = _settings(opened, options, classes) | {"hysteresis": hysteresis if clips else None}
     summary = _run(predictor, items, Path(output), options, settings, _facts(opened, threads), resume)
-    click.echo(json.dumps(summary, indent=2) if as_json else _report(summary, Path(output)))
+    click.echo(json.dumps(summary, indent=2) if as_json else report(summary, Path(output), kinds))
     if summary["images"]["failed"] or summary["status"] != "done":
         raise SystemExit(1)
+
+
+def _check_budget(budget: Budget, predictor: Predictor) -> None:
+    """A budget that this engine cannot meet fails before the first image. Raises UsageError."""
+    import numpy as np
+
+    from apex_runtime.routing.split import plan_tiles
+
+    plan_tiles(budget, np.ones(predictor.info.tiles.count, bool), predictor.info)
 
 
 def _sources(source: str, output: Path, images_are_frames: bool, fps: float | None) -> list[SourceItem]:
     """The images and frames; pictures of an earlier run into a folder below the source are none of them."""
     from apex_runtime.data.sources import resolve_sources
     from apex_runtime.errors import UsageError
-    from apex_runtime.pipeline.results import ANNOTATED
+    from apex_runtime.outputs.formats import FOLDERS
     from apex_runtime.video.plan import MEDIA, plan_frames
 
     if fps is not None and not images_are_frames:
         raise UsageError("--fps: only frames that are images lack a rate of their own.", "Add --video, or leave --fps out.")
-    pictures = (output / ANNOTATED).resolve()
-    items = [item for item in resolve_sources(source, MEDIA) if not item.path.resolve().is_relative_to(pictures)]
+    ours = [(output / folder).resolve() for folder in FOLDERS.values()]
+    found = resolve_sources(source, MEDIA)
+    items = [item for item in found if not any(item.path.resolve().is_relative_to(folder) for folder in ours)]
     if not items:
-        raise UsageError(f"{source}: only annotated pictures of an earlier run in here.", "Name the folder of the images.")
+        raise UsageError(f"{source}: only pictures of an earlier run in here.", "Name the folder of the images.")
     return plan_frames(items, images_are_frames, fps)
 
 
@@ -140,6 +198,10 @@ def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...]) -> 
         "draw_score": options.draw_score,
         "classes": sorted(classes),
         "max_detections": options.wanted.max_detections,
+        "save": sorted(options.save),
+        "window": None if options.windowing is None else [options.windowing.asked, options.windowing.overlap],
+        "look": list(options.look.asked),
+        "ignore": list(options.ignore.asked),
     }
 
 
@@ -149,7 +211,7 @@ def _facts(opened: Opened, threads: int | None) -> dict[str, Any]:
 
 
 def _run(
-    predictor: Any,
+    predictor: Predictor,
     items: list[SourceItem],
     output: Path,
     options: RunOptions,
@@ -161,29 +223,6 @@ def _run(
     from apex_runtime.pipeline.results import OutputFolder
     from apex_runtime.pipeline.runner import Run
 
-    folder = OutputFolder(output, predictor.info.classes, predictor.info.max_detections)
+    folder = OutputFolder(output, predictor.info.classes)
     with counter(len(items), "infer") as progress, interruptible(_ON_INTERRUPT) as stop:
         return Run(predictor, items, folder, options, stop, progress).execute(settings, facts, resume)
-
-
-def _report(summary: dict[str, Any], output: Path) -> str:
-    images = summary["images"]
-    counts = f"{images['done']} of {images['found']} images"
-    resumed = f" ({images['resumed']} from before)" if images["resumed"] else ""
-    failed = f", {images['failed']} failed (see {output / 'failures.json'})" if images["failed"] else ""
-    lines = [f"{counts}{resumed}{failed}: {summary['detections']} detections in {summary['seconds']:.1f} s"]
-    if summary["median_milliseconds"]:
-        times = ", ".join(f"{name} {value:.1f}" for name, value in summary["median_milliseconds"].items())
-        lines.append(f"milliseconds per image (median): {times}")
-    if "video" in summary:
-        lines.append(_steadiness(summary["video"]))
-    lines.append(f"results: {output / 'results.json'}, pictures: {output / 'annotated'}")
-    if summary["status"] != "done":
-        lines.append("interrupted: the rest is done by the same command with --resume")
-    return "\n".join(lines)
-
-
-def _steadiness(video: dict[str, Any]) -> str:
-    clips = "1 clip" if len(video["clips"]) == 1 else f"{len(video['clips'])} clips"
-    rate = "" if video["flip_rate"] is None else f", {video['flip_rate']:.1%} of them not in the frame before (flip rate)"
-    return f"{video['frames']} frames of {clips}: {video['mean_tiles']:.1f} tiles per frame{rate}"

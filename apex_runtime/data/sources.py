@@ -1,15 +1,20 @@
-"""What a user points at (a file, a folder, a pattern) as a list of files in a stable order: images, or images and clips."""
+"""What a user points at (a file, a folder, a pattern, a list) as files in a stable order: images, or images and clips."""
 
 from __future__ import annotations
 
 import glob
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from apex_runtime.data.findings import Fault, Finding, Findings, Location
 from apex_runtime.data.image import EXTENSIONS
 from apex_runtime.errors import UsageError
+
+LIST = ".txt"
+MAX_LIST = 256 << 20  # bytes: some millions of paths
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,18 @@ class SourceItem:
 
 
 def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> list[SourceItem]:
-    """The files of a file, of a folder with all below it, or of a glob pattern (``**`` allowed), sorted by relative path.
+    """The files of a file, a folder with all below it, a glob pattern (``**`` allowed) or a list, sorted by relative path.
 
-    A folder gives the files with these extensions, hidden ones left out; a file or a pattern is taken as it is.
-    Raises UsageError, naming what was looked for, when there is nothing.
+    A folder gives the files with these extensions, hidden ones left out; a file or a pattern is taken as it is. A list is a
+    ``.txt`` file, or ``-`` for standard input, with a path on each line. A path of a list that is not there stays in: it is
+    named when its turn comes. Raises UsageError, naming what was looked for, when there is nothing.
     """
     path = Path(source)
+    if source == "-":
+        return _of_list(sys.stdin.buffer, "standard input", Path())
+    if path.suffix.lower() == LIST and path.is_file():
+        with path.open("rb") as lines:
+            return _of_list(lines, source, path.parent)
     if path.is_file():
         return [SourceItem(path, path.name)]
     if source and path.is_dir():
@@ -54,7 +65,7 @@ def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> li
         return _of_pattern(source)
     raise UsageError(
         f"{source!r}: no such file or folder.",
-        "Give an image, a folder of images, or a quoted pattern like 'scans/*.png'.",
+        "Give an image, a folder of images, a quoted pattern like 'scans/*.png', a .txt list of paths, or - for such a list.",
         path=source,
     )
 
@@ -75,6 +86,23 @@ def _of_folder(folder: Path, extensions: tuple[str, ...]) -> list[SourceItem]:
         what = "images" if extensions == EXTENSIONS else "images or clips"
         raise UsageError(f"{folder}: no {what} in this folder or below it.", f"Looked for {kinds}.", path=folder)
     return sorted(visible, key=lambda item: item.relative)
+
+
+def _of_list(lines: IO[bytes], name: str, base: Path) -> list[SourceItem]:
+    """The paths of a list, the relative ones from ``base``. Blank lines and those that begin with # mean nothing."""
+    read = lines.read(MAX_LIST + 1)
+    if len(read) > MAX_LIST:
+        raise UsageError(f"{name}: a list of more than {MAX_LIST >> 20} MB.", "Cut it into several.", path=name)
+    try:
+        entries = [line.strip() for line in read.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not a list of paths in UTF-8 ({error}).", "Write one path per line.", path=name) from error
+    paths = [Path(os.path.abspath(base / entry)) for entry in entries if entry and not entry.startswith("#")]
+    if not paths:
+        raise UsageError(f"{name}: no path in this list.", "Write one path per line.", path=name)
+    paths = sorted(set(paths))
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    return sorted((SourceItem(path, path.relative_to(common).as_posix()) for path in paths), key=lambda item: item.relative)
 
 
 def _of_pattern(pattern: str) -> list[SourceItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apex_runtime.detections import Detections
@@ -14,18 +15,21 @@ def detections_to_results(detections: Detections, image_id: int) -> list[dict[st
     Boxes are rounded to a thousandth of a pixel; scores keep all digits of float32, so that no ties arise.
     """
     height, width = detections.letterbox.source_height, detections.letterbox.source_width
-    entries = []
     rows = zip(
         detections.boxes.tolist(), detections.scores.tolist(), detections.category_ids.tolist(), detections.masks, strict=True
     )
-    for (x1, y1, x2, y2), score, category_id, mask in rows:
-        entries.append(
-            {
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": [round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)],
-                "score": float(f"{score:.9g}"),
-                "segmentation": roi_to_rle(mask, height, width),
-            }
-        )
-    return entries
+    return [result(image_id, category, box, score, roi_to_rle(mask, height, width)) for box, score, category, mask in rows]
+
+
+def result(
+    image_id: int, category_id: int, box_xyxy: Sequence[float], score: float, segmentation: dict[str, Any]
+) -> dict[str, Any]:
+    """One entry of a list of COCO results."""
+    x1, y1, x2, y2 = box_xyxy
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)],
+        "score": float(f"{score:.9g}"),
+        "segmentation": segmentation,
+    }

@@ -26,6 +26,7 @@ _FOG = np.array((44, 70, 128), np.float32)
 _FOG_DENSITY = 0.33
 _TILE_LINES = ((255, 214, 102), (102, 224, 255), (255, 140, 224))  # one colour per level of tiles
 _MASK_OPACITY = 0.42
+_WANTED, _UNWANTED = (96, 232, 120), (240, 84, 84)  # lines around regions to look at, and to leave alone
 _BAR = (24, 26, 30)
 _TEXT = (235, 235, 235)
 
@@ -94,16 +95,22 @@ def draw(
     legend: str,
     keep_size: bool = False,
     finer: Sequence[Sequence[Box]] = (),
+    regions: Sequence[tuple[np.ndarray, bool]] = (),
 ) -> np.ndarray:
     """The annotated picture, uint8 RGB. ``tiles``: boxes xywh in source pixels of the tiles that were looked at; ``finer``: those
-    of the levels below level 0, level by level.
+    of the levels below level 0, level by level. ``regions``: rings [n,2] in source pixels, and whether they were to be looked at.
 
     The legend lies below the picture; with ``keep_size`` on its lowest rows.
     """
+    import cv2
+
     canvas = _fog_elsewhere(picture, (tiles, *finer))
     for shape in reversed(shapes):  # the best last, on top
         _fill(canvas, shape)
     unit = max(1, round(max(canvas.shape[:2]) / 900))
+    for ring, wanted in regions:
+        corners = np.rint(ring * (picture.scale_x, picture.scale_y)).astype(np.int32)
+        cv2.polylines(canvas, [corners], True, _WANTED if wanted else _UNWANTED, 2 * unit, cv2.LINE_AA)
     for shape in reversed(shapes):
         _outline(canvas, shape, unit)
     taken: list[tuple[int, int, int, int]] = []

@@ -17,14 +17,15 @@ from typing import Any, TextIO
 from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import replacing, replacing_text
 from apex_runtime.model_info import Category
+from apex_runtime.outputs.formats import ANNOTATED, FOLDERS, TABLE, remove_files_of
 from apex_runtime.video.writer import clip_path
 
 JOURNAL = "results.jsonl"
 RESULTS = "results.json"
 FAILURES = "failures.json"
 SUMMARY = "summary.json"
-ANNOTATED = "annotated"
-NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, ANNOTATED)
+NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, TABLE, *FOLDERS.values())
+IDS_PER_IMAGE = 1_000_000  # more objects than any scene has
 STATES = ("running", "interrupted", "done")
 
 
@@ -48,12 +49,6 @@ class Failure:
         return cls(file_name, f"{type(error).__name__}: {words}", "Report this with the image: it should have been handled.")
 
 
-def picture_path(file_name: str) -> str:
-    """Where the annotated picture of an image lies, relative to the output folder; never outside it."""
-    parts = ["_" if part in ("", ".", "..") else part for part in file_name.split("/")]
-    return "/".join([ANNOTATED, *parts]) + ".png"
-
-
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file in one step: readers see the old one or the new one. NaN is refused: it is not JSON."""
     with replacing_text(path) as stream:
@@ -61,19 +56,17 @@ def write_json(path: Path, value: object) -> None:
         stream.write("\n")
 
 
-def annotation_id(image_id: int, rank: int, per_image: int) -> int:
-    """1-based, and known while other images are still running: every image owns ``per_image`` ids."""
-    return (image_id - 1) * per_image + rank + 1
+def annotation_id(image_id: int, rank: int) -> int:
+    """1-based, and known while other images are still running: every image owns ``IDS_PER_IMAGE`` ids."""
+    return (image_id - 1) * IDS_PER_IMAGE + rank + 1
 
 
 class OutputFolder:
     """The files of one run. Not safe for use from several threads: the writer thread owns it."""
 
-    def __init__(self, folder: Path, categories: tuple[Category, ...], per_image: int) -> None:
-        """``per_image``: the most detections one image can have."""
+    def __init__(self, folder: Path, categories: tuple[Category, ...]) -> None:
         self.folder = folder
         self.categories = categories
-        self.per_image = per_image
         self.failures: list[Failure] = []
         self._journal: TextIO | None = None
         self._offsets: dict[str, int] = {}
@@ -118,9 +111,10 @@ class OutputFolder:
         """
         for record in read_journal(self.folder / JOURNAL):
             clip = record.get("clip")
-            picture = f"{ANNOTATED}/{clip_path(clip)}" if isinstance(clip, str) else picture_path(record["file_name"])
-            (self.folder / picture).unlink(missing_ok=True)
-        for name in (JOURNAL, RESULTS, FAILURES):
+            if isinstance(clip, str):
+                (self.folder / FOLDERS[ANNOTATED] / clip_path(clip)).unlink(missing_ok=True)
+            remove_files_of(self.folder, record["file_name"])
+        for name in (JOURNAL, RESULTS, FAILURES, TABLE):
             (self.folder / name).unlink(missing_ok=True)
         return set()
 
@@ -135,7 +129,7 @@ class OutputFolder:
                 name = record["file_name"]
                 if name in ids and name not in self._offsets:
                     self._offsets[name] = stream.tell()
-                    line = json.dumps(_renumbered(record, ids[name], self.per_image), separators=(",", ":")) + "\n"
+                    line = json.dumps(_renumbered(record, ids[name]), separators=(",", ":")) + "\n"
                     stream.write(line.encode())
         return set(self._offsets)
 
@@ -157,6 +151,10 @@ class OutputFolder:
                 "Use the same settings or another --output, or remove the folder to start again.",
                 path=path,
             )
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of the journal, in the order of their ids, one after the other from the disk."""
+        return self._records(_line_offsets(self.folder / JOURNAL))
 
     def _write_coco(self) -> None:
         """Two passes over the journal, so that a long run never has to fit in memory."""
@@ -270,9 +268,7 @@ def _without(record: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name != key}
 
 
-def _renumbered(record: dict[str, Any], image_id: int, per_image: int) -> dict[str, Any]:
+def _renumbered(record: dict[str, Any], image_id: int) -> dict[str, Any]:
     ids = {"image_id": image_id}
-    annotations = [
-        item | ids | {"id": annotation_id(image_id, rank, per_image)} for rank, item in enumerate(record["annotations"])
-    ]
+    annotations = [item | ids | {"id": annotation_id(image_id, rank)} for rank, item in enumerate(record["annotations"])]
     return record | {"id": image_id, "annotations": annotations}

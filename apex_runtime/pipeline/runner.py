@@ -23,14 +23,20 @@ import numpy as np
 
 from apex_runtime.backends.session import Tiles
 from apex_runtime.data.sources import SourceItem
+from apex_runtime.outputs.formats import ANNOTATED, CSV, FOLDERS, GEOJSON, TABLE, ImageFiles
+from apex_runtime.outputs.table import write_table
+from apex_runtime.pipeline.pictures import redraw, save_picture
+from apex_runtime.pipeline.post import record
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.reader import Reader
-from apex_runtime.pipeline.results import ANNOTATED, JOURNAL, Failure, OutputFolder, read_journal
-from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look, record, redraw, save_picture
+from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, read_journal
+from apex_runtime.pipeline.scenes import Large, LookedLarge, look_at_large
+from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look
 from apex_runtime.routing.hysteresis import TileMemory
 from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.video.statistics import video_summary
 from apex_runtime.video.writer import ClipWriter
+from apex_runtime.windows.passes import Interrupted
 
 _Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 
@@ -64,11 +70,13 @@ class Run:
         self.resumed = 0
         self.fatal: BaseException | None = None
         self._exhausted = False
-        self._reader = Reader(predictor, options.budget, self.ids, folder)
+        self._reader = Reader(predictor, options, self.ids, folder)
         self._memory = TileMemory(options.hysteresis)
-        self._films = ClipWriter(folder.folder / ANNOTATED)
-        self._loaded: Queue[Loaded | Done | Failure | None] = Queue(maxsize=2 * options.batch)
-        self._looked: Queue[Looked | Done | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._films = ClipWriter(folder.folder / FOLDERS[ANNOTATED])
+        self._files = ImageFiles(folder.folder, options.save, folder.categories, self.ids, options.draw_score)
+        self._paths = {item.relative: item.path for item in items}
+        self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._looked: Queue[LookedLarge | Looked | Done | Failure | None] = Queue(maxsize=2 * options.batch)
 
     def execute(self, settings: dict[str, Any], facts: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         """Do it; returns the summary that is also written. ``facts`` are added to the summary as they are.
@@ -95,6 +103,9 @@ class Run:
             writer.join()
         if self.fatal is not None:
             raise self.fatal
+        if CSV in self.options.save:
+            records = self.folder.records()
+            write_table(self.folder.folder / TABLE, records, self.folder.categories, self.options.draw_score)
         summary = self._summary(settings, facts, time.perf_counter() - started)
         self.folder.finish(summary)
         return summary
@@ -111,7 +122,7 @@ class Run:
         finally:
             self._loaded.put(None)
 
-    def _next(self) -> Loaded | Done | Failure | None:
+    def _next(self) -> Large | Loaded | Done | Failure | None:
         """What the reader has next; None at its end, after which it must not be asked again."""
         item = self._loaded.get()
         self._exhausted = item is None
@@ -124,6 +135,8 @@ class Run:
                 return
             if isinstance(item, Failure):
                 self._looked.put(item)
+            elif isinstance(item, Large):
+                self._look_at_large(item)
             elif isinstance(item, Done):
                 self._flush_frames(waiting, None)
                 self._pass_on(item)
@@ -177,6 +190,15 @@ class Run:
                 self._memory.remember(_grid(looked.loaded), numbers)
             self._looked.put(looked)
 
+    def _look_at_large(self, large: Large) -> None:
+        """A scene, window by window; one that a stop cuts short leaves nothing, and is done anew by ``resume``."""
+        try:
+            self._looked.put(look_at_large(large, self.predictor, self.options, self.stop))
+        except Interrupted:
+            return
+        except Exception as error:
+            self._looked.put(Failure.of(large.file_name, error))
+
     def _numbers(self, ids_K: np.ndarray, levels_K: np.ndarray) -> list[int]:
         """Tiles keep their place on every level: the memory is over the tiles of all of them."""
         return flat_ids(ids_K, levels_K, self.predictor.info.tiles).tolist()
@@ -199,28 +221,30 @@ class Run:
             self.fatal = self.fatal or error
             self.stop.set()
 
-    def _write(self, item: Looked | Done | Failure) -> None:
+    def _write(self, item: LookedLarge | Looked | Done | Failure) -> None:
         if isinstance(item, Failure):
             self.folder.failures.append(item)
         elif isinstance(item, Done):
-            self._films.add(item.frame.clip, redraw(item, self.predictor.info, self.options))
+            if self.options.draws:
+                self._films.add(item.frame.clip, redraw(item, self.predictor.info, self.options.draw_score))
             return
         else:
             self._record(item)
         self.progress(self.resumed + self.done, len(self.folder.failures))
 
-    def _record(self, looked: Looked) -> None:
-        name, frame = looked.loaded.file_name, looked.loaded.frame
+    def _record(self, looked: LookedLarge | Looked) -> None:
+        name, frame = looked.file_name, looked.frame
         try:
             line, picture = record(looked, self.predictor, self.options)
-            if frame is None:
+            self._files.write(line, self._paths[name])
+            if picture is not None and frame is None:
                 save_picture(self.folder.folder, name, picture)
         except Exception as error:
             if isinstance(error, OSError) and error.errno not in _OF_ONE_IMAGE:
                 raise
             self.folder.failures.append(Failure.of(name, error))
             return
-        if frame is not None:
+        if picture is not None and frame is not None:
             self._films.add(frame.clip, picture)
         self.folder.add(line)
         self.done += 1
@@ -236,6 +260,7 @@ class Run:
             "images": {"found": found, "done": finished, "failed": failed, "resumed": self.resumed},
             **_totals(self.folder.folder),
             **self._video(),
+            **({"images_without_place": self._files.without_place} if GEOJSON in self.options.save else {}),
             "seconds": round(seconds, 3),
             "images_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
         }

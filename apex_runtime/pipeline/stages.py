@@ -1,40 +1,70 @@
-"""The stages of a run, each a function of one image or one batch: read, look, record, save. ``runner`` lets them overlap."""
+"""The stages of a run up to the graph, each a function of one image or batch: read, prepare, look. ``runner`` overlaps them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from apex_runtime.backends.session import in_all, per_level
+from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.image import decode_image
-from apex_runtime.data.roi_mask import RoiMask
+from apex_runtime.data.regions import Regions, Rings
 from apex_runtime.data.sources import Clip, SourceItem
-from apex_runtime.detections import Detections
-from apex_runtime.evaluation.results import detections_to_results
-from apex_runtime.model_info import ModelInfo, TileInfo
-from apex_runtime.pipeline.annotate import Picture, Shape, draw, write_png
+from apex_runtime.outputs.formats import ANNOTATED
+from apex_runtime.pipeline.annotate import Picture
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
-from apex_runtime.pipeline.results import annotation_id, picture_path
-from apex_runtime.postprocess.letterbox import Letterbox
-from apex_runtime.postprocess.rle import rle_to_roi
 from apex_runtime.routing.budget import Budget
-from apex_runtime.routing.grid import content_tiles
+from apex_runtime.routing.steering import steered, steering_bonus
+from apex_runtime.windows.plan import Windowing
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does with every image. ``hysteresis``: the bonus of tiles of the frame before, for the frames of clips."""
+    """What a run does with every image.
+
+    ``hysteresis``: the bonus of tiles of the frame before, for the frames of clips. ``save``: kinds of files
+    (``outputs.formats``). ``windowing``: which images are cut into windows; None for none. ``look`` and ``ignore``: regions that
+    steer the look.
+    """
 
     budget: Budget
     wanted: Filter
     draw_score: float = 0.3
     batch: int = 1
     hysteresis: float = 0.0
+    save: frozenset[str] = frozenset({ANNOTATED})
+    windowing: Windowing | None = None
+    look: Regions = field(default_factory=Regions)
+    ignore: Regions = field(default_factory=Regions)
+
+    @property
+    def draws(self) -> bool:
+        """Whether annotated pictures are asked for."""
+        return ANNOTATED in self.save
+
+    def steering(self, item: SourceItem) -> Steering:
+        """The regions of one image; of a frame of a video file those of the file. Raises ImageError, DataError."""
+        of_file = item.clip is not None and item.clip.is_file
+        name, path = (item.clip.name, None) if item.clip and of_file else (item.relative, item.path)
+        return Steering(self.look.of(name, path), self.ignore.of(name, path))
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """The regions of an image to look at and to leave alone."""
+
+    look: list[Rings] = field(default_factory=list)
+    ignore: list[Rings] = field(default_factory=list)
+
+    def apply(self, prepared: Prepared, predictor: Predictor, x: int = 0, y: int = 0) -> np.ndarray:
+        """float32 [N]: the bonus of an image, or of the window of it whose corner is at column ``x``, row ``y``."""
+        if not self.look and not self.ignore:
+            return prepared.bonus_N
+        look, ignore = ([[ring - (x, y) for ring in region] for region in kind] for kind in (self.look, self.ignore))
+        return steered(prepared.bonus_N, steering_bonus(look, ignore, prepared.letterbox, predictor.info.tiles))
 
 
 @dataclass(frozen=True)
@@ -48,15 +78,19 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image that was read: ready for the graph, and as a picture to draw on. ``decode_ms`` covers reading and letterboxing."""
+    """An image that was read: ready for the graph, and as a picture to draw on. ``decode_ms`` covers reading and letterboxing.
+
+    ``picture`` is None when nothing is drawn.
+    """
 
     image_id: int
     file_name: str
     width: int
     height: int
     prepared: Prepared
-    picture: Picture
+    picture: Picture | None
     decode_ms: float
+    steering: Steering
     frame: Frame | None = None
 
 
@@ -67,6 +101,7 @@ class Done:
     record: dict[str, Any]
     pixels: np.ndarray
     frame: Frame
+    steering: Steering
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,165 +112,51 @@ class Looked:
     outputs: dict[str, np.ndarray]
     graph_ms: float
 
+    @property
+    def file_name(self) -> str:
+        """Of the image."""
+        return self.loaded.file_name
 
-def read(item: SourceItem, image_id: int, predictor: Predictor, budget: Budget) -> Loaded:
-    """Decode and letterbox one image file. Raises ImageError, UsageError."""
+    @property
+    def frame(self) -> Frame | None:
+        """Where it stands in its clip, if it is of one."""
+        return self.loaded.frame
+
+
+def read(item: SourceItem, image_id: int, predictor: Predictor, options: RunOptions) -> Loaded:
+    """Decode and letterbox one image file. Raises ImageError, DataError, UsageError."""
     started = time.perf_counter()
     frame = Frame(item.clip, item.frame_index, round(item.frame_index / item.clip.fps, 6)) if item.clip else None
-    return prepare(decode_image(item.path), item.relative, image_id, predictor, budget, started, frame)
+    return prepare(decode_image(item.path), item, image_id, predictor, options, started, frame)
 
 
 def prepare(
     image: np.ndarray,
-    file_name: str,
+    item: SourceItem,
     image_id: int,
     predictor: Predictor,
-    budget: Budget,
+    options: RunOptions,
     started: float,
     frame: Frame | None = None,
 ) -> Loaded:
-    """Letterbox an image, uint8 [h,w,3], whose decoding began at ``started`` (``time.perf_counter``). Raises UsageError."""
-    prepared = predictor.prepare(image, budget)
-    decode_ms = _milliseconds_since(started)
-    picture = Picture(image, 1.0, 1.0) if frame else Picture.of(image)
-    return Loaded(image_id, file_name, image.shape[1], image.shape[0], prepared, picture, decode_ms, frame)
+    """Letterbox the image of ``item``, uint8 [h,w,3], and steer the look. Decoding began at ``started`` (``time.perf_counter``).
+
+    Raises ImageError, DataError, UsageError.
+    """
+    steering = options.steering(item)
+    prepared = predictor.prepare(image, options.budget)
+    prepared = replace(prepared, bonus_N=steering.apply(prepared, predictor))
+    decode_ms = milliseconds_since(started)
+    picture = None
+    if options.draws:
+        picture = Picture(image, 1.0, 1.0) if frame else Picture.of(image)
+    height, width = image.shape[:2]
+    return Loaded(image_id, item.relative, width, height, prepared, picture, decode_ms, steering, frame)
 
 
 def look(batch: Sequence[Loaded], predictor: Predictor) -> list[Looked]:
     """One graph call for images of equal K. Raises BackendError."""
     started = time.perf_counter()
     outputs = predictor.run([item.prepared for item in batch])
-    share = _milliseconds_since(started) / len(batch)
+    share = milliseconds_since(started) / len(batch)
     return [Looked(item, found, share) for item, found in zip(batch, outputs, strict=True)]
-
-
-def record(looked: Looked, predictor: Predictor, options: RunOptions) -> tuple[dict[str, Any], np.ndarray]:
-    """Post-process one image: its line for the journal, and its annotated picture, uint8 RGB. Raises BackendError.
-
-    ``milliseconds.total`` is the work for this image (decode + graph + post), not the time it waited in queues; the drawing of
-    the picture is in none of them.
-    """
-    started = time.perf_counter()
-    loaded = looked.loaded
-    annotations: list[dict[str, Any]] = []
-    shapes: list[Shape] = []
-    drawing_ms = 0.0
-    for found in predictor.iter_finish(looked.outputs, loaded.prepared, options.wanted):
-        annotations += _annotations(found, loaded, predictor.info, len(annotations))
-        drawing = time.perf_counter()
-        shapes += _shapes(found, loaded.picture, predictor.info, options.draw_score, len(shapes))
-        drawing_ms += _milliseconds_since(drawing)
-    post_ms = _milliseconds_since(started) - drawing_ms
-    line = _line(looked, predictor.info.tiles, options, annotations, post_ms)
-    legend = _legend(line, loaded.prepared.n_content, len(shapes), predictor.info)
-    tiles, *finer = tile_boxes(line["tiles"])
-    return line, draw(loaded.picture, shapes, tiles, legend, keep_size=loaded.frame is not None, finer=finer)
-
-
-def redraw(done: Done, info: ModelInfo, options: RunOptions) -> np.ndarray:
-    """The annotated picture of a frame, uint8 RGB, from its record instead of from the graph."""
-    line, picture = done.record, Picture(done.pixels, 1.0, 1.0)
-    strong = [item for item in line["annotations"] if item["score"] >= options.draw_score]
-    shapes = [_shape_again(item, picture, info, rank) for rank, item in enumerate(strong)]
-    box = Letterbox(line["height"], line["width"], info.input.height, info.input.width)
-    legend = _legend(line, int(content_tiles(box, info.tiles).sum()), len(shapes), info)
-    tiles, *finer = tile_boxes(line["tiles"])
-    return draw(picture, shapes, tiles, legend, keep_size=True, finer=finer)
-
-
-def save_picture(folder: Path, file_name: str, picture: np.ndarray) -> None:
-    """Write the annotated picture of an image into the output folder. Raises OSError."""
-    write_png(folder / picture_path(file_name), picture)
-
-
-def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, letterbox: Letterbox) -> list[dict[str, Any]]:
-    """The tiles that were looked at as ``{id, level, bbox}``, bbox xywh in source pixels, cut to the image."""
-    scale_y, scale_x = letterbox.scales
-    records = []
-    for identity, level in zip(ids_K.tolist(), levels_K.tolist(), strict=True):
-        grid = tiles.levels[level]
-        row, col = divmod(identity, grid.cols)
-        x1, y1 = col * grid.side / scale_x, row * grid.side / scale_y
-        x2 = min(x1 + grid.side / scale_x, letterbox.source_width)
-        y2 = min(y1 + grid.side / scale_y, letterbox.source_height)
-        bbox = [round(value, 3) for value in (x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))]
-        records.append({"id": identity, "level": level, "bbox": bbox})
-    return records
-
-
-def tile_boxes(records: list[dict[str, Any]]) -> list[list[list[float]]]:
-    """The boxes of ``tile_records`` level by level, the coarsest first."""
-    boxes: list[list[list[float]]] = [[] for _ in range(1 + max((tile["level"] for tile in records), default=0))]
-    for tile in records:
-        boxes[tile["level"]].append(tile["bbox"])
-    return boxes
-
-
-def _annotations(found: Detections, loaded: Loaded, info: ModelInfo, first_rank: int) -> list[dict[str, Any]]:
-    """COCO result records of one piece of an image's detections, whose best has the rank ``first_rank``."""
-    return [
-        {"id": annotation_id(loaded.image_id, rank, info.max_detections), **entry, "area": mask.area, "iscrowd": 0}
-        for rank, (entry, mask) in enumerate(
-            zip(detections_to_results(found, loaded.image_id), found.masks, strict=True), first_rank
-        )
-    ]
-
-
-def _shapes(found: Detections, picture: Picture, info: ModelInfo, draw_score: float, first: int) -> list[Shape]:
-    """What of these detections is drawn; colours go on from ``first``. A class that is the only one is named in the legend."""
-    shapes: list[Shape] = []
-    for box_4, score, label, mask in zip(found.boxes, found.scores, found.labels, found.masks, strict=True):
-        if score >= draw_score:
-            shapes.append(picture.shape(box_4, mask, _text(info, int(label), score), first + len(shapes)))
-    return shapes
-
-
-def _shape_again(item: dict[str, Any], picture: Picture, info: ModelInfo, rank: int) -> Shape:
-    x, y, width, height = item["bbox"]
-    label = [category.id for category in info.classes].index(item["category_id"])
-    mask = rle_to_roi(item["segmentation"]) or RoiMask(0, 0, np.zeros((1, 1), np.uint8))
-    return picture.shape(np.array([x, y, x + width, y + height]), mask, _text(info, label, item["score"]), rank)
-
-
-def _text(info: ModelInfo, label: int, score: float) -> str:
-    return f"{score:.2f}" if len(info.classes) == 1 else f"{info.classes[label].name} {score:.2f}"
-
-
-def _line(
-    looked: Looked, tiles: TileInfo, options: RunOptions, annotations: list[dict[str, Any]], post_ms: float
-) -> dict[str, Any]:
-    loaded = looked.loaded
-    outputs = looked.outputs
-    parts = {"decode": loaded.decode_ms, "graph": looked.graph_ms, "post": post_ms}
-    return {
-        "id": loaded.image_id,
-        "file_name": loaded.file_name,
-        "width": loaded.width,
-        "height": loaded.height,
-        **_place(loaded.frame),
-        "tiles": tile_records(outputs["tile_ids"], outputs["tile_levels"], tiles, loaded.prepared.letterbox),
-        "budget": {
-            "asked": options.budget.asked,
-            "tiles": in_all(loaded.prepared.tiles),
-            **({"per_level": list(per_level(loaded.prepared.tiles))} if tiles.depth > 1 else {}),
-            "spent": len(outputs["tile_ids"]),
-        },
-        "milliseconds": {name: round(value, 3) for name, value in (parts | {"total": sum(parts.values())}).items()},
-        "annotations": annotations,
-    }
-
-
-def _place(frame: Frame | None) -> dict[str, Any]:
-    return {"clip": frame.clip.name, "frame_index": frame.index, "seconds": frame.seconds} if frame else {}
-
-
-def _legend(line: dict[str, Any], n_content: int, shown: int, info: ModelInfo) -> str:
-    budget = line["budget"]
-    what = f" ({info.classes[0].name})" if len(info.classes) == 1 else ""
-    objects = ("1 object" if shown == 1 else f"{shown} objects") + what
-    looked = f"looked closely at {budget['spent']} of {n_content} tiles (budget {budget['asked']})"
-    return f"{looked}   {objects}   {line['milliseconds']['total']:.0f} ms"
-
-
-def _milliseconds_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1000

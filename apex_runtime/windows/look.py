@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
@@ -17,7 +18,7 @@ from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import content_tiles
 from apex_runtime.windows.found import Found
-from apex_runtime.windows.passes import LookedWindow, Milliseconds, Passes, Read, Steer, milliseconds_since
+from apex_runtime.windows.passes import LookedWindow, Milliseconds, Passes, Read, Steer
 from apex_runtime.windows.seams import join
 from apex_runtime.windows.share import share_out
 

@@ -7,6 +7,7 @@ object. Legend: D detections, E pairs.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -17,8 +18,9 @@ from apex_runtime.data.scenes.windows import Window
 from apex_runtime.windows.found import Found
 
 SAME = 0.5  # overlap over union inside the common zone, from which on two detections are one object
-_BOXES = 0.1  # the same of their boxes, from which on it is worth comparing masks
+_BOXES = 0.5  # share of the smaller box that lies in the other, from which on it is worth comparing masks
 _HELD = 4096  # unpacked masks at a time
+_SQUARE = 256  # pixels
 
 Zone = tuple[int, int, int, int]
 
@@ -66,9 +68,9 @@ def _candidates(found: Found, mine: np.ndarray, theirs: np.ndarray, zone: Zone) 
     size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     shared = size.clip(0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1] - shared
+    smaller = np.minimum(areas[0][:, None], areas[1])
     alike = found.labels[mine][:, None] == found.labels[theirs]
-    rows, cols = np.nonzero(alike & (shared > 0) & (shared >= _BOXES * union))
+    rows, cols = np.nonzero(alike & (shared > 0) & (shared >= _BOXES * smaller))
     return list(zip(mine[rows].tolist(), theirs[cols].tolist(), strict=True))
 
 
@@ -83,3 +85,23 @@ def overlap_in(a: RoiMask, b: RoiMask, zone: Zone) -> float:
     first, second = (RoiMask(mask.x - x1, mask.y - y1, mask.bits).full(y2 - y1, x2 - x1) for mask in (a, b))
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else 0.0
+
+
+def touching(boxes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j), i < j and rising, of boxes (float [n,4] xyxy) that overlap and of which one is ``chosen`` (bool [n]).
+
+    Boxes are compared within the squares of a coarse grid only, so that a scene with many objects costs little more per object.
+    """
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, (x1, y1, x2, y2) in enumerate((boxes // _SQUARE).astype(np.int64).tolist()):
+        for cell in itertools.product(range(x1, x2 + 1), range(y1, y2 + 1)):
+            cells[cell].append(index)
+    pairs: set[tuple[int, int]] = set()
+    for members in cells.values():
+        index = np.array(members)
+        own = boxes[index]
+        meet = (own[:, None, :2] < own[None, :, 2:]).all(2)
+        meet &= meet.T & (chosen[index][:, None] | chosen[index])
+        rows, cols = np.nonzero(np.triu(meet, 1))
+        pairs.update(zip(index[rows].tolist(), index[cols].tolist(), strict=True))
+    yield from sorted(pairs)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.postprocess.letterbox import Letterbox
@@ -146,8 +147,3 @@ def _groups(prepared: Iterator[tuple[int, Prepared]], batch: int) -> Iterator[li
         group.append(item)
     if group:
         yield group
-
-
-def milliseconds_since(started: float) -> float:
-    """Since ``time.perf_counter`` said ``started``."""
-    return (time.perf_counter() - started) * 1000

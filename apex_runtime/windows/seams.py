@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.windows.found import Found, PackedMask, together
-from apex_runtime.windows.overlaps import Zone, overlap_in, same_objects
+from apex_runtime.windows.overlaps import Zone, overlap_in, same_objects, touching
 
-DUPLICATE = 0.6  # overlap over union of whole masks of different windows that no two outputs have
+_Shape = tuple[np.ndarray, PackedMask]  # box xyxy and mask
+
+DUPLICATE = 0.6  # overlap over union of whole masks, more than which no two outputs across a seam have
+_EVERYWHERE: Zone = (-(1 << 30), -(1 << 30), 1 << 30, 1 << 30)
+_HELD = 4096  # unpacked masks at a time
 
 
 @dataclass
@@ -44,7 +49,7 @@ def join(parts: Sequence[Found], windows: Sequence[Window]) -> Found:
     objects = _objects(found, window_D, same)
     kept = sorted(objects, key=lambda item: -item.score)
     joined = [_joined(found, item) for item in kept]
-    return _collect(found, kept, joined, _distinct(kept, joined, found))
+    return _collect(found, kept, joined, _distinct(kept, joined, found, windows))
 
 
 def _objects(found: Found, window_D: np.ndarray, same: dict[int, list[int]]) -> list[_Object]:
@@ -67,7 +72,7 @@ def _objects(found: Found, window_D: np.ndarray, same: dict[int, list[int]]) -> 
     return list({id(item): item for item in owner.values()}.values())
 
 
-def _joined(found: Found, item: _Object) -> tuple[np.ndarray, PackedMask]:
+def _joined(found: Found, item: _Object) -> _Shape:
     """Box and mask of an object."""
     parts = [item.first, *item.pieces]
     if len(parts) == 1:
@@ -83,28 +88,31 @@ def _union(masks: list[RoiMask]) -> PackedMask:
     return PackedMask.of(RoiMask(x, y, bits))
 
 
-def _distinct(kept: list[_Object], joined: list[tuple[np.ndarray, PackedMask]], found: Found) -> list[int]:
-    """Positions of the objects without those that a better one of other windows covers once pieces were joined."""
-    grown = [place for place, item in enumerate(kept) if item.pieces]
+def _distinct(kept: list[_Object], joined: list[_Shape], found: Found, windows: Sequence[Window]) -> list[int]:
+    """Positions of the objects without those that a better one of their class covers, where several windows had a say: where they
+    overlap, and where pieces were joined. Elsewhere a window's own answer stands."""
     boxes = np.array([box for box, _mask in joined]).reshape(-1, 4)
+    contested = _seen_twice(boxes, windows) | np.array([len(item.pieces) > 0 for item in kept], bool)
+    labels = found.labels[[item.first for item in kept]]
+    unpacked = lru_cache(_HELD)(lambda place: joined[place][1].unpack())
     lost: set[int] = set()
-    for place in grown:
-        touching = (boxes[:, :2] < boxes[place, 2:]).all(1) & (boxes[:, 2:] > boxes[place, :2]).all(1)
-        for other in np.flatnonzero(touching).tolist():
-            better, worse = sorted((place, other))
-            if better == worse or {better, worse} & lost or kept[better].windows == kept[worse].windows:
-                continue
-            if found.labels[kept[better].first] == found.labels[kept[worse].first] and _duplicate(joined[better], joined[worse]):
-                lost.add(worse)
+    for better, worse in touching(boxes, contested):
+        if better in lost or worse in lost or labels[better] != labels[worse]:
+            continue
+        if overlap_in(unpacked(better), unpacked(worse), _EVERYWHERE) > DUPLICATE:
+            lost.add(worse)
     return [place for place in range(len(kept)) if place not in lost]
 
 
-def _duplicate(a: tuple[np.ndarray, PackedMask], b: tuple[np.ndarray, PackedMask]) -> bool:
-    everywhere: Zone = (-(1 << 30), -(1 << 30), 1 << 30, 1 << 30)
-    return overlap_in(a[1].unpack(), b[1].unpack(), everywhere) > DUPLICATE
+def _seen_twice(boxes: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
+    """bool [n]: which boxes reach into what two windows show."""
+    shown = np.zeros(len(boxes), np.int64)
+    for w in windows:
+        shown += (boxes[:, 0] < w.x + w.width) & (boxes[:, 2] > w.x) & (boxes[:, 1] < w.y + w.height) & (boxes[:, 3] > w.y)
+    return shown > 1
 
 
-def _collect(found: Found, kept: list[_Object], joined: list[tuple[np.ndarray, PackedMask]], places: list[int]) -> Found:
+def _collect(found: Found, kept: list[_Object], joined: list[_Shape], places: list[int]) -> Found:
     firsts = np.array([kept[place].first for place in places], np.int64)
     return Found(
         np.array([joined[place][0] for place in places]).reshape(-1, 4),

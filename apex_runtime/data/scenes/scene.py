@@ -156,6 +156,11 @@ def _last_decoded(key: _Key) -> Picture:
     return read_picture(Path(key[0]))
 
 
+def forget_decoded() -> None:
+    """Let go of the scene that was decoded last as a whole: hundreds of megabytes, kept for the next window of it."""
+    _last_decoded.cache_clear()
+
+
 def _read_window(path: Path, window: Window, scaling: Scaling | None) -> Picture:
     with _opened(path) as dataset:
         bands = dataset.read(_bands(dataset)[: 3 if dataset.count >= 3 else 1], window=_as_rasterio(window))

@@ -18,8 +18,8 @@ class Window:
 
 
 def windows(height: int, width: int, size: int | tuple[int, int], overlap: int) -> list[Window]:
-    """The fewest windows of ``size`` pixels (one side, or height and width; less where the scene is smaller) that cover the scene,
-    row by row.
+    """The fewest windows of ``size`` pixels (one side, or height and width; less where the scene is smaller) that cover the
+    scene, row by row.
 
     Neighbours share at least ``overlap`` pixels. What they share beyond that is spread evenly: were the last window alone moved
     inwards, it could repeat its neighbour almost wholly, and what lies there would count twice in training.

@@ -38,7 +38,7 @@ def plan(source: Path) -> list[SourceItem]:
 
 def run(predictor: Predictor, items: list[SourceItem], out: Path, hysteresis: float = 2.0, batch: int = 1) -> dict[str, Any]:
     options = RunOptions(parse_budget("2"), predictor.filter(0.3, 2, None), 0.3, batch, hysteresis)
-    folder = OutputFolder(out, predictor.info.classes, predictor.info.max_detections)
+    folder = OutputFolder(out, predictor.info.classes)
     return Run(predictor, items, folder, options).execute({"budget": "2"}, {})
 
 

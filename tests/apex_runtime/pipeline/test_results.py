@@ -10,11 +10,11 @@ import pytest
 
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Category
+from apex_runtime.outputs.formats import ANNOTATED, relative_path
 from apex_runtime.pipeline.results import (
     Failure,
     OutputFolder,
     annotation_id,
-    picture_path,
     read_journal,
     write_json,
 )
@@ -25,14 +25,14 @@ CATEGORIES = (Category(id=7, name="cell"),)
 
 def line(image_id: int, name: str, detections: int) -> dict[str, Any]:
     found = [
-        {"id": annotation_id(image_id, rank, 10), "image_id": image_id, "category_id": 7, "score": 0.5}
+        {"id": annotation_id(image_id, rank), "image_id": image_id, "category_id": 7, "score": 0.5}
         for rank in range(detections)
     ]
     return {"id": image_id, "file_name": name, "width": 4, "height": 3, "annotations": found}
 
 
 def folder(path: Path) -> OutputFolder:
-    return OutputFolder(path, CATEGORIES, 10)
+    return OutputFolder(path, CATEGORIES)
 
 
 def interrupted_run(path: Path, names: list[str]) -> None:
@@ -119,7 +119,7 @@ def test_resume_of_nothing_is_a_start(tmp_path: Path) -> None:
 def test_a_new_run_removes_the_older_ones_pictures_and_nothing_else(tmp_path: Path) -> None:
     interrupted_run(tmp_path, ["a", "sub/b"])
     for name in ("a", "sub/b", "mine"):
-        path = tmp_path / picture_path(name)
+        path = tmp_path / relative_path(ANNOTATED, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"png")
     (tmp_path / "notes.txt").write_text("mine")
@@ -187,7 +187,7 @@ def test_a_run_killed_before_its_first_image_can_be_resumed(tmp_path: Path, jour
     ],
 )
 def test_pictures_stay_in_the_output_folder(name: str, wanted: str) -> None:
-    assert picture_path(name) == wanted
+    assert relative_path(ANNOTATED, name) == wanted
 
 
 def test_json_is_written_in_one_step_and_never_with_nan(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def options(predictor: Predictor, batch: int = 1) -> RunOptions:
 def run(predictor: Predictor, items: list[SourceItem], out: Path, batch: int = 1, **more: Any) -> dict[str, Any]:
     """Execute in a thread of its own, so that a deadlock fails the test instead of hanging it."""
     resume = more.pop("resume", False)
-    folder = OutputFolder(out, predictor.info.classes, predictor.info.max_detections)
+    folder = OutputFolder(out, predictor.info.classes)
     one = Run(predictor, items, folder, options(predictor, batch), **more)
     ended: list[Any] = []
 
