@@ -1,23 +1,40 @@
-"""Apex-X runtime: detection and instance segmentation under a compute budget. No torch in here."""
+"""Apex-X runtime: detection and instance segmentation under a compute budget. No torch in here.
+
+>>> engine = apex_runtime.load()                               # doctest: +SKIP
+>>> for result in engine.predict(paths, budget=0.25): ...      # doctest: +SKIP
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from apex_runtime.data.roi_mask import RoiMask
+    from apex_runtime.engine import Engine, load
+    from apex_runtime.errors import ApexError
+    from apex_runtime.postprocess.tiles import Tile
+    from apex_runtime.result import BudgetUse, Result
 
-    from apex_runtime.engine import Engine
+__all__ = ["ApexError", "BudgetUse", "Engine", "Result", "RoiMask", "Tile", "load"]
 
-__all__ = ["load"]
+# NumPy and friends are imported only when one of these is asked for: --help must not wait for them.
+_HOME = {
+    "ApexError": "errors",
+    "BudgetUse": "result",
+    "Engine": "engine",
+    "Result": "result",
+    "RoiMask": "data.roi_mask",
+    "Tile": "postprocess.tiles",
+    "load": "engine",
+}
 
 
-def load(path: str | Path | None = None, threads: int | None = None, device: str = "cpu", policy: str = "strict") -> Engine:
-    """Open an engine: a bundle, an ``.onnx`` file or a checkpoint; the default engine when no path is given.
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
-    >>> engine = load("bundle/")                                 # doctest: +SKIP
-    >>> for result in engine.predict(paths, budget=0.25): ...    # doctest: +SKIP
-    """
-    from apex_runtime.engine import load as open_engine  # NumPy and friends are imported only when something is opened
 
-    return open_engine(path, threads, device, policy)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,6 +22,7 @@ from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.pipeline.results import annotation_id, picture_path
 from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.postprocess.rle import rle_to_roi
+from apex_runtime.postprocess.tiles import tile_records
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import content_tiles
 
@@ -146,21 +147,6 @@ def redraw(done: Done, info: ModelInfo, options: RunOptions) -> np.ndarray:
 def save_picture(folder: Path, file_name: str, picture: np.ndarray) -> None:
     """Write the annotated picture of an image into the output folder. Raises OSError."""
     write_png(folder / picture_path(file_name), picture)
-
-
-def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, letterbox: Letterbox) -> list[dict[str, Any]]:
-    """The tiles that were looked at as ``{id, level, bbox}``, bbox xywh in source pixels, cut to the image."""
-    scale_y, scale_x = letterbox.scales
-    records = []
-    for identity, level in zip(ids_K.tolist(), levels_K.tolist(), strict=True):
-        grid = tiles.levels[level]
-        row, col = divmod(identity, grid.cols)
-        x1, y1 = col * grid.side / scale_x, row * grid.side / scale_y
-        x2 = min(x1 + grid.side / scale_x, letterbox.source_width)
-        y2 = min(y1 + grid.side / scale_y, letterbox.source_height)
-        bbox = [round(value, 3) for value in (x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))]
-        records.append({"id": identity, "level": level, "bbox": bbox})
-    return records
 
 
 def tile_boxes(records: list[dict[str, Any]]) -> list[list[list[float]]]:
