@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ApexError", "BudgetUse", "Engine", "Result", "RoiMask", "Tile", "load"]
 
 # NumPy and friends are imported only when one of these is asked for: --help must not wait for them.
-_HOME = {
+_HOMES = {
     "ApexError": "errors",
     "BudgetUse": "result",
     "Engine": "engine",
@@ -29,12 +29,12 @@ _HOME = {
     "load": "engine",
 }
 
+if not TYPE_CHECKING:  # to a type checker it would be a promise that every name exists
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -17,8 +17,8 @@ class Detections:
 
     ``boxes`` float32 [n,4] xyxy; ``scores`` float32 [n]; ``labels`` int64 [n], positions in ``ModelInfo.classes``;
     ``category_ids`` int64 [n], ids of those classes; ``masks`` n masks cut to their boxes; those of an engine are assembled when
-    they are asked for. ``tile_ids`` and ``tile_levels`` int64 [K] are the tiles that ran, ``n_content`` how many tiles of the grid
-    show the image, ``letterbox`` how it was scaled.
+    they are asked for. ``tile_ids`` and ``tile_levels`` int64 [K] are the tiles that ran, ``n_content`` how many tiles of the
+    grid show the image, ``letterbox`` how it was scaled.
     """
 
     boxes: np.ndarray
