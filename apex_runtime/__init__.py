@@ -1,8 +1,4 @@
-"""Apex-X runtime: detection and instance segmentation under a compute budget. No torch in here.
-
->>> engine = apex_runtime.load()                               # doctest: +SKIP
->>> for result in engine.predict(paths, budget=0.25): ...      # doctest: +SKIP
-"""
+"""Apex-X runtime: detection and instance segmentation under a compute budget. No torch in here."""
 
 from __future__ import annotations
 
@@ -10,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from apex_runtime.data.roi_mask import RoiMask
-    from apex_runtime.engine import Engine, load
+    from apex_runtime.engine import Engine
     from apex_runtime.errors import ApexError
     from apex_runtime.postprocess.tiles import Tile
     from apex_runtime.result import BudgetUse, Result
@@ -26,8 +24,19 @@ _HOMES = {
     "Result": "result",
     "RoiMask": "data.roi_mask",
     "Tile": "postprocess.tiles",
-    "load": "engine",
 }
+
+
+def load(path: str | Path | None = None, threads: int | None = None, device: str = "cpu", policy: str = "strict") -> Engine:
+    """Open an engine: a bundle, an ``.onnx`` file or a checkpoint; the default engine when no path is given.
+
+    >>> engine = load("bundle/")                                 # doctest: +SKIP
+    >>> for result in engine.predict(paths, budget=0.25): ...    # doctest: +SKIP
+    """
+    from apex_runtime.engine import load as open_engine
+
+    return open_engine(path, threads, device, policy)
+
 
 if not TYPE_CHECKING:  # to a type checker it would be a promise that every name exists
 
