@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.bundle.load import Opened, open_engine
 from apex_runtime.data.image import decode_image
 from apex_runtime.detections import Detections
-from apex_runtime.errors import ModelError
+from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.in_turn import in_turn
 from apex_runtime.model_info import ModelInfo
-from apex_runtime.pipeline.predictor import Predictor
-from apex_runtime.routing.budget import Budget, parse_budget
+from apex_runtime.pipeline.predictor import MAX_BATCH, Filter, Predictor, Prepared
+from apex_runtime.request import ARRAYS, AnyBudget, Image, images_of, with_budgets
+from apex_runtime.result import BudgetUse, Result
+from apex_runtime.routing.budget import Budget
 
 DEFAULT_ENGINE = "nuclei-nano"
-
-Source = str | Path | np.ndarray
 
 
 def default_engine() -> Path:
@@ -31,12 +34,26 @@ def default_engine() -> Path:
     return folder
 
 
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """An image that waits for the graph; its pixels lie in ``prepared``, scaled."""
+
+    source: Path | None
+    budget: Budget
+    prepared: Prepared
+
+
 class Engine:
-    """An opened engine. Not for use from several threads at once."""
+    """An opened engine. Threads may share it: results are those of one thread.
+
+    Reading, scaling and post-processing of each call go on in its own thread. So does ONNX Runtime, which takes several calls at
+    once; of a backend that does not say so, one call at a time runs its graph and the others wait (``in_turn``). An iterator that
+    ``predict`` returned belongs to one thread, as any generator does.
+    """
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
-        self._predictor = Predictor(opened.session)
+        self._predictor = Predictor(in_turn(opened.session))
 
     @property
     def info(self) -> ModelInfo:
@@ -45,27 +62,79 @@ class Engine:
 
     def predict(
         self,
-        sources: Source | Iterable[Source],
-        budget: Budget | int | float | str = 1.0,
+        sources: Image | Iterable[Image],
+        budget: AnyBudget | Sequence[AnyBudget] = 1.0,
         min_score: float = 0.001,
         max_detections: int | None = None,
         classes: Sequence[str] | None = None,
-    ) -> Iterator[Detections]:
-        """Detections of each image, one after the other: paths, or arrays uint8 [h,w,3] RGB; one of them or any iterable.
+        batch: int | None = None,
+    ) -> Iterator[Result]:
+        """The result of each image, in their order, while the images are read.
 
-        ``budget``: 16 = tiles, 0.25 = share of the image's tiles, 1.0 = all, or text as on the command line.
-        Wrong arguments raise UsageError at once; an unreadable image raises ImageError when its turn comes.
+        ``sources``: a file, a folder with all below it, a pattern (``scans/**/*.png``), an array uint8 [h,w,3] in RGB order (not
+        OpenCV's BGR), or any iterable of files and arrays. ``budget``: 16 = tiles, 0.25 = share of the image's tiles, 1.0 = all,
+        or text as on the command line; or a list of them, one per image. ``batch``: how many images are read before those of
+        equal K go through the graph together; left out it is 8, and 1 for an iterable that is no list: its next item is then
+        taken only when its turn comes. Scores may differ in the last digits from one batch to another.
+
+        Wrong arguments raise UsageError at once; an unreadable image raises ImageError when its turn comes, after the results
+        of the images before it.
         """
-        parsed = parse_budget(budget)
-        self._predictor.filter(min_score, max_detections, classes)
-        listed: Iterable[Source] = [sources] if isinstance(sources, str | Path | np.ndarray) else sources
-        return (self._one(source, parsed, min_score, max_detections, classes) for source in listed)
+        wanted = self._predictor.filter(min_score, max_detections, classes)
+        images, count = images_of(sources)
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch {batch}: expected at least 1.", f"Leave it out for {MAX_BATCH}.")
+        size = batch or (1 if count is None else MAX_BATCH)
+        return self._results(with_budgets(images, count, budget), wanted, size)
 
-    def _one(
-        self, source: Source, budget: Budget, min_score: float, max_detections: int | None, classes: Sequence[str] | None
-    ) -> Detections:
-        image = source if isinstance(source, np.ndarray) else decode_image(Path(source))
-        return self._predictor.predict([image], budget, min_score, max_detections, classes)[0]
+    def predict_one(
+        self,
+        source: Image,
+        budget: AnyBudget = 1.0,
+        min_score: float = 0.001,
+        max_detections: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Result:
+        """The result of one file or array; arguments as of ``predict``. Raises UsageError, ImageError, BackendError."""
+        return next(self.predict([source], budget, min_score, max_detections, classes))
+
+    def _results(self, requests: Iterable[tuple[Image, Budget]], wanted: Filter, batch: int) -> Iterator[Result]:
+        for ready in self._batches(requests, batch):
+            results: dict[int, Result] = {}
+            for place, outputs in self._predictor.run_grouped([item.prepared for item in ready]):
+                found = self._predictor.finish(outputs, ready[place].prepared, wanted)
+                results[place] = _result(found, ready[place], self.info)
+            for place in range(len(ready)):
+                yield results.pop(place)  # a caller that lets go of a result frees it
+
+    def _batches(self, requests: Iterable[tuple[Image, Budget]], size: int) -> Iterator[list[_Ready]]:
+        """``size`` images at a time. What was read before an error is handed on before it is raised."""
+        ready: list[_Ready] = []
+        try:
+            for source, budget in requests:
+                ready.append(self._read(source, budget))
+                if len(ready) == size:
+                    yield ready
+                    ready = []
+        except Exception:
+            if ready:
+                yield ready
+            raise
+        if ready:
+            yield ready
+
+    def _read(self, source: Image, budget: Budget) -> _Ready:
+        if isinstance(source, np.ndarray):
+            return _Ready(None, budget, self._predictor.prepare(source, budget))
+        if not isinstance(source, str | Path):
+            raise UsageError(f"image: a {type(source).__name__} is neither a path nor an array.", ARRAYS)
+        return _Ready(Path(source), budget, self._predictor.prepare(decode_image(Path(source)), budget))
+
+
+def _result(found: Detections, item: _Ready, info: ModelInfo) -> Result:
+    tiles = item.prepared.tiles
+    use = BudgetUse(item.budget.asked, in_all(tiles), len(found.tile_ids), per_level(tiles))
+    return Result(**vars(found), info=info, budget=use, source=item.source)
 
 
 def load(path: str | Path | None = None, threads: int | None = None, device: str = "cpu", policy: str = "strict") -> Engine:

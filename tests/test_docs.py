@@ -59,6 +59,14 @@ def test_the_commands_on_the_large_sets_run(document: Path, checkout: Path, shar
     run_blocks(document, [block for block in blocks(document) if LARGE in block[1]], checkout)
 
 
+def test_the_python_of_the_readme_runs(checkout: Path) -> None:
+    (code,) = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
+    assert len([line for line in code.splitlines() if line]) == 5
+    run_blocks(ROOT / "README.md", [("python", code)], checkout)
+    samples = {path.stem for path in (ROOT / "engines" / "samples").glob("*.jpg")}
+    assert {path.stem for path in (checkout / "out").glob("*.png")} == samples
+
+
 def test_every_command_is_shown_somewhere() -> None:
     shown = "\n".join(text for document in DOCUMENTS for _, text in blocks(document))
     for command in ("apex-rt infer", "apex-rt build-engine", "apex-rt eval", "apex-rt parity", "apex-rt doctor"):

@@ -23,8 +23,13 @@ class RoiMask:
     def full(self, height: int, width: int) -> np.ndarray:
         """The mask on its image, uint8 [height,width]. What lies outside the image is cut off."""
         canvas = np.zeros((height, width), np.uint8)
+        self.place_on(canvas)
+        return canvas
+
+    def place_on(self, canvas_hw: np.ndarray) -> None:
+        """Write the window over its place on an image, uint8 or bool. What lies outside the image is cut off."""
+        height, width = canvas_hw.shape
         top, left = max(self.y, 0), max(self.x, 0)
         bottom, right = min(self.y + self.bits.shape[0], height), min(self.x + self.bits.shape[1], width)
         if bottom > top and right > left:
-            canvas[top:bottom, left:right] = self.bits[top - self.y : bottom - self.y, left - self.x : right - self.x]
-        return canvas
+            canvas_hw[top:bottom, left:right] = self.bits[top - self.y : bottom - self.y, left - self.x : right - self.x]

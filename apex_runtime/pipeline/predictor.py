@@ -67,16 +67,18 @@ class Predictor:
         """Detections of each image (uint8 [h,w,3] RGB), in their order. Raises UsageError, ImageError, BackendError."""
         wanted = self.filter(min_score, max_detections, classes)
         prepared = [self.prepare(image, parse_budget(budget)) for image in images]
+        results = {index: self.finish(outputs, prepared[index], wanted) for index, outputs in self.run_grouped(prepared)}
+        return [results[index] for index in range(len(prepared))]
+
+    def run_grouped(self, prepared: Sequence[Prepared]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The place and the graph outputs of each image; those of equal K share a call and come together. Raises BackendError."""
         groups: dict[Tiles, list[int]] = defaultdict(list)
         for index, item in enumerate(prepared):
             groups[item.tiles].append(index)
-        results: dict[int, Detections] = {}
         for indices in groups.values():
             for start in range(0, len(indices), MAX_BATCH):
                 part = indices[start : start + MAX_BATCH]
-                for index, outputs in zip(part, self.run([prepared[i] for i in part]), strict=True):
-                    results[index] = self.finish(outputs, prepared[index], wanted)
-        return [results[index] for index in range(len(prepared))]
+                yield from zip(part, self.run([prepared[index] for index in part]), strict=True)
 
     def filter(self, min_score: float, max_detections: int | None, classes: Sequence[str] | None) -> Filter:
         """The checked filter; ``classes`` are names of this model. Raises UsageError."""

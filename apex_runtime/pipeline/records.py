@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.detections import Detections
@@ -13,7 +11,7 @@ from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.model_info import TileInfo
 from apex_runtime.pipeline.results import annotation_id
 from apex_runtime.pipeline.stages import Frame, Looked
-from apex_runtime.postprocess.letterbox import Letterbox
+from apex_runtime.postprocess.tiles import tile_records
 
 
 def image_record(
@@ -40,21 +38,6 @@ def image_record(
         "milliseconds": rounded(parts),
         "annotations": annotations,
     }
-
-
-def tile_records(ids_K: np.ndarray, levels_K: np.ndarray, tiles: TileInfo, letterbox: Letterbox) -> list[dict[str, Any]]:
-    """The tiles that were looked at as ``{id, level, bbox}``, bbox xywh in source pixels, cut to the image."""
-    scale_y, scale_x = letterbox.scales
-    records = []
-    for identity, level in zip(ids_K.tolist(), levels_K.tolist(), strict=True):
-        grid = tiles.levels[level]
-        row, col = divmod(identity, grid.cols)
-        x1, y1 = col * grid.side / scale_x, row * grid.side / scale_y
-        x2 = min(x1 + grid.side / scale_x, letterbox.source_width)
-        y2 = min(y1 + grid.side / scale_y, letterbox.source_height)
-        bbox = [round(value, 3) for value in (x1, y1, max(0.0, x2 - x1), max(0.0, y2 - y1))]
-        records.append({"id": identity, "level": level, "bbox": bbox})
-    return records
 
 
 def tile_boxes(records: list[dict[str, Any]]) -> list[list[list[float]]]:

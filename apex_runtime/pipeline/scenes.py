@@ -17,9 +17,10 @@ from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.mosaic import Mosaic
 from apex_runtime.pipeline.pictures import draw_record, shapes_of_record
 from apex_runtime.pipeline.predictor import Predictor, Prepared
-from apex_runtime.pipeline.records import annotation_record, rounded, tile_records
+from apex_runtime.pipeline.records import annotation_record, rounded
 from apex_runtime.pipeline.stages import RunOptions, Steering
 from apex_runtime.postprocess.rle import roi_to_rle
+from apex_runtime.postprocess.tiles import tile_records
 from apex_runtime.windows.look import SceneLook, look_at_scene
 
 

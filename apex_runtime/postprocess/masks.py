@@ -3,11 +3,17 @@
 Legend: n detections, P prototypes, h and w their grid. Prototype cell j has its centre at input coordinate (j + 0.5) * stride.
 The logit of a source pixel is bilinear between the cells around its centre, the border cells continue outwards; the pixel belongs
 to the mask where the logit is above 0.
+
+What is done when. At once: the product of coefficients and prototypes, for the cells under each box. When a mask is asked for:
+its pixels. In between a result holds a few logits per box and not the prototypes, of which 32 at 1024 pixels are 8 MB
+(bench/evidence/masks.json). The pixels come from the same two matrix products whenever that is, so waiting changes no bit.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -16,67 +22,143 @@ from apex_runtime.postprocess.letterbox import Letterbox
 
 STRIDE = 4  # input pixels per prototype cell
 
+# A mask is made in squares of so many source pixels: the weights of a pixel are almost all 0, and the cells under a square few.
+_SQUARE = 256
+
 
 class _Axis(NamedTuple):
-    """Per source pixel along one axis: the two cells it lies between, and the weight of the second."""
+    """One direction: source pixels, input pixels per source pixel, prototype cells."""
 
-    first: np.ndarray
-    second: np.ndarray
-    weight: np.ndarray
+    pixels: int
+    scale: float
+    cells: int
+
+
+class _Span(NamedTuple):
+    """The source pixels from ``start`` up to ``stop`` along an axis, and the cells from ``first`` up to ``last`` they need."""
+
+    axis: _Axis
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+class _Waiting(NamedTuple):
+    """A mask that nobody asked for yet: the logits, float32, of the cells under its window, and where the window lies."""
+
+    logits: np.ndarray
+    rows: _Span
+    cols: _Span
+
+
+class LazyMasks(Sequence[RoiMask]):
+    """The masks of one image, in source pixels; each is assembled when it is first asked for and kept from then on.
+
+    A slice is another such sequence. May be read from several threads: two that ask for one mask get equal ones.
+    """
+
+    def __init__(self, masks: Iterable[RoiMask | _Waiting]) -> None:
+        self._masks = list(masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @overload
+    def __getitem__(self, index: int) -> RoiMask: ...
+    @overload
+    def __getitem__(self, index: slice) -> LazyMasks: ...
+    def __getitem__(self, index: int | slice) -> RoiMask | LazyMasks:
+        if isinstance(index, slice):
+            return LazyMasks(self._masks[index])
+        mask = self._masks[index]
+        if isinstance(mask, _Waiting):
+            mask = self._masks[index] = _assemble(mask)
+        return mask
 
 
 def assemble_masks(
     coefficients_nP: np.ndarray, prototypes_Phw: np.ndarray, boxes_input_n4: np.ndarray, letterbox: Letterbox
-) -> list[RoiMask]:
+) -> LazyMasks:
     """n masks in source pixels, each a window of the pixels whose centre lies in its box (xyxy, input pixels).
 
     Every window has at least one pixel, the one nearest to the centre of a box too thin to hold any; ``bits`` may be all zero.
+    Nothing of the prototypes is held afterwards.
     """
-    if len(coefficients_nP) == 0:
-        return []
     cells_h, cells_w = prototypes_Phw.shape[1:]
     vertical, horizontal = letterbox.scales
-    rows = _axis(letterbox.source_height, vertical, cells_h)
-    cols = _axis(letterbox.source_width, horizontal, cells_w)
     boxes = np.asarray(boxes_input_n4, np.float64)
-    tops, bottoms = _pixels(boxes[:, 1], boxes[:, 3], vertical, letterbox.source_height)
-    lefts, rights = _pixels(boxes[:, 0], boxes[:, 2], horizontal, letterbox.source_width)
-    prototypes_hwP = np.ascontiguousarray(prototypes_Phw.transpose(1, 2, 0), dtype=np.float32)
+    rows = _spans(boxes[:, 1], boxes[:, 3], _Axis(letterbox.source_height, vertical, cells_h))
+    cols = _spans(boxes[:, 0], boxes[:, 2], _Axis(letterbox.source_width, horizontal, cells_w))
+    prototypes_hPw = np.asarray(prototypes_Phw, np.float32).transpose(1, 0, 2)  # a view: one product per row of cells, no copy
     coefficients_nP = np.asarray(coefficients_nP, np.float32)
-    masks = []
-    for coefficients, top, bottom, left, right in zip(
-        coefficients_nP, tops.tolist(), bottoms.tolist(), lefts.tolist(), rights.tolist(), strict=True
-    ):
-        bits = _window(coefficients, prototypes_hwP, _slice(rows, top, bottom), _slice(cols, left, right))
-        masks.append(RoiMask(left, top, bits))
-    return masks
+    return LazyMasks(
+        _Waiting(coefficients_P @ prototypes_hPw[row.first : row.last, :, col.first : col.last], row, col)
+        for coefficients_P, row, col in zip(coefficients_nP, rows, cols, strict=True)
+    )
 
 
-def _axis(length: int, scale: float, cells: int) -> _Axis:
-    """Where ``length`` source pixels fall between ``cells`` prototype cells."""
-    position = np.clip((np.arange(length) + 0.5) * (scale / STRIDE) - 0.5, 0, cells - 1)
-    first = np.minimum(position.astype(np.int64), max(cells - 2, 0))
-    return _Axis(first, np.minimum(first + 1, cells - 1), (position - first).astype(np.float32))
-
-
-def _slice(axis: _Axis, start: int, stop: int) -> _Axis:
-    return _Axis(axis.first[start:stop], axis.second[start:stop], axis.weight[start:stop])
-
-
-def _pixels(low: np.ndarray, high: np.ndarray, scale: float, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Half-open ranges, int64 [n] each, of the source pixels with their centre in [low, high) input pixels; never empty."""
-    start = np.clip(np.ceil(low / scale - 0.5), 0, length).astype(np.int64)
-    stop = np.clip(np.ceil(high / scale - 0.5), 0, length).astype(np.int64)
-    middle = np.clip(np.floor((low + high) / (2 * scale)), 0, length - 1).astype(np.int64)
+def _spans(low_n: np.ndarray, high_n: np.ndarray, axis: _Axis) -> list[_Span]:
+    """For each [low, high) in input pixels the source pixels with their centre in it, never none, and the cells they need."""
+    start = np.clip(np.ceil(low_n / axis.scale - 0.5), 0, axis.pixels).astype(np.int64)
+    stop = np.clip(np.ceil(high_n / axis.scale - 0.5), 0, axis.pixels).astype(np.int64)
+    middle = np.clip(np.floor((low_n + high_n) / (2 * axis.scale)), 0, axis.pixels - 1).astype(np.int64)
     empty = stop <= start
-    return np.where(empty, middle, start), np.where(empty, middle + 1, stop)
+    start, stop = np.where(empty, middle, start), np.where(empty, middle + 1, stop)
+    columns = (start, stop, _cell_before(start, axis), _cells_end(stop, axis))
+    return [_Span(axis, *numbers) for numbers in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _window(coefficients_P: np.ndarray, prototypes_hwP: np.ndarray, rows: _Axis, cols: _Axis) -> np.ndarray:
-    """The bits, uint8 [rows,cols], of one window: first the logits of the cells under it, then rows, then columns."""
-    top, left = rows.first[0], cols.first[0]
-    logits = prototypes_hwP[top : rows.second[-1] + 1, left : cols.second[-1] + 1] @ coefficients_P
-    upper, lower = logits[rows.first - top], logits[rows.second - top]
-    by_row = upper + (lower - upper) * rows.weight[:, None]
-    before, after = by_row[:, cols.first - left], by_row[:, cols.second - left]
-    return (before + (after - before) * cols.weight > 0).astype(np.uint8)
+def _position(pixels: np.ndarray, axis: _Axis) -> np.ndarray:
+    """Where the centres of source pixels fall between the centres of cells, which have whole numbers; clamped to them."""
+    return np.clip((pixels + 0.5) * (axis.scale / STRIDE) - 0.5, 0, axis.cells - 1)
+
+
+def _cell_before(pixels: np.ndarray, axis: _Axis) -> np.ndarray:
+    """The lower of the two cells, int64, that source pixels lie between; there is an upper one unless the axis has one cell."""
+    return np.minimum(_position(pixels, axis).astype(np.int64), max(axis.cells - 2, 0))
+
+
+def _cells_end(stop: np.ndarray, axis: _Axis) -> np.ndarray:
+    """The number behind the last cell, int64, that source pixels up to ``stop`` need."""
+    return np.minimum(_cell_before(stop - 1, axis) + 2, axis.cells)
+
+
+@lru_cache(maxsize=4)
+def _weights(axis: _Axis) -> np.ndarray:
+    """What each cell contributes to each source pixel, float32 [pixels,cells], not to be written to; kept for the next image.
+
+    At 1024 pixels it is 1 MB; at 12000, the side of a scene, 12 MB.
+    """
+    pixels = np.arange(axis.pixels)
+    first = _cell_before(pixels, axis)
+    share = _position(pixels, axis) - first
+    weights = np.zeros((axis.pixels, axis.cells), np.float32)
+    weights[pixels, first] = 1 - share
+    weights[pixels, np.minimum(first + 1, axis.cells - 1)] += share
+    return weights
+
+
+def _assemble(waiting: _Waiting) -> RoiMask:
+    """Interpolation along columns, then along rows, each a matrix product."""
+    rows, cols = waiting.rows, waiting.cols
+    bits = np.empty((rows.stop - rows.start, cols.stop - cols.start), bool)
+    across = list(_strips(cols))
+    for place_y, cells_y, weights_y in _strips(rows):
+        for place_x, cells_x, weights_x in across:
+            logits = weights_y @ waiting.logits[cells_y, cells_x] @ weights_x.T
+            np.greater(logits, 0, out=bits[place_y, place_x])
+    return RoiMask(cols.start, rows.start, bits.view(np.uint8))
+
+
+def _strips(span: _Span) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Piece by piece of a span: which of its pixels, which of its cells they need, and the weights of those, [pixels,cells]."""
+    axis, weights = span.axis, _weights(span.axis)
+    if span.stop - span.start <= _SQUARE:  # nearly always, and 100 masks are made in milliseconds
+        yield slice(None), slice(None), weights[span.start : span.stop, span.first : span.last]
+        return
+    for start in range(span.start, span.stop, _SQUARE):
+        stop = min(start + _SQUARE, span.stop)
+        first, last = int(_cell_before(np.array(start), axis)), int(_cells_end(np.array(stop), axis))
+        pixels, cells = slice(start - span.start, stop - span.start), slice(first - span.first, last - span.first)
+        yield pixels, cells, weights[start:stop, first:last]

@@ -18,7 +18,8 @@ from apex_runtime.detections import Detections
 from apex_runtime.files import write_atomically
 from apex_runtime.pipeline.annotate import Picture, Shape, draw
 from apex_runtime.pipeline.predictor import Predictor
-from apex_runtime.pipeline.records import tile_boxes, tile_records
+from apex_runtime.pipeline.records import tile_boxes
+from apex_runtime.postprocess.tiles import tile_records
 from apex_train.report.matching import MIN_SCORE, ImageMatch, match_image
 
 BUDGET = "0.5"  # of the pictures: what is left out shows too
