@@ -87,7 +87,7 @@ def machine() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """What changes from minute to minute: ``governor`` and ``megahertz`` of the first processor, ``load`` over 1, 5, 15 minutes."""
+    """What changes from minute to minute: ``governor`` and ``megahertz`` of the first processor, ``load`` over 1, 5, 15 min."""
     megahertz = _from_cpuinfo("cpu MHz")
     return {
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),

@@ -1,8 +1,8 @@
 """The stopwatch of ``apex-rt bench``: what a call costs, at several numbers of tiles and images, in turn.
 
-A turn is one call from files to detections, with the clock read at its joints, so one turn gives all three times and each contains
-the one before. Every round gives every cell a turn, beginning with another cell than the round before: what slows the machine for
-a while hits all alike, and round r of one cell may be compared with round r of another.
+A turn is one call from files to detections, with the clock read at its joints, so one turn gives all three times and each
+contains the one before. Every round gives every cell a turn, beginning with another cell than the round before: what slows the
+machine for a while hits all alike, and round r of one cell may be compared with round r of another.
 """
 
 from __future__ import annotations

@@ -113,9 +113,9 @@ def table(report: dict[str, Any]) -> str:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     engine, contract = report["engine"], report["contract"]
-    size = "x".join(map(str, engine["input"]))
+    head = f"{engine['executed']} at {'x'.join(map(str, engine['input']))}, {engine['tiles']} tiles"
     threads = "default threads" if contract["threads"] is None else f"{contract['threads']} threads"
-    yield f"{engine['executed']} at {size}, {engine['tiles']} tiles, {threads}; {contract['images']} images; milliseconds per call"
+    yield f"{head}, {threads}, {contract['images']} images; milliseconds per call"
     columns = "".join(f"{name.replace('_', ' ') + ' (p95)':>22}" for name in TIMED)
     yield f"{'budget':<9}{'tiles':>6}{'batch':>7}{columns}{'images/s':>10}"
     for item in report["rows"]:

@@ -37,9 +37,7 @@ _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave 
 @click.option("--batch", multiple=True, default=("1",), show_default=True, callback=split_integers, help="Images per call.")
 @click.option("--data", type=click.Path(), callback=not_empty, help="Image, folder or pattern.  [default: the shipped samples]")
 @click.option("--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30]")
-@click.option(
-    "--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, instead of --repeat."
-)
+@click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
 @engine_options
 @click.option("--output", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report to this file.")
 @json_option
@@ -59,9 +57,9 @@ def bench(
 ) -> None:
     """Time ENGINE (bundle, model.onnx or best.pt) per budget: the graph, with the copies around it, and end to end.
 
-    Every image is given as many tiles as the budget means for one that fills the input. Without --budget the latency table of this
-    engine, machine, --threads and --batch is written to the cache folder: deadlines like 8ms are planned by it. Ctrl-C ends the
-    measurement; what was measured is reported, and the exit code is 1.
+    Every image is given as many tiles as the budget means for one that fills the input. Without --budget the latency table of
+    this engine, machine, --threads and --batch is written to the cache folder: deadlines like 8ms are planned by it. Ctrl-C ends
+    the measurement; what was measured is reported, and the exit code is 1.
 
     \b
     Examples:

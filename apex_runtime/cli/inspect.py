@@ -58,7 +58,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
 def _bundle_lines(bundle: dict[str, Any]) -> Iterator[str]:
     capabilities = ", ".join(f"sm_{number}" for number in bundle["compute_capabilities"])
     plans = f", plans for {capabilities}" if capabilities else ""
-    yield f"bundle for {bundle['backend']} {bundle['backend_version']}, {bundle['precision']}{plans}: {bundle['build']['command']}"
+    yield f"bundle for {bundle['backend']} {bundle['backend_version']}, {bundle['precision']}{plans}"
+    yield f"  built by: {bundle['build']['command']}"
     yield f"  manifest sha256 {bundle['manifest_sha256']}"
     for item in bundle["artefacts"]:
         yield f"  {item['path']:<18}{item['role']:<11}{item['bytes']:>13,} bytes  sha256 {item['sha256']}"

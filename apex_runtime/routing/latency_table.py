@@ -98,7 +98,7 @@ class LatencyTable(_Record):
 
 
 def monotone(points: Iterable[Point]) -> tuple[Point, ...]:
-    """Points by number of tiles, one for each, with the running maximum of their times: what noise made faster is not believed."""
+    """Points by number of tiles, one for each, with the running maximum of their times: more tiles are never faster."""
     found: list[Point] = []
     for point in sorted(points, key=lambda item: item.tiles):
         before = found[-1] if found else point
