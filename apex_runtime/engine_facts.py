@@ -6,6 +6,7 @@ Schema: ``apex_runtime/schemas/inspect.schema.json``.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, verify_artefacts
 from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Manifest, is_bundle, read_manifest
 from apex_runtime.bundle.precision import precision_report
-from apex_runtime.errors import BundleError, UsageError
+from apex_runtime.errors import BundleError, ModelError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +37,15 @@ def engine_facts(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _of_bundle(path)
     file = read_onnx(path)
-    return _of_model(file) | {"bundle": None, "precision": precision_report(file.model, "fp32", {})}
+    return _of_model(file) | {"bundle": None, "precision": _precision_of_graph(file)}
+
+
+def _precision_of_graph(file: OnnxFile) -> dict[str, Any]:
+    try:
+        return precision_report(file.model, "fp32", {})
+    except Exception as error:  # functions that are missing, types that contradict each other: onnx has no common error for them
+        message = f"{file.path}: its graph contradicts itself ({str(error).strip()[:200]})."
+        raise ModelError(message, EXPORT_REMEDY, path=file.path) from error
 
 
 def _of_bundle(folder: Path) -> dict[str, Any]:
@@ -45,8 +54,22 @@ def _of_bundle(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     verify_artefacts(folder, manifest)
     facts = _of_model(read_onnx(folder / _only(manifest, "model", folder)))
-    precision = json.loads((folder / _only(manifest, "precision", folder)).read_text(encoding="utf-8"))
+    precision = _read_precision(folder / _only(manifest, "precision", folder))
     return facts | {"bundle": _bundle(folder, manifest), "precision": precision}
+
+
+def _read_precision(path: Path) -> dict[str, Any]:
+    """The record of a bundle; the manifest vouches for its bytes, and nobody for the manifest."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        named = isinstance(found["profile"], str) and all(
+            isinstance(node["precision"], str) and isinstance(node["count"], int) for node in found["nodes"]
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        named = False
+    if not named:
+        raise BundleError(f"{path}: not a record of precisions.", REBUILD, path=path)
+    return dict(found)
 
 
 def _only(manifest: Manifest, role: str, folder: Path) -> str:
@@ -124,16 +147,11 @@ def _functions(model: onnx.ModelProto) -> list[dict[str, Any]]:
 
 def _weights(model: onnx.ModelProto) -> dict[str, Any]:
     """Stored tensors of the graph: how many, how many numbers, how many bytes, and bytes by type."""
-    from onnx.helper import tensor_dtype_to_np_dtype
+    import onnx
 
     by_type: Counter[str] = Counter()
-    numbers = 0
     for tensor in model.graph.initializer:
-        count = 1
-        for side in tensor.dims:
-            count *= side
-        dtype = tensor_dtype_to_np_dtype(tensor.data_type)
-        numbers += count
-        by_type[str(dtype)] += count * dtype.itemsize
+        by_type[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += len(tensor.raw_data) or tensor.ByteSize()
     sizes = dict(sorted(by_type.items()))
+    numbers = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
     return {"tensors": len(model.graph.initializer), "numbers": numbers, "bytes": sum(sizes.values()), "bytes_by_type": sizes}

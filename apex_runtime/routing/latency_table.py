@@ -26,7 +26,6 @@ from apex_runtime.machine import gpus, processor, usable_cpus
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
 
-TABLE_FORMAT_VERSION = 1
 MIN_SAMPLES = 20  # fewer have no 95th percentile worth a promise
 MAX_TABLE_BYTES = 1 << 20
 CACHE_VARIABLE = "APEX_CACHE_DIR"
@@ -78,7 +77,7 @@ class Point(_Record):
 class LatencyTable(_Record):
     """Points from one tile to all of them, none faster than one with fewer tiles."""
 
-    format_version: Literal[1] = TABLE_FORMAT_VERSION
+    format_version: Literal[1] = 1
     kind: Literal["apex-x-latency-table"] = "apex-x-latency-table"
     key: TableKey
     points: tuple[Point, ...] = Field(min_length=1)
