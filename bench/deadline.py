@@ -1,9 +1,9 @@
 """Does the planner keep its deadlines? Live, end to end, the tiles it plans against the best there were, in one interleaved run.
 
 Every round gives each number of tiles one turn on the same image. Once through the images makes the latency table, of the ladder
-that ``apex-rt bench`` measures; once through them judges, and so on, so both see the same images and the same hours. The deadlines
-are those that the table gives its numbers of tiles and some between them, so the straight lines are judged too. A violation is a
-turn that takes longer than its deadline. The best K is the largest that was late in at most one in twenty of the judging turns.
+that ``apex-rt bench`` measures; once through them judges, and so on, so both see the same images and the same hours. The
+deadlines are those that the table gives its numbers of tiles and some between them, so the straight lines are judged too. A
+violation is a turn that takes longer than its deadline. The best K is the largest that was late in at most one in twenty turns.
 
     python bench/deadline.py engines/nuclei-nano --threads 2 --seconds 120 --output bench/evidence/deadline.json
 """
