@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apex_train.report.facts import git, processor
+from apex_runtime.machine import processor
+from apex_train.report.facts import git
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_HERE = (

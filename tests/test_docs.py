@@ -37,6 +37,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def run_blocks(document: Path, found: list[tuple[str, str]], folder: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    environment["APEX_CACHE_DIR"] = str(folder.parent / "cache")  # not that of the person who runs the tests
     for language, text in found:
         assert language in ("bash", "python"), f"{document.name}: a {language or 'nameless'} block is not run; indent it instead"
         command = ["bash", "-euo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
@@ -69,7 +70,15 @@ def test_the_python_of_the_readme_runs(checkout: Path) -> None:
 
 def test_every_command_is_shown_somewhere() -> None:
     shown = "\n".join(text for document in DOCUMENTS for _, text in blocks(document))
-    for command in ("apex-rt infer", "apex-rt build-engine", "apex-rt eval", "apex-rt parity", "apex-rt doctor"):
+    for command in (
+        "apex-rt infer",
+        "apex-rt build-engine",
+        "apex-rt eval",
+        "apex-rt parity",
+        "apex-rt doctor",
+        "apex-rt bench",
+        "apex-rt inspect",
+    ):
         assert command in shown
     for command in ("apex-train fit", "apex-train export", "apex-train eval", "apex-train preflight", "apex-train init"):
         assert command in shown

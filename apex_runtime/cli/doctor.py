@@ -1,8 +1,9 @@
-"""``apex-rt doctor``: what this machine can build and run, and how to get the rest."""
+"""``apex-rt doctor``: what this machine can build and run, of what it consists, and how to get the rest."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +13,16 @@ from apex_runtime.cli.options import json_option
 if TYPE_CHECKING:
     from apex_runtime.backends.capabilities import Answer, Capability
 
+# Backends whose engines this project has executed on hardware; for the others no figure and no parity is known.
+_PROVEN = frozenset({"ort-cpu"})
+
 
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
     """Print the capability matrix: per backend whether bundles can be built and run here, and if not, why and what to do.
 
+    Then the machine and the versions of the libraries. A backend that this project never executed on hardware is called unproven.
     The exit code is 1 when the default backend, ort-cpu, does not work.
 
     \b
@@ -26,18 +31,28 @@ def doctor(as_json: bool) -> None:
       apex-rt doctor --json
     """
     from apex_runtime.backends.capabilities import probe_all
+    from apex_runtime.machine import machine, state, versions
 
     matrix = probe_all()
-    if as_json:
-        click.echo(json.dumps({"backends": [_row(item) for item in matrix]}, indent=2))
-    else:
-        click.echo(_table(matrix))
+    facts = {
+        "backends": [_row(item) for item in matrix],
+        "machine": machine(),
+        "state": state(),
+        "versions": versions(),
+    }
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(matrix, facts)))
     if not matrix[0].run.available:
         raise SystemExit(1)
 
 
 def _row(item: Capability) -> dict[str, Any]:
-    return {"backend": item.backend, "version": item.version or None, "build": _answer(item.build), "run": _answer(item.run)}
+    return {
+        "backend": item.backend,
+        "version": item.version or None,
+        "build": _answer(item.build),
+        "run": _answer(item.run),
+        "proof": _proof(item),
+    }
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
@@ -45,14 +60,31 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {"available": answer.available, "reason": reason, "detail": answer.detail, "remedy": answer.remedy}
 
 
-def _table(matrix: tuple[Capability, ...]) -> str:
-    lines = [f"{'backend':<14}{'version':<14}{'build':<7}{'run':<5}"]
+def _lines(matrix: tuple[Capability, ...], facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{'backend':<14}{'version':<14}{'build':<7}{'run':<5}executed on hardware"
     for item in matrix:
-        lines.append(f"{item.backend:<14}{item.version or '-':<14}{_word(item.build):<7}{_word(item.run):<5}".rstrip())
+        yield f"{item.backend:<14}{item.version or '-':<14}{_word(item.build):<7}{_word(item.run):<5}{_proof(item)}"
+    yield ""
+    yield from _machine_lines(facts["machine"], facts["state"])
+    numbers = (f"{name} {number or 'missing'}" for name, number in facts["versions"].items())
+    yield f"versions: {', '.join(numbers)}"
     for item in matrix:
         for verb, answer in _refusals(item):
-            lines.append(f"\n{item.backend}, {verb}: {answer.reason} ({answer.detail})\n  {answer.remedy}")
-    return "\n".join(lines)
+            yield f"\n{item.backend}, {verb}: {answer.reason} ({answer.detail})\n  {answer.remedy}"
+
+
+def _machine_lines(hardware: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    words = [hardware["processor"], f"{hardware['usable_cpus']} of {hardware['cpus']} logical processors usable"]
+    words += [f"{hardware['memory_bytes'] / 2**30:.1f} GiB"] if hardware["memory_bytes"] else []
+    words += [f"governor {now['governor']}"] if now["governor"] else []
+    words += [f"load {now['load'][0]:.1f}"] if now["load"] else []
+    yield f"machine: {', '.join(words)}, {hardware['system']}"
+    for gpu in hardware["gpus"]:
+        memory = f", {gpu['memory_bytes'] / 2**30:.1f} GiB" if gpu["memory_bytes"] else ""
+        capability = f", sm_{gpu['compute_capability']}" if gpu["compute_capability"] else ""
+        yield f"GPU: {gpu['name']}{capability}{memory}, driver {gpu['driver']}"
+    if not hardware["gpus"]:
+        yield "GPU: none that nvidia-smi lists"
 
 
 def _refusals(item: Capability) -> list[tuple[str, Answer]]:
@@ -63,3 +95,7 @@ def _refusals(item: Capability) -> list[tuple[str, Answer]]:
 
 def _word(answer: Answer) -> str:
     return "yes" if answer.available else "no"
+
+
+def _proof(item: Capability) -> str:
+    return "proven" if item.backend in _PROVEN else "unproven"

@@ -7,10 +7,12 @@ import click
 from apex_runtime.cli.group import EXIT_CODES, HELP_OPTIONS, LazyGroup, version_option
 
 COMMANDS = {
+    "bench": ("apex_runtime.cli.bench:bench", "Time an engine per budget, and write the table that deadlines need."),
     "build-engine": ("apex_runtime.cli.build_engine:build_engine", "Build an engine bundle from an exported model."),
     "doctor": ("apex_runtime.cli.doctor:doctor", "Say which backends this machine can build and run, and what is missing."),
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of an engine on a labelled data set, per budget."),
     "infer": ("apex_runtime.cli.infer:infer", "Detect and segment the objects in images and clips."),
+    "inspect": ("apex_runtime.cli.inspect:inspect", "Say what is in an engine bundle or an exported model."),
     "parity": ("apex_runtime.cli.parity:parity", "Compare two forms of one model: is the fast one still the same?"),
 }
 

@@ -1,7 +1,7 @@
-"""The budget: how many tiles of an image get a close look, said in tiles, as a share, or in GFLOPs.
+"""The budget: how many tiles of an image get a close look, said in tiles, as a share, in GFLOPs, or as a deadline.
 
-Grammar: ``16`` tiles, ``0.25`` or ``25%`` share of the content tiles, ``2.5gflops`` per image, ``8ms`` per image. So ``1`` is one
-tile and ``1.0`` is all; Python int and float likewise.
+Grammar: ``16`` tiles, ``0.25`` or ``25%`` share of the content tiles, ``2.5gflops`` per image, ``8ms`` from the file to its
+detections. So ``1`` is one tile and ``1.0`` is all; Python int and float likewise.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from apex_plugins.spec import MAX_DEPTH
+from apex_runtime.backends.reasons import ReasonCode, argument_error
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
 
-EXAMPLES = "Examples: 16 (tiles), 0.25 or 25% (share of the image's tiles), 1.0 (all tiles), 2.5gflops."
+EXAMPLES = "Examples: 16 (tiles), 0.25 or 25% (share of the image's tiles), 1.0 (all tiles), 2.5gflops, 8ms (a deadline)."
 MAX_COUNT = 1_000_000  # no grid is this large: a larger number is a slip of the keyboard, not a wish for all tiles
 
 _FORM = re.compile(
@@ -26,10 +27,10 @@ _FORM = re.compile(
 @dataclass(frozen=True)
 class Budget:
     """A budget per image: ``asked`` as the user wrote it, and what it means. ``levels``: tiles of every level, coarsest first,
-    where the user shared them out; ``value`` is then their sum."""
+    where the user shared them out; ``value`` is then their sum. One of kind ``ms`` means nothing before ``planner.planned``."""
 
     asked: str
-    kind: Literal["tiles", "share", "gflops"]
+    kind: Literal["tiles", "share", "gflops", "ms"]
     value: float
     levels: tuple[int, ...] = ()
 
@@ -38,7 +39,7 @@ class Budget:
         (``split`` shares them out).
 
         A share is floor(share * n_content), at least 1; more than the image has is all it has. Raises UsageError when the GFLOPs
-        do not reach for one tile.
+        do not reach for one tile, and for a deadline that no latency table has turned into tiles.
         """
         if not 1 <= n_content <= n_total:
             raise ValueError(f"{n_content} content tiles of {n_total}")
@@ -47,8 +48,12 @@ class Budget:
         elif self.kind == "share":
             # The tolerance repairs binary fractions: 0.29 * 100 tiles are 29 tiles, not 28.999999999999996.
             wanted = math.floor(self.value * n_content + 1e-9)
-        else:
+        elif self.kind == "gflops":
             wanted = self._affordable(n_total, info)
+        else:
+            message = f"budget {self.asked}: a deadline needs the latency table of this engine on this machine."
+            remedy = "Make one with apex-rt bench ENGINE, where deadlines are understood; else give tiles, a share or gflops."
+            raise argument_error(ReasonCode.LATENCY_TABLE_MISSING, message, remedy=remedy)
         return max(1, min(wanted, n_content))
 
     def _affordable(self, n_total: int, info: ModelInfo) -> int:
@@ -63,7 +68,7 @@ class Budget:
 def parse_budget(value: str | int | float | Budget) -> Budget:
     """A budget from what a user wrote. Raises UsageError with examples when it cannot mean anything.
 
-    Deadlines (``8ms``) raise UsageError with code ``latency_table_missing``: they need a table of this machine's latencies.
+    A deadline (``8ms``) becomes tiles when an engine is opened: ``apex_runtime.routing.planner.planned``.
     """
     if isinstance(value, Budget):
         return value
@@ -78,10 +83,7 @@ def parse_budget(value: str | int | float | Budget) -> Budget:
     if not math.isfinite(number) or number <= 0:
         raise _refused(asked, "must be a number above 0")
     if unit == "ms":
-        remedy = "The table comes with `apex-rt bench`; until then give tiles, a share or gflops. " + EXAMPLES
-        raise UsageError(
-            f"budget {asked}: no latency table for this engine on this machine.", remedy, code="latency_table_missing"
-        )
+        return Budget(asked, "ms", number)
     if unit == "gflops":
         return Budget(asked, "gflops", number)
     if unit == "" and re.fullmatch(r"\+?[0-9]+", text):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import apex_train
+from apex_runtime.machine import processor
 
 LIBRARIES = ("apex-x", "torch", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
 ROOMS = ("apex_train", "apex_runtime", "plugins", "pyproject.toml")
@@ -55,13 +56,3 @@ def git(*words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() if run.returncode == 0 else None
-
-
-def processor() -> str:
-    """The name of the CPU, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

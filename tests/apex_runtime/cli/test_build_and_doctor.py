@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,18 @@ def test_build_for_rtx_without_the_wheels(apex_rt, tiny_onnx: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor(apex_rt) -> None:
+def test_doctor(apex_rt, validate) -> None:
     ran = apex_rt("doctor")
     assert ran.code == 0
     for backend in BACKENDS:
         assert backend in ran.out
-    rows = json.loads(apex_rt("doctor", "--json").out)["backends"]
+    for words in ("machine: ", "GPU: ", f"onnxruntime {version('onnxruntime')}", f"pycocotools {version('pycocotools')}"):
+        assert words in ran.out
+    document = json.loads(apex_rt("doctor", "--json").out)
+    validate("doctor", document)
+    assert {row["backend"] for row in document["backends"] if row["proof"] == "proven"} == {"ort-cpu"}
+    assert ran.out.count("unproven") == len(BACKENDS) - 1
+    rows = document["backends"]
     assert [row["backend"] for row in rows] == list(BACKENDS)
     assert rows[0]["run"]["available"] is True
     for answer in (row[verb] for row in rows for verb in ("build", "run")):

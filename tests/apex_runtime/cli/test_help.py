@@ -63,7 +63,16 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["infer", "--help"], ["eval", "--help"], ["build-engine", "--help"], ["doctor", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["infer", "--help"],
+        ["eval", "--help"],
+        ["build-engine", "--help"],
+        ["doctor", "--help"],
+        ["bench", "--help"],
+        ["inspect", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", LIGHT.format(arguments=arguments)], capture_output=True, text=True, timeout=120)

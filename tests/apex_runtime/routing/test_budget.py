@@ -56,9 +56,11 @@ def test_nonsense_is_refused_with_examples(text: Any) -> None:
     assert "Examples: 16" in str(caught.value) and caught.value.code == ""
 
 
-def test_a_deadline_needs_a_table() -> None:
+@pytest.mark.parametrize("text", ["8ms", " 8 MS", "8.0ms"])
+def test_a_deadline_is_understood_and_means_nothing_without_a_table(text: str) -> None:
+    assert parse_budget(text) == Budget(text.strip(), "ms", 8.0)
     with pytest.raises(UsageError, match="apex-rt bench") as caught:
-        parse_budget("8ms")
+        tiles(text)
     assert caught.value.code == "latency_table_missing"
 
 

@@ -1,0 +1,170 @@
+"""``apex-rt bench``: what a budget costs on this machine, and the table that deadlines are planned by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from apex_runtime.cli.interrupt import interruptible
+from apex_runtime.cli.options import (
+    chosen_budgets,
+    engine_options,
+    json_option,
+    not_empty,
+    split_integers,
+    split_list,
+    tiles_option,
+)
+from apex_runtime.errors import ApexError, UsageError
+
+if TYPE_CHECKING:
+    from apex_runtime.benchmark.measure import Bench, Cell, WarmUp
+    from apex_runtime.bundle.load import Opened
+
+MAX_BATCH = 256
+_ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave at once"
+
+
+@click.command()
+@click.argument("engine", type=click.Path(), callback=not_empty)
+@click.option(
+    "--budget", multiple=True, callback=split_list, help="Budgets, one row each.  [default: a ladder from 1 tile to all]"
+)
+@tiles_option(multiple=True)
+@click.option("--batch", multiple=True, default=("1",), show_default=True, callback=split_integers, help="Images per call.")
+@click.option("--data", type=click.Path(), callback=not_empty, help="Image, folder or pattern.  [default: the shipped samples]")
+@click.option("--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30]")
+@click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
+@engine_options
+@click.option("--output", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report to this file.")
+@json_option
+def bench(
+    engine: str,
+    budget: tuple[str, ...],
+    tiles: tuple[str, ...],
+    batch: tuple[int, ...],
+    data: str | None,
+    repeat: int | None,
+    seconds: float | None,
+    threads: int | None,
+    device: str,
+    policy: str,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Time ENGINE (bundle, model.onnx or best.pt) per budget: the graph, with the copies around it, and end to end.
+
+    Every image is given as many tiles as the budget means for one that fills the input. Without --budget the latency table of
+    this engine, machine, --threads and --batch is written to the cache folder: deadlines like 8ms are planned by it. Ctrl-C ends
+    the measurement; what was measured is reported, and the exit code is 1.
+
+    \b
+    Examples:
+      apex-rt bench bundle/
+      apex-rt bench model.onnx --threads 2 --batch 1,4 --data scans/ --seconds 60
+      apex-rt bench bundle/ --budget 0.25,1.0 --repeat 100 --json -o bench.json
+      apex-rt bench bundle/ --budget 8ms
+    """
+    from apex_runtime.benchmark.images import choose_images
+    from apex_runtime.bundle.load import open_engine
+    from apex_runtime.pipeline.predictor import Filter
+
+    if repeat is not None and seconds is not None:
+        raise UsageError("--repeat and --seconds: both say how long to measure.", "Give one of them.")
+    paths = choose_images(data)
+    opened = open_engine(engine, threads, device, policy)
+    if opened.reason:
+        click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
+    settings = {
+        "threads": threads,
+        "device": device,
+        "images": len(paths),
+        "source": "given" if data else "shipped samples",
+        "min_score": Filter().min_score,
+    }
+    cells = _cells(opened, engine, budget, tiles, batch, settings)
+    report = _measure(opened, paths, cells, repeat, seconds, settings)
+    if output is not None:
+        from apex_runtime.pipeline.results import write_json
+
+        write_json(Path(output), report)
+    if as_json:
+        click.echo(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        from apex_runtime.benchmark.report import table
+
+        click.echo(table(report))
+    if report["status"] != "done":
+        raise SystemExit(1)
+
+
+def _cells(
+    opened: Opened, engine: str, budget: tuple[str, ...], tiles: tuple[str, ...], batch: tuple[int, ...], settings: dict[str, Any]
+) -> list[Cell]:
+    """Every budget with every batch; the ladder without budgets. Raises UsageError."""
+    from apex_runtime.benchmark.measure import Cell, ladder
+    from apex_runtime.routing.planner import planned
+
+    info = opened.session.info
+    if not batch or not all(1 <= size <= MAX_BATCH for size in batch):
+        raise UsageError(f"--batch {','.join(map(str, batch))}: expected 1 to {MAX_BATCH}.", "For example --batch 1,4")
+    words = budget or [str(count) for count in ladder(info.tiles.count)]
+    return [
+        Cell.of(planned(each, opened, settings["threads"], size, settings["device"], engine), size, info)
+        for size in dict.fromkeys(batch)
+        for each in chosen_budgets(words, tiles)
+    ]
+
+
+def _measure(
+    opened: Opened, paths: list[Path], cells: list[Cell], repeat: int | None, seconds: float | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    from apex_runtime.benchmark.measure import Bench
+    from apex_runtime.benchmark.report import document
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.machine import state
+
+    before = state()
+    with interruptible(_ON_INTERRUPT) as stop:
+        bench = Bench(opened.session, paths, cells, stop)
+        warm_up = bench.warm_up()
+        bench.run(_rounds(repeat, seconds, warm_up), lambda total: counter(total, "bench"))
+        status = "interrupted" if stop.is_set() else "done"
+    measured = [item for item in bench.measured if item.turns]
+    if not measured:
+        raise ApexError("Interrupted before anything was measured.", "Measure again, for example with fewer budgets.")
+    report = document(opened, measured, warm_up, settings, status, bench.timed.peak_memory_bytes, before)
+    report["latency_tables"] = _write_tables(opened, bench, settings, report["circumstances"])
+    return report
+
+
+def _rounds(repeat: int | None, seconds: float | None, warm_up: WarmUp) -> int:
+    """How many rounds: as asked, or as many as fit into the seconds at the pace of the last round of warm-up."""
+    if seconds is None:
+        return 30 if repeat is None else repeat
+    return max(1, int(seconds / max(warm_up.seconds_of_last, 1e-6)))
+
+
+def _write_tables(opened: Opened, bench: Bench, settings: dict[str, Any], circumstances: dict[str, Any]) -> list[dict[str, Any]]:
+    """One table per batch, or a note of why there is none; that the cache folder cannot be written spoils no report."""
+    from apex_runtime.benchmark.report import latency_table
+    from apex_runtime.routing.latency_table import TableKey, write_table
+
+    written = []
+    for batch in dict.fromkeys(item.cell.batch for item in bench.measured):
+        key = TableKey.of(opened, settings["threads"], batch, settings["device"])
+        found = latency_table(key, bench.measured, opened.session.info.tiles, circumstances)
+        if isinstance(found, str):
+            click.echo(f"note: no latency table written for batch {batch}: {found}", err=True)
+            continue
+        try:
+            path = write_table(found)
+        except OSError as error:
+            click.echo(f"note: latency table for batch {batch} not written: {error}", err=True)
+            continue
+        click.echo(f"latency table for batch {batch}: {path}", err=True)
+        written.append({"batch": batch, "points": [point.model_dump() for point in found.points]})
+    return written
