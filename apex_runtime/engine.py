@@ -17,9 +17,10 @@ from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.in_turn import in_turn
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.predictor import MAX_BATCH, Filter, Predictor, Prepared
-from apex_runtime.request import ARRAYS, AnyBudget, Image, images_of, with_budgets
+from apex_runtime.request import ARRAYS, AnyBudget, Image, budgets_of, images_of, with_budgets
 from apex_runtime.result import BudgetUse, Result
 from apex_runtime.routing.budget import Budget
+from apex_runtime.routing.planner import planned
 
 DEFAULT_ENGINE = "nuclei-nano"
 
@@ -51,8 +52,10 @@ class Engine:
     ``predict`` returned belongs to one thread, as any generator does.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, threads: int | None = None, device: str = "cpu", path: str | Path = "ENGINE") -> None:
+        """``threads``, ``device`` and ``path`` as the engine was opened: the latency table of a deadline is for just these."""
         self.opened = opened
+        self._threads, self._device, self._path = threads, device, path
         self._predictor = Predictor(in_turn(opened.session))
 
     @property
@@ -73,7 +76,8 @@ class Engine:
 
         ``sources``: a file, a folder with all below it, a pattern (``scans/**/*.png``), an array uint8 [h,w,3] in RGB order (not
         OpenCV's BGR), or any iterable of files and arrays. ``budget``: 16 = tiles, 0.25 = share of the image's tiles, 1.0 = all,
-        or text as on the command line; or a list of them, one per image. ``batch``: how many images are read before those of
+        or text as on the command line; or a list of them, one per image. A deadline (``8ms``) needs the table that ``apex-rt
+        bench`` writes, and images go one by one then. ``batch``: how many images are read before those of
         equal K go through the graph together; left out it is 8, and 1 for an iterable that is no list: its next item is then
         taken only when its turn comes. Scores may differ in the last digits from one batch to another.
 
@@ -84,8 +88,15 @@ class Engine:
         images, count = images_of(sources)
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}: expected at least 1.", f"Leave it out for {MAX_BATCH}.")
-        size = batch or (1 if count is None else MAX_BATCH)
-        return self._results(with_budgets(images, count, budget), wanted, size)
+        budgets, hurried = self._planned(budgets_of(budget))
+        size = 1 if hurried else batch or (1 if count is None else MAX_BATCH)
+        return self._results(with_budgets(images, count, budgets), wanted, size)
+
+    def _planned(self, budgets: Budget | list[Budget]) -> tuple[Budget | list[Budget], bool]:
+        """The budgets, deadlines among them as tiles, and whether there are any. Raises UsageError."""
+        listed = [budgets] if isinstance(budgets, Budget) else budgets
+        found = [planned(each, self.opened, self._threads, 1, self._device, self._path) for each in listed]
+        return found[0] if isinstance(budgets, Budget) else found, any(each.kind == "ms" for each in listed)
 
     def predict_one(
         self,
@@ -139,4 +150,5 @@ def _result(found: Detections, item: _Ready, info: ModelInfo) -> Result:
 
 def load(path: str | Path | None = None, threads: int | None = None, device: str = "cpu", policy: str = "strict") -> Engine:
     """Open a bundle, an ``.onnx`` file or a checkpoint; the default engine without a path. Raises ModelError, BackendError."""
-    return Engine(open_engine(default_engine() if path is None else path, threads, device, policy))
+    where = default_engine() if path is None else path
+    return Engine(open_engine(where, threads, device, policy), threads, device, where)

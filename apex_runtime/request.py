@@ -30,13 +30,17 @@ def images_of(sources: Image | Iterable[Image]) -> tuple[Iterable[Image], int | 
     return sources, len(sources) if isinstance(sources, Sequence) else None
 
 
-def with_budgets(
-    images: Iterable[Image], count: int | None, budget: AnyBudget | Sequence[AnyBudget]
-) -> Iterable[tuple[Image, Budget]]:
-    """Each image with its budget. Raises UsageError at once for a budget that means nothing, or a wrong number of them."""
+def budgets_of(budget: AnyBudget | Sequence[AnyBudget]) -> Budget | list[Budget]:
+    """One budget, or one for each image. Raises UsageError for one that means nothing."""
     if isinstance(budget, str) or not isinstance(budget, Sequence):
-        return zip(images, repeat(parse_budget(budget)), strict=False)
-    budgets = [parse_budget(each) for each in budget]
+        return parse_budget(budget)
+    return [parse_budget(each) for each in budget]
+
+
+def with_budgets(images: Iterable[Image], count: int | None, budgets: Budget | list[Budget]) -> Iterable[tuple[Image, Budget]]:
+    """Each image with its budget. Raises UsageError at once for a wrong number of them."""
+    if isinstance(budgets, Budget):
+        return zip(images, repeat(budgets), strict=False)
     if count is not None and count != len(budgets):
         raise _uneven(len(budgets), f"{count} images")
     return _paired(images, budgets)

@@ -124,6 +124,7 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
+    from apex_runtime.routing.planner import planned
 
     budgets = chosen_budgets(options["budget"], options["tiles"])
     if not budgets:
@@ -133,6 +134,8 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     size = parse_size(options["size"]) if options["size"] else None
     opened = open_engine(engine, options["threads"], options["device"], options["policy"], size)
     say_unknown_classes(opened.session.info, dataset)
+    used = options["threads"], options["batch"], options["device"]
+    budgets = tuple(planned(budget, opened, *used, engine=engine) for budget in budgets)
     min_score = 0.001 if options["min_score"] is None else options["min_score"]
     resamples = _RESAMPLES if options["bootstrap"] else 0
     sweeping = SweepOptions(min_score, options["max_detections"], options["batch"], resamples)

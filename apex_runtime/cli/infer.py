@@ -33,7 +33,9 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 @click.option(
     "--output", "-o", type=click.Path(file_okay=False), required=True, callback=not_empty, help="Folder for the results."
 )
-@click.option("--budget", default="1.0", show_default=True, help="Tiles to look at closely: 16, 0.25, 25%, 1.0 (all), 2.5gflops.")
+@click.option(
+    "--budget", default="1.0", show_default=True, help="Tiles to look at closely: 16, 0.25, 25%, 1.0 (all), 2.5gflops, 8ms."
+)
 @tiles_option(multiple=False)
 @click.option("--batch", default="auto", show_default=True, help="Images per call of the graph: a number, or auto.")
 @engine_options
@@ -127,6 +129,7 @@ def infer(
     from apex_runtime.pipeline.batching import parse_batch
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.stages import RunOptions
+    from apex_runtime.routing.planner import planned
     from apex_runtime.windows.plan import parse_windowing
 
     (parsed,) = chosen_budgets([budget], [] if tiles is None else [tiles])
@@ -140,8 +143,9 @@ def infer(
     if opened.reason:
         click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
     predictor = Predictor(opened.session)
-    _check_budget(parsed, predictor)
     images = parse_batch(batch, opened.executed)
+    parsed = planned(parsed, opened, threads, images, device, engine or default_engine())
+    _check_budget(parsed, predictor)
     options = RunOptions(
         parsed,
         predictor.filter(min_score, max_detections, classes),

@@ -15,13 +15,14 @@ from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.postprocess.letterbox import Letterbox
-from apex_runtime.routing.budget import Budget
+from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.grid import content_tiles
 from apex_runtime.windows.found import Found
 from apex_runtime.windows.passes import LookedWindow, Milliseconds, Passes, Read, Steer
 from apex_runtime.windows.seams import join
 from apex_runtime.windows.share import share_out
 
+_NO_DEADLINE = "Give tiles, a share or gflops for large images, or do not cut them: --window none."
 _ONE, _ALL = Budget("1", "tiles", 1), Budget("1.0", "share", 1.0)
 
 
@@ -73,6 +74,8 @@ def plan_scene(budget: Budget, content_W: np.ndarray, info: ModelInfo) -> tuple[
     n_content, count = int(content_W.sum()), len(content_W)
     if budget.levels:
         return min(n_content, int(budget.value) * count), budget
+    if parse_budget(budget.asked).kind == "ms":  # tiles by now, but those of one image
+        raise UsageError(f"budget {budget.asked}: a deadline says nothing of {count} windows.", _NO_DEADLINE)
     if budget.kind == "gflops":
         budget = replace(budget, value=_without_passes(budget, count, info))
     planned = budget.tiles_for(n_content, n_content, info)

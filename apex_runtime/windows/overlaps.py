@@ -93,9 +93,9 @@ def touching(boxes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, int]]
     Boxes are compared within the squares of a coarse grid only, so that a scene with many objects costs little more per object.
     """
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, (x1, y1, x2, y2) in enumerate((boxes // _SQUARE).astype(np.int64).tolist()):
+    for place, (x1, y1, x2, y2) in enumerate((boxes // _SQUARE).astype(np.int64).tolist()):
         for cell in itertools.product(range(x1, x2 + 1), range(y1, y2 + 1)):
-            cells[cell].append(index)
+            cells[cell].append(place)
     pairs: set[tuple[int, int]] = set()
     for members in cells.values():
         index = np.array(members)

@@ -25,8 +25,7 @@ CATEGORIES = (Category(id=7, name="cell"),)
 
 def line(image_id: int, name: str, detections: int) -> dict[str, Any]:
     found = [
-        {"id": annotation_id(image_id, rank), "image_id": image_id, "category_id": 7, "score": 0.5}
-        for rank in range(detections)
+        {"id": annotation_id(image_id, rank), "image_id": image_id, "category_id": 7, "score": 0.5} for rank in range(detections)
     ]
     return {"id": image_id, "file_name": name, "width": 4, "height": 3, "annotations": found}
 
