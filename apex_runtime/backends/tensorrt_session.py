@@ -59,6 +59,7 @@ class TensorRTSession:
         self._finalizer = weakref.finalize(self, _give_back, device, resources)
         try:
             self._info = read_onnx(model).info
+            self._arrays = [spec for spec in expected_inputs(self._info) if spec.dtype != "int64"]  # the others stay on the host
             self._engine = TensorRTEngine(plan, flavour, self._info, device.compute_capability)
         except BaseException:
             self.close()
@@ -89,16 +90,23 @@ class TensorRTSession:
         try:
             return self._execute(feeds, shape)
         except DeviceFailure as error:
-            with contextlib.suppress(DeviceFailure):
-                self._device.wait()  # for copies that are under way from and to arrays which are about to go
-            self._prepared.drop(shape)  # what failed half way is not trusted: the next run prepares it afresh
+            self._abandon(shape)
             code = ReasonCode.OUT_OF_MEMORY if error.memory else ReasonCode.EXECUTION_FAILED
             message = f"{self._flavour} failed on {len(images)} image(s) with {in_all(tiles)} tile(s): {error}."
             raise backend_error(code, message) from error
+        except BaseException:
+            self._abandon(shape)
+            raise
 
     def close(self) -> None:
         """Give back everything on the device; the session cannot run afterwards. Happens by itself when it is forgotten."""
         self._finalizer()
+
+    def _abandon(self, shape: RequestShape) -> None:
+        """After a failure half way: the request shape is not trusted, the next run prepares it afresh."""
+        with contextlib.suppress(DeviceFailure):
+            self._device.wait()  # for copies that are under way from and to arrays which are about to go
+        self._prepared.drop(shape)
 
     def _check_batch(self, batch: int) -> None:
         if batch > self.max_batch:
@@ -110,8 +118,8 @@ class TensorRTSession:
         batch, tiles = shape[0], sum(shape[1])
         self._device.activate()
         self._reserve(batch)
-        for name in (spec.name for spec in expected_inputs(self._info) if spec.dtype != "int64"):
-            self._device.upload(self._buffers[name], feeds[name])
+        for spec in self._arrays:
+            self._device.upload(self._buffers[spec.name], feeds[spec.name])
         prepared = self._prepared.get(shape)
         first = prepared is None
         if prepared is None:
@@ -132,7 +140,7 @@ class TensorRTSession:
 
     def _reserve(self, batch: int) -> None:
         """Buffers for this batch and any number of tiles. What grows moves, and captured graphs know the old addresses."""
-        specs = (*expected_inputs(self._info), *expected_outputs(self._info))
+        specs = (*self._arrays, *expected_outputs(self._info))
         shapes = {spec.name: spec.sized(batch, self._info.tiles.count) for spec in specs}
         sizes = {spec.name: int(np.prod(shapes[spec.name])) * np.dtype(spec.dtype).itemsize for spec in specs}
         sizes[_SCRATCH] = self._engine.scratch_bytes

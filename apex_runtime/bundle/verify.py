@@ -1,4 +1,4 @@
-"""Does a bundle fit: its files, this machine, its model? Asked before a backend sees a file; a no is one sentence and a remedy."""
+"""Does a bundle fit: its files, this machine, its model? Asked before a backend sees a file; each no has a remedy."""
 
 from __future__ import annotations
 
