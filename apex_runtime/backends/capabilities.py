@@ -19,8 +19,11 @@ PROVEN, UNPROVEN = "proven", "unproven"
 _EVIDENCE = {
     "ort-cpu": (PROVEN, "every test run executes it"),
     "ort-cuda": (UNPROVEN, "never executed on a GPU; its session logic runs in the tests, on the CPU"),
-    "tensorrt": (UNPROVEN, "never built nor executed on a GPU; the tests check its calls against a driver that only keeps count"),
-    "tensorrt-rtx": (UNPROVEN, "plans are built in the tests; never executed on a GPU, the tests check its calls only"),
+    "tensorrt": (UNPROVEN, "never executed on a GPU, nor built on one; the tests check its calls against a fake driver"),
+    "tensorrt-rtx": (
+        UNPROVEN,
+        "plans are built in the tests; never executed on a GPU, the tests check its calls against a fake driver",
+    ),
 }
 
 # One Python API under two names (TensorRT for RTX installs its wheels under the second).

@@ -51,7 +51,7 @@ class Candidate:
         """A session of one backend. Raises BackendError when it cannot run here, and what its session raises."""
         answer = probe(backend, self.index).run
         if answer.reason is not None:
-            raise backend_error(answer.reason, f"{backend} cannot run here: {answer.detail}.")
+            raise backend_error(answer.reason, f"{self.model}: {backend} cannot run here: {answer.detail}.")
         if backend == "ort-cpu":
             from apex_runtime.backends.ort import OrtSession
 
@@ -93,4 +93,4 @@ def _with_other_ways(error: BackendError, model: Path, requested: str) -> Backen
     if requested == "ort-cpu":
         return error
     ways = f"The model also runs on the CPU: --engine {model} --device cpu, or --policy permissive (default: strict)."
-    return BackendError(f"{model.parent}: {error.message}", f"{error.remedy} {ways}", path=model, code=error.code)
+    return BackendError(error.message, f"{error.remedy} {ways}", path=model, code=error.code)

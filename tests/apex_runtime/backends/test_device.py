@@ -27,16 +27,15 @@ class _Status:
 class FakeRuntime:
     """``cuda.bindings.runtime``: every call succeeds and is noted, except the one that a test lets fail."""
 
-    VALUES = {
-        "cudaDeviceGetAttribute": 8,
-        "cudaStreamCreateWithFlags": 70,
-        "cudaEventCreateWithFlags": 80,
-        "cudaMalloc": 0x5000,
-        "cudaStreamEndCapture": 90,
-        "cudaGraphInstantiate": 91,
-    }
-
     def __init__(self) -> None:
+        self.values = {
+            "cudaDeviceGetAttribute": 8,
+            "cudaStreamCreateWithFlags": 70,
+            "cudaEventCreateWithFlags": 80,
+            "cudaMalloc": 0x5000,
+            "cudaStreamEndCapture": 90,
+            "cudaGraphInstantiate": 91,
+        }
         self.calls: list[tuple[str, tuple]] = []
         self.fail: dict[str, str] = {}
         names = ("cudaSuccess", "cudaErrorMemoryAllocation", "cudaErrorNoDevice")
@@ -52,7 +51,7 @@ class FakeRuntime:
         def call(*arguments: object) -> tuple:
             self.calls.append((name, arguments))
             status = getattr(self.cudaError_t, self.fail.get(name, "cudaSuccess"))
-            return (status, self.VALUES[name]) if name in self.VALUES else (status,)
+            return (status, self.values[name]) if name in self.values else (status,)
 
         return call
 
