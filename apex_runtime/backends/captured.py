@@ -21,9 +21,6 @@ class RequestShapes(Generic[Held]):
         self._limit = limit
         self._held: OrderedDict[RequestShape, Held] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def get(self, shape: RequestShape) -> Held | None:
         """The value, which now counts as used last; None when there is none."""
         if shape in self._held:

@@ -33,11 +33,6 @@ class Device(Protocol):
     """
 
     @property
-    def index(self) -> int:
-        """N of ``cuda:N``."""
-        ...
-
-    @property
     def compute_capability(self) -> int:
         """89 for sm_89."""
         ...
@@ -104,11 +99,6 @@ class CudaDevice:
         # An event that blocks: waiting on the stream itself would spin on a core that the decoding threads need.
         self._done = self._call("cudaEventCreateWithFlags", self._cuda.cudaEventBlockingSync | self._cuda.cudaEventDisableTiming)
         self._graphs: dict[int, Any] = {}
-
-    @property
-    def index(self) -> int:
-        """N of ``cuda:N``."""
-        return self._index
 
     @property
     def compute_capability(self) -> int:

@@ -6,6 +6,7 @@ Here both are errors. Device memory and streams are ONNX Runtime's own. Never ex
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,6 @@ class OrtCudaSession:
             self._bound.drop(shape)  # what failed half way is not trusted: the next run binds afresh
             raise execution_error(BACKEND_NAME, error, len(images), in_all(tiles)) from error
 
-    def close(self) -> None:
-        """Release graphs and arrays; the session itself goes with its last reference."""
-        self._bound.clear()
-
     def _open(self, path: Path, graph: NamedGraph, threads: int | None) -> onnxruntime.InferenceSession:
         try:
             session = self._create(path, graph, threads, capture=True)
@@ -155,7 +152,8 @@ class OrtCudaSession:
     def _release(self, bound: _Bound) -> None:
         release = getattr(self._session, "release_captured_graph", None)  # since ONNX Runtime 1.32
         if release is not None and not self.graph_refusal:
-            release(bound.graph)
+            with contextlib.suppress(Exception):  # after a failure there may be none; its number is not used again
+                release(bound.graph)
 
 
 def check_placement(session: onnxruntime.InferenceSession, graph: NamedGraph, path: Path) -> None:

@@ -62,7 +62,7 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--device",
             default="cpu",
             show_default=True,
-            help="cpu, cuda or cuda:N; a model.onnx on a GPU is run by ort-cuda, a bundle for a GPU takes the first.",
+            help="cpu, cuda or cuda:N; a GPU runs a model.onnx by ort-cuda.",
         ),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the engine.  [default: one per core]"),
     ):

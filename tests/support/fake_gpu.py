@@ -26,7 +26,7 @@ Work = Callable[[], None]
 class FakeDevice:
     """Implements ``Device``. ``calls`` lists what was asked, ``fail`` maps a method to the failures of its next calls."""
 
-    index, stream = 0, 7001
+    stream = 7001
 
     def __init__(self, compute_capability: int = 89, memory: int = 1 << 30) -> None:
         self.compute_capability, self.memory = compute_capability, memory

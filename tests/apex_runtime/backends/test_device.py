@@ -69,7 +69,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
 
 def test_opening_takes_the_device_a_stream_and_an_event_that_does_not_spin(runtime: FakeRuntime) -> None:
     device = CudaDevice(2)
-    assert (device.index, device.compute_capability, device.stream) == (2, 88, 70)
+    assert (device.compute_capability, device.stream) == (88, 70)
     assert runtime.calls[0] == ("cudaSetDevice", (2,))
     assert ("cudaEventCreateWithFlags", (3,)) in runtime.calls
     runtime.names()

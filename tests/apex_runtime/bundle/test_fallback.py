@@ -52,7 +52,7 @@ class Machine:
         return Capability(backend, "1", answer, answer)
 
     def _open_device(self, index: int) -> FakeDevice:
-        self.device.index = index
+        self.opened_index = index
         return self.device
 
     def _open_cuda(self, path: Path, index: int, threads: int | None) -> OrtSession:
@@ -98,7 +98,7 @@ def test_a_bundle_runs_by_its_own_backend_where_that_can(
     opened = open_engine(plans(backend, 75, 89), device=device)
     assert story(opened) == (backend, backend, backend, "") and opened.refusals == ()
     assert isinstance(opened.session, TensorRTSession) and opened.session.name == backend
-    assert opened.device == f"cuda:{machine.device.index}" == ("cuda:0" if device == "cpu" else device)
+    assert opened.device == f"cuda:{machine.opened_index}" == ("cuda:0" if device == "cpu" else device)
     outputs = opened.session.run(np.zeros((2, 128, 128, 3), np.uint8), 3, np.zeros((2, 16), np.float32))
     assert outputs["tile_ids"].shape == (2, 3)
 
