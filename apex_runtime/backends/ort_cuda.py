@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,7 @@ class OrtCudaSession:
             raise execution_error(BACKEND_NAME, error, len(images), in_all(tiles)) from error
 
     def _open(self, path: Path, graph: NamedGraph, threads: int | None) -> onnxruntime.InferenceSession:
+        _load_cuda_libraries()
         try:
             session = self._create(path, graph, threads, capture=True)
         except BackendError as error:
@@ -150,10 +152,18 @@ class OrtCudaSession:
         return bound
 
     def _release(self, bound: _Bound) -> None:
-        release = getattr(self._session, "release_captured_graph", None)  # since ONNX Runtime 1.32
+        release = getattr(self._session, "release_captured_graph", None)  # not in every version
         if release is not None and not self.graph_refusal:
             with contextlib.suppress(Exception):  # after a failure there may be none; its number is not used again
                 release(bound.graph)
+
+
+def _load_cuda_libraries() -> None:
+    """CUDA and cuDNN from pip's packages, which ONNX Runtime does not look for by itself. It prints what it misses."""
+    import onnxruntime
+
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+        onnxruntime.preload_dlls()
 
 
 def check_placement(session: onnxruntime.InferenceSession, graph: NamedGraph, path: Path) -> None:

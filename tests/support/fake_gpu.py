@@ -292,7 +292,7 @@ class FakeContext:
         self.addresses[name] = address
         return self.trt.accepts_call("set_tensor_address")
 
-    def budgets(self) -> tuple[int, ...]:
+    def _budgets(self) -> tuple[int, ...]:
         """K of every level, read from the host's memory as the library does."""
         names = [name for name, where in self.trt.locations.items() if where == "HOST"]
         return tuple(ctypes.c_int64.from_address(self.addresses[name]).value for name in names)
@@ -303,14 +303,14 @@ class FakeContext:
         return [name for name, where in self.trt.locations.items() if where == "DEVICE" and name not in self.shapes]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.trt.outputs[name].sized(self.shapes["images"][0], sum(self.budgets()))
+        return self.trt.outputs[name].sized(self.shapes["images"][0], sum(self._budgets()))
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == self.trt.device.stream and self.scratch[0] in self.trt.device.blocks
         assert set(self.addresses) == set(self.trt.inputs) | set(self.trt.outputs)
         if not self.trt.accepts_call("execute_async_v3"):
             return False
-        budgets = self.budgets()  # on the host, now: a graph keeps what they were
+        budgets = self._budgets()  # on the host, now: a graph keeps what they were
         self.captured = self.captured or self.trt.device.recording is not None
         self.trt.device.calls.append("execute")
         self.trt.device.enqueue(lambda: self._compute(budgets))

@@ -22,11 +22,6 @@ from apex_runtime.errors import BackendError, ModelError, UsageError
 CPU = "CPUExecutionProvider"
 
 
-@pytest.fixture(scope="module")
-def reference(tiny_onnx: Path) -> OrtSession:
-    return OrtSession(tiny_onnx, 1)
-
-
 def feeds(batch: int = 1) -> tuple[np.ndarray, np.ndarray]:
     images = np.stack([discs(128, 128, (40 + 15 * index, 60, 11)) for index in range(batch)])
     bonus = np.zeros((batch, 16), np.float32)
@@ -86,6 +81,15 @@ def test_bound_runs_give_what_the_model_gives(tiny_onnx: Path, reference: OrtSes
         for name, value in wanted.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert recorder.graphs == ["1", "1", "2", "1", "3", "2"], "one graph per batch and budget"
+
+
+def test_what_onnx_runtime_prints_about_cuda_libraries_stays_off_standard_output(
+    tiny_onnx: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
+    OrtCudaSession(tiny_onnx)
+    printed = capsys.readouterr()
+    assert printed.out == "" and "libcudnn" in printed.err
 
 
 def test_results_of_one_run_survive_the_next(tiny_onnx: Path, recorder: Recorder) -> None:

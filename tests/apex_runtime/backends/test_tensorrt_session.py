@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_requests import assert_same, feeds_of, request_of
 from fake_gpu import FakeDevice, FakeTensorRT
-from pictures import discs
 
-from apex_runtime.backends import captured, tensorrt_engine
+from apex_runtime.backends import captured
 from apex_runtime.backends.device import DeviceFailure
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.backends.tensorrt_session import TensorRTSession
@@ -22,52 +21,13 @@ Open = Callable[..., tuple[TensorRTSession, FakeTensorRT, FakeDevice]]
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 
 
-@pytest.fixture
-def open_fake(tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """``open_fake(flavour, change)``: a session on a fake GPU; ``change`` may spoil the library or the device before."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    plan = tmp_path / "plan.sm89"
-    plan.write_bytes(b"plan")
-
-    def opened(
-        flavour: str = "tensorrt", change: Callable[[FakeTensorRT, FakeDevice], object] = lambda *_: None
-    ) -> tuple[TensorRTSession, FakeTensorRT, FakeDevice]:
-        device = FakeDevice()
-        trt = FakeTensorRT(tiny_onnx, device)
-        change(trt, device)
-        monkeypatch.setattr(tensorrt_engine, "load_flavour", lambda _flavour: trt)
-        return TensorRTSession(tiny_onnx, plan, flavour, device), trt, device
-
-    return opened
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_onnx: Path) -> OrtSession:
-    return OrtSession(tiny_onnx, 1)
-
-
-def feeds(batch: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images with something in them, and a bonus that forces a tile."""
-    rng = np.random.default_rng(seed)
-    images = np.stack([discs(128, 128, (*rng.integers(20, 108, 2), 11)) for _ in range(batch)])
-    bonus = np.zeros((batch, 16), np.float32)
-    bonus[:, rng.integers(16)] = 24
-    return images, bonus
-
-
-def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    assert list(found) == list(wanted)
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_every_run_gives_what_the_model_gives(open_fake: Open, reference: OrtSession, flavour: str) -> None:
     """First runs, replays, other budgets and batches, and back again, each on images of its own."""
     session, _, device = open_fake(flavour)
     assert (session.name, session.max_batch, session.info) == (flavour, 4, reference.info)
     for seed, (batch, tiles) in enumerate([(2, 3), (2, 3), (1, 16), (2, 3), (4, 1), (2, 3), (1, 16), (4, 1)]):
-        images, bonus = feeds(batch, seed)
+        images, bonus = feeds_of(batch, seed)
         assert_same(session.run(images, tiles, bonus), reference.run(images, tiles, bonus))
     session.close()
     assert device.closed and not device.blocks and not device.graphs
@@ -76,7 +36,7 @@ def test_every_run_gives_what_the_model_gives(open_fake: Open, reference: OrtSes
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_the_order_of_calls(open_fake: Open, flavour: str) -> None:
     session, _, device = open_fake(flavour)
-    images, bonus = feeds()
+    images, bonus = feeds_of()
     outputs = {name: value.nbytes for name, value in session.run(images, 4, bonus).items()}
     assert outputs["boxes"] == 1 * 12 * 4 * 4 and outputs["mask_prototypes"] == 1 * 2 * 32 * 32 * 4
     allocations = [call for call in device.calls if call.startswith("allocate")]
@@ -97,7 +57,7 @@ def test_one_graph_per_batch_and_budget_is_captured_once(open_fake: Open) -> Non
     session, trt, device = open_fake()
     for _ in range(3):
         for batch, tiles in ((4, 2), (1, 2), (4, 5)):
-            images, bonus = feeds(batch)
+            images, bonus = feeds_of(batch)
             session.run(images, tiles, bonus)
     assert device.calls.count("capture") == 3 == len(trt.contexts) == len(device.graphs)
     assert device.calls.count("launch") == 6
@@ -106,35 +66,35 @@ def test_one_graph_per_batch_and_budget_is_captured_once(open_fake: Open) -> Non
 def test_buffers_are_reused_for_smaller_batches_and_grown_for_larger_ones(open_fake: Open, reference: OrtSession) -> None:
     session, _, device = open_fake()
     for batch in (2, 1, 2):
-        session.run(feeds(batch)[0], 3, feeds(batch)[1])
+        session.run(feeds_of(batch)[0], 3, feeds_of(batch)[1])
     assert sum(call.startswith("allocate") for call in device.calls) == 12 and "free" not in device.calls
     before = set(device.blocks)
-    images, bonus = feeds(3, seed=5)
+    images, bonus = feeds_of(3, seed=5)
     assert_same(session.run(images, 3, bonus), reference.run(images, 3, bonus))
     assert len(device.blocks) == 12
     assert len(before & set(device.blocks)) == 1, "the scratch memory is the same for every batch"
     assert len(device.graphs) == 1, "graphs of the old addresses are gone"
-    images, bonus = feeds(2, seed=6)
+    images, bonus = feeds_of(2, seed=6)
     assert_same(session.run(images, 3, bonus), reference.run(images, 3, bonus))
 
 
 def test_graphs_are_bounded_and_the_one_used_longest_ago_goes(open_fake: Open) -> None:
     session, _, device = open_fake()
-    images, bonus = feeds()
+    images, bonus = feeds_of()
     for tiles in range(1, 17):
         session.run(images, tiles, bonus)
     assert len(device.graphs) == captured.MAX_REQUEST_SHAPES == 16
-    images, bonus = feeds(2)
+    images, bonus = feeds_of(2)
     session.run(images, 1, bonus)  # a larger batch: the buffers move
     for tiles in range(1, 17):
-        session.run(*_arguments(1, tiles))
+        session.run(*request_of(1, tiles))
     assert len(device.graphs) == 16
     device.calls.clear()
     session.run(images, 1, bonus)  # used longest ago, and so gone
     assert device.calls.count("capture") == 1 == device.calls.count("free_graph")
-    session.run(*_arguments(1, 1))
+    session.run(*request_of(1, 1))
     assert device.calls.count("capture") == 2, "the next oldest went for it"
-    session.run(*_arguments(1, 16))
+    session.run(*request_of(1, 16))
     assert device.calls.count("launch") == 1, "the newest is still there"
 
 
@@ -154,7 +114,7 @@ def test_shape_limit_evicts_the_least_recently_used() -> None:
 
 def test_a_forgotten_session_leaves_nothing_on_the_device(open_fake: Open) -> None:
     session, trt, device = open_fake()
-    session.run(*_arguments())
+    session.run(*request_of())
     del session, trt
     gc.collect()
     assert device.closed and not device.blocks and not device.graphs
@@ -162,15 +122,10 @@ def test_a_forgotten_session_leaves_nothing_on_the_device(open_fake: Open) -> No
 
 def test_closing_twice_is_closing(open_fake: Open) -> None:
     session, _, device = open_fake()
-    session.run(*_arguments())
+    session.run(*request_of())
     session.close()
     session.close()
     assert device.calls.count("close") == 1
-
-
-def _arguments(batch: int = 1, tiles: int = 4) -> tuple[np.ndarray, int, np.ndarray]:
-    images, bonus = feeds(batch)
-    return images, tiles, bonus
 
 
 FAILURES = ["create_execution_context", "set_input_shape", "set_tensor_address", "infer_shapes", "execute_async_v3"]
@@ -185,11 +140,11 @@ def test_a_refusal_of_the_library_has_a_code_and_the_next_run_works(
     session, trt, device = open_fake(flavour)
     trt.refuse, trt.words = [method], words
     with pytest.raises(BackendError) as caught:
-        session.run(*_arguments())
+        session.run(*request_of())
     assert caught.value.code == code and "1 image(s) with 4 tile(s)" in caught.value.message and caught.value.remedy
     assert words in caught.value.message
     assert not device.queue, "nothing is left under way"
-    assert_same(session.run(*_arguments()), reference.run(*_arguments()))
+    assert_same(session.run(*request_of()), reference.run(*request_of()))
     session.close()
     assert not device.blocks and not device.graphs
 
@@ -198,24 +153,24 @@ def test_a_refusal_of_the_library_has_a_code_and_the_next_run_works(
 def test_a_failure_of_the_device_has_a_code_and_the_next_run_works(open_fake: Open, reference: OrtSession, call: str) -> None:
     session, _, device = open_fake()
     if call == "launch":
-        session.run(*_arguments())
+        session.run(*request_of())
     device.fail[call] = [DeviceFailure("cudaErrorUnknown")]
     with pytest.raises(BackendError, match="cudaErrorUnknown") as caught:
-        session.run(*_arguments())
+        session.run(*request_of())
     assert caught.value.code == "execution_failed"
-    assert_same(session.run(*_arguments()), reference.run(*_arguments()))
+    assert_same(session.run(*request_of()), reference.run(*request_of()))
     session.close()
     assert not device.blocks and not device.graphs
 
 
 def test_too_little_memory_for_a_batch_leaves_room_for_a_smaller_one(open_fake: Open, reference: OrtSession) -> None:
     session, _, device = open_fake()
-    session.run(*_arguments(1))
+    session.run(*request_of(1))
     device.memory = 2 * sum(map(len, device.blocks.values()))
     with pytest.raises(BackendError) as caught:
-        session.run(*_arguments(4))
+        session.run(*request_of(4))
     assert caught.value.code == "out_of_memory" and "--batch" in caught.value.remedy
-    assert_same(session.run(*_arguments(1)), reference.run(*_arguments(1)))
+    assert_same(session.run(*request_of(1)), reference.run(*request_of(1)))
 
 
 @pytest.mark.parametrize("how", ["the device refuses", "the library knows"])
@@ -228,7 +183,7 @@ def test_without_graphs_it_runs_and_says_so_once(
     device.fail["capture"] = [DeviceFailure("not permitted when stream is capturing")]
     with caplog.at_level(logging.WARNING):
         for tiles in (4, 4, 5):
-            images, bonus = feeds(2, tiles)
+            images, bonus = feeds_of(2, tiles)
             assert_same(session.run(images, tiles, bonus), reference.run(images, tiles, bonus))
     assert session.graph_refusal == "cuda_graph_unavailable" and not device.graphs and "launch" not in device.calls
     assert caplog.text.count("cuda_graph_unavailable") == 1
@@ -237,127 +192,23 @@ def test_without_graphs_it_runs_and_says_so_once(
 def test_a_batch_beyond_the_plan_is_refused_before_the_device_hears_of_it(open_fake: Open) -> None:
     session, _, device = open_fake()
     with pytest.raises(UsageError) as caught:
-        session.run(*_arguments(5))
+        session.run(*request_of(5))
     assert caught.value.code == "batch_not_in_plan" and "--max-batch" in caught.value.remedy and not device.calls
     with pytest.raises(UsageError, match="tiles"):
-        session.run(*_arguments(1, 17))
+        session.run(*request_of(1, 17))
 
 
 def test_arrays_in_any_layout_are_taken(open_fake: Open, reference: OrtSession) -> None:
     session, _, _ = open_fake()
-    images, bonus = feeds(2)
+    images, bonus = feeds_of(2)
     crossed = np.asfortranarray(images)
     assert not crossed.flags.c_contiguous
     assert_same(session.run(crossed, 4, np.asfortranarray(bonus)), reference.run(images, 4, bonus))
-
-
-def rename(trt: FakeTensorRT, _device: FakeDevice) -> None:
-    trt.outputs["rectangles"] = trt.outputs.pop("boxes")
-
-
-def retype(trt: FakeTensorRT, _device: FakeDevice) -> None:
-    trt.outputs["scores"] = trt.outputs["labels"]
-
-
-def reshape(trt: FakeTensorRT, _device: FakeDevice) -> None:
-    trt.outputs["mask_prototypes"] = type(trt.outputs["boxes"])("mask_prototypes", "float32", (None, 2, 16, 32))
-
-
-def on_device(trt: FakeTensorRT, _device: FakeDevice) -> None:
-    trt.locations["tiles"] = "DEVICE"
-
-
-def swap(trt: FakeTensorRT, _device: FakeDevice) -> None:
-    trt.inputs["boxes"], trt.outputs["tile_bonus"] = trt.outputs.pop("boxes"), trt.inputs.pop("tile_bonus")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (rename, "rectangles"),
-        (retype, "scores has type"),
-        (reshape, "16, 32"),
-        (on_device, "budget"),
-        (swap, "not an input"),
-    ],
-)
-def test_a_plan_of_another_model_is_refused_and_the_device_given_back(
-    open_fake: Open, change: Callable[[FakeTensorRT, FakeDevice], object], words: str
-) -> None:
-    devices: list[FakeDevice] = []
-
-    def both(trt: FakeTensorRT, device: FakeDevice) -> None:
-        devices.append(device)
-        change(trt, device)
-
-    with pytest.raises(BackendError, match=words) as caught:
-        open_fake("tensorrt", both)
-    assert caught.value.code == "plan_does_not_fit" and "plan.sm89" in caught.value.message
-    assert devices[0].closed
 
 
 def test_outputs_of_unexpected_shape_are_refused(open_fake: Open) -> None:
     session, trt, _ = open_fake()
     trt.outputs["utilities"] = type(trt.outputs["boxes"])("utilities", "float32", (None, 9))
     with pytest.raises(BackendError, match=r"utilities has shape \(1, 9\), expected \(1, 16\)") as caught:
-        session.run(*_arguments())
+        session.run(*request_of())
     assert caught.value.code == "plan_does_not_fit"
-
-
-@pytest.mark.parametrize(("words", "code"), [("made by another version", "plan_load_failed"), ("Out of memory", "out_of_memory")])
-def test_a_plan_that_does_not_load_says_why(open_fake: Open, words: str, code: str) -> None:
-    def spoil(trt: FakeTensorRT, _device: FakeDevice) -> None:
-        trt.loads, trt.words = False, words
-
-    with pytest.raises(BackendError, match=words) as caught:
-        open_fake("tensorrt", spoil)
-    assert caught.value.code == code
-
-
-def test_kernels_compiled_at_the_first_run_are_kept_for_the_next_process(open_fake: Open, tmp_path: Path) -> None:
-    session, trt, _ = open_fake("tensorrt-rtx")
-    config = trt.contexts or trt.caches
-    assert config and trt.caches[0].data == b""
-    session.run(*_arguments())
-    session.close()
-    (file,) = (tmp_path / "cache").rglob("*.cache")
-    assert "tensorrt-rtx-11.0.fake-sm89" in file.name and file.read_bytes().endswith(b"\nk")
-    again, trt, _ = open_fake("tensorrt-rtx")
-    assert trt.caches[0].data == b"k"
-    again.run(*_arguments())
-    assert trt.contexts[0].cache is trt.caches[0]
-    written = file.stat().st_mtime_ns
-    unused, _, _ = open_fake("tensorrt-rtx")
-    unused.close()
-    assert file.stat().st_mtime_ns == written, "nothing new, nothing written"
-
-
-@pytest.mark.parametrize("how", ["damaged", "other driver", "no place"])
-def test_a_useless_runtime_cache_is_a_warning(
-    open_fake: Open, reference: OrtSession, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, _, _ = open_fake("tensorrt-rtx")
-    if how != "no place":
-        first.run(*_arguments())
-        first.close()
-        (file,) = (tmp_path / "cache").rglob("*.cache")
-    if how == "damaged":
-        file.write_bytes(file.read_bytes()[:-1])
-    if how == "no place":
-        (tmp_path / "cache").write_text("a file where a folder is wanted")
-
-    def spoil(trt: FakeTensorRT, _device: FakeDevice) -> None:
-        trt.cache_fits = how != "other driver"
-
-    with caplog.at_level(logging.WARNING):
-        session, _, _ = open_fake("tensorrt-rtx", spoil)
-        assert_same(session.run(*_arguments()), reference.run(*_arguments()))
-        session.close()
-    assert "compiled anew" in caplog.text or "compiles again" in caplog.text
-
-
-def test_the_other_flavour_has_no_runtime_cache(open_fake: Open, tmp_path: Path) -> None:
-    session, trt, _ = open_fake("tensorrt")
-    session.run(*_arguments())
-    session.close()
-    assert not trt.caches and not (tmp_path / "cache").exists()
