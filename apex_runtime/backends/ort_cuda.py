@@ -95,7 +95,6 @@ class OrtCudaSession:
             raise execution_error(BACKEND_NAME, error, len(images), in_all(tiles)) from error
 
     def _open(self, path: Path, graph: NamedGraph, threads: int | None) -> onnxruntime.InferenceSession:
-        _load_cuda_libraries()
         try:
             session = self._create(path, graph, threads, capture=True)
         except BackendError as error:
@@ -108,6 +107,7 @@ class OrtCudaSession:
 
     def _create(self, path: Path, graph: NamedGraph, threads: int | None, capture: bool) -> onnxruntime.InferenceSession:
         options = session_options(threads)
+        _load_cuda_libraries()
         options.add_session_config_entry(RECORD_PLACEMENT, "1")
         cuda = {"device_id": str(self._index), "enable_cuda_graph": "1" if capture else "0"}
         return open_session(path, graph.data, options, [(PROVIDER, cuda), "CPUExecutionProvider"])
