@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from apex_runtime.backends.onnx_contract import EXPORT_REMEDY, OnnxFile, read_onnx
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, verify_artefacts
+from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
 from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Manifest, is_bundle, read_manifest
 from apex_runtime.bundle.precision import precision_report
+from apex_runtime.bundle.verify import verify_artefacts
 from apex_runtime.errors import BundleError, ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -14,6 +14,18 @@ from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 
 BACKENDS = ("ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx")
 
+PROVEN, UNPROVEN = "proven", "unproven"
+# What stands behind each backend's "run": whether this project ever executed it on the hardware it is for.
+_EVIDENCE = {
+    "ort-cpu": (PROVEN, "every test run executes it"),
+    "ort-cuda": (UNPROVEN, "never executed on a GPU; its session logic runs in the tests, on the CPU"),
+    "tensorrt": (UNPROVEN, "never executed on a GPU, nor built on one; the tests check its calls against a fake driver"),
+    "tensorrt-rtx": (
+        UNPROVEN,
+        "plans are built in the tests; never executed on a GPU, the tests check its calls against a fake driver",
+    ),
+}
+
 # One Python API under two names (TensorRT for RTX installs its wheels under the second).
 TENSORRT_MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx_bindings", "tensorrt_rtx")}
 _TENSORRT_REASONS = {
@@ -49,22 +61,34 @@ class Capability:
     build: Answer
     run: Answer
 
+    @property
+    def proven(self) -> str:
+        """``proven``, or ``unproven`` for what this project never executed on the hardware it is for."""
+        return _EVIDENCE[self.backend][0]
+
+    @property
+    def evidence(self) -> str:
+        """What the word rests on."""
+        return _EVIDENCE[self.backend][1]
+
 
 def probe_all() -> tuple[Capability, ...]:
     """The whole matrix, in the order of ``BACKENDS``."""
     return tuple(probe(backend) for backend in BACKENDS)
 
 
-def probe(backend: str) -> Capability:
-    """What can be done with one backend of ``BACKENDS``."""
+def probe(backend: str, index: int = 0) -> Capability:
+    """What can be done with one backend of ``BACKENDS``, running on GPU ``index`` where it needs one."""
     if backend == "ort-cpu":
         version, answer = _probe_onnxruntime()
         return Capability(backend, version, answer, answer)
     if backend == "ort-cuda":
-        return _probe_ort_cuda()
+        return _probe_ort_cuda(index)
     module, answer = import_tensorrt(backend)
     version = "" if module is None else str(module.__version__)
-    return Capability(backend, version, answer, answer if not answer.available else _gpu_execution())
+    # TensorRT times kernels on the GPU it builds for; TensorRT for RTX builds anywhere.
+    build = probe_cuda(index) if answer.available and backend == "tensorrt" else answer
+    return Capability(backend, version, build, answer if not answer.available else _probe_execution(index))
 
 
 def import_tensorrt(flavour: str) -> tuple[ModuleType | None, Answer]:
@@ -83,7 +107,7 @@ def import_tensorrt(flavour: str) -> tuple[ModuleType | None, Answer]:
 @cache
 def probe_cuda(index: int = 0) -> Answer:
     """Is there a CUDA driver with a device of this index? Asked of the driver library, so that no CUDA package is needed."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    name = _driver_name()
     try:
         driver = ctypes.CDLL(name)
     except OSError:
@@ -103,6 +127,25 @@ def probe_cuda(index: int = 0) -> Answer:
     return Answer(detail=f"{count.value} device(s)")
 
 
+@cache
+def compute_capability(index: int = 0) -> int | None:
+    """89 for a GPU of sm_89; None without one. Asked of the driver library, like ``probe_cuda``."""
+    if not probe_cuda(index).available:
+        return None
+    driver = ctypes.CDLL(_driver_name())
+    device, values = ctypes.c_int(0), (ctypes.c_int(0), ctypes.c_int(0))
+    if driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return None
+    for value, attribute in zip(values, (75, 76), strict=True):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device) != 0:
+            return None
+    return 10 * values[0].value + values[1].value
+
+
+def _driver_name() -> str:
+    return "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
 def _probe_onnxruntime() -> tuple[str, Answer]:
     try:
         import onnxruntime
@@ -111,21 +154,23 @@ def _probe_onnxruntime() -> tuple[str, Answer]:
     return str(onnxruntime.__version__), Answer()
 
 
-def _probe_ort_cuda() -> Capability:
-    version, answer = _probe_onnxruntime()
-    if answer.available:
-        import onnxruntime
+def _probe_ort_cuda(index: int) -> Capability:
+    """A bundle for it is the model and a manifest: any ONNX Runtime can check and write that."""
+    version, build = _probe_onnxruntime()
+    if not build.available:
+        return Capability("ort-cuda", version, build, build)
+    import onnxruntime
 
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            answer = Answer(ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED, "this ONNX Runtime has no CUDA provider")
-        else:
-            answer = _gpu_execution()
-    return Capability("ort-cuda", version, answer, answer)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        run = Answer(ReasonCode.ONNXRUNTIME_CUDA_NOT_INSTALLED, "this ONNX Runtime has no CUDA provider")
+    else:
+        run = probe_cuda(index)
+    return Capability("ort-cuda", version, build, run)
 
 
-def _gpu_execution() -> Answer:
-    """Running on a GPU: not before there is one, and not in this version of apex-rt even then."""
-    cuda = probe_cuda()
-    if not cuda.available:
-        return cuda
-    return Answer(ReasonCode.EXECUTION_NOT_IN_THIS_VERSION, "this version of apex-rt executes on the CPU only")
+def _probe_execution(index: int) -> Answer:
+    """Running a plan takes a GPU and cuda-python."""
+    cuda = probe_cuda(index)
+    if cuda.available and importlib.util.find_spec("cuda") is None:
+        return Answer(ReasonCode.CUDA_PYTHON_NOT_INSTALLED, "no module named cuda")
+    return cuda

@@ -32,6 +32,11 @@ class TensorSpec:
     dtype: str
     shape: Shape
 
+    def sized(self, batch: int, tiles: int) -> tuple[int, ...]:
+        """The shape with its run-time dimensions filled in: the batch first, then the number of tiles of all levels."""
+        found = (batch, tiles)
+        return tuple(found[axis] if size is None else size for axis, size in enumerate(self.shape))
+
 
 @dataclass(frozen=True)
 class OnnxFile:

@@ -5,15 +5,16 @@ Legend: B images, H x W input pixels, N tiles of all levels, K tiles looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
+from apex_runtime.backends.onnx_contract import read_onnx
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Tiles, in_all, per_level
-from apex_runtime.errors import UsageError
+from apex_runtime.errors import BackendError, UsageError
 from apex_runtime.model_info import ModelInfo, input_names, output_names
 from apex_runtime.routing.quadtree import CHILDREN
 
@@ -32,7 +33,7 @@ class OrtSession:
         check_threads(threads)
         file = read_onnx(path)
         self._info = file.info
-        self._session = _open(file, threads)
+        self._session = open_session(file.path, file.data, session_options(threads), [_PROVIDER])
 
     @property
     def info(self) -> ModelInfo:
@@ -51,7 +52,7 @@ class OrtSession:
         try:
             outputs = self._session.run(list(names), graph_feeds(self._info, images, tiles, tile_bonus))
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-            raise _execution_error(error, len(images), in_all(tiles)) from error
+            raise execution_error(BACKEND_NAME, error, len(images), in_all(tiles)) from error
         return dict(zip(names, outputs, strict=True))
 
 
@@ -97,7 +98,8 @@ def _check_tiles(info: ModelInfo, tiles: tuple[int, ...]) -> None:
             raise UsageError(f"tiles_{level}: {tiles[level]}, the chosen tiles have {most} children.", f"Give 0 to {most}.")
 
 
-def _open(file: OnnxFile, threads: int | None) -> onnxruntime.InferenceSession:
+def session_options(threads: int | None) -> onnxruntime.SessionOptions:
+    """Options of a session with so many threads in one run. Raises BackendError without ONNX Runtime."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -106,20 +108,33 @@ def _open(file: OnnxFile, threads: int | None) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    return options
+
+
+def open_session(
+    path: Path, data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str | tuple[str, dict[str, Any]]]
+) -> onnxruntime.InferenceSession:
+    """A session of the model ``data`` that was read from ``path``. Raises BackendError with the first line of what was said."""
+    import onnxruntime
+
     try:
-        return onnxruntime.InferenceSession(file.data, options, providers=[_PROVIDER])
+        return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:
-        raise backend_error(
-            ReasonCode.MODEL_LOAD_FAILED, f"{file.path}: ONNX Runtime cannot load it ({_first_line(error)})."
-        ) from error
+        code = ReasonCode.OUT_OF_MEMORY if _for_want_of_memory(error) else ReasonCode.MODEL_LOAD_FAILED
+        raise backend_error(code, f"{path}: ONNX Runtime cannot load it ({first_line(error)}).") from error
 
 
-def _execution_error(error: Exception, batch: int, tiles: int) -> Exception:
-    text = _first_line(error)
-    memory = any(word in str(error).lower() for word in ("bad_alloc", "failed to allocate", "out of memory"))
-    code = ReasonCode.OUT_OF_MEMORY if memory else ReasonCode.EXECUTION_FAILED
-    return backend_error(code, f"ort-cpu failed on {batch} image(s) with {tiles} tile(s): {text}.")
+def execution_error(backend: str, error: Exception, batch: int, tiles: int) -> BackendError:
+    """The failure of a run under its reason code."""
+    code = ReasonCode.OUT_OF_MEMORY if _for_want_of_memory(error) else ReasonCode.EXECUTION_FAILED
+    return backend_error(code, f"{backend} failed on {batch} image(s) with {tiles} tile(s): {first_line(error)}.")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says first, without its last full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+
+
+def _for_want_of_memory(error: Exception) -> bool:
+    """ONNX Runtime has no exception of its own for this: the words of the CPU's allocator, the GPU's arena, CUDA and cuBLAS."""
+    return any(word in str(error).lower() for word in ("bad_alloc", "failed to allocate", "out of memory", "alloc_failed"))

@@ -25,9 +25,20 @@ class ReasonCode(StrEnum):
     TENSORRT_RTX_PYTHON_NOT_INSTALLED = "tensorrt_rtx_python_not_installed"
     TENSORRT_RTX_PYTHON_IMPORT_FAILED = "tensorrt_rtx_python_import_failed"
     COMPUTE_CAPABILITY_NOT_SUPPORTED = "compute_capability_not_supported"
-    EXECUTION_NOT_IN_THIS_VERSION = "execution_not_in_this_version"
+    CUDA_PYTHON_NOT_INSTALLED = "cuda_python_not_installed"
+    CUDA_PYTHON_IMPORT_FAILED = "cuda_python_import_failed"
+    CUDA_PROVIDER_NOT_IN_SESSION = "cuda_provider_not_in_session"
+    FLOAT_NODES_ON_CPU = "float_nodes_on_cpu"
+    NODE_PLACEMENT_UNKNOWN = "node_placement_unknown"
+    CUDA_GRAPH_UNAVAILABLE = "cuda_graph_unavailable"
     ONNX_PARSE_FAILED = "onnx_parse_failed"
     PLAN_BUILD_FAILED = "plan_build_failed"
+    PLAN_FOR_OTHER_GPU = "plan_for_other_gpu"
+    PLAN_FOR_OTHER_VERSION = "plan_for_other_version"
+    PLAN_LOAD_FAILED = "plan_load_failed"
+    PLAN_DOES_NOT_FIT = "plan_does_not_fit"
+    PLUGIN_NOT_AVAILABLE = "plugin_not_available"
+    BATCH_NOT_IN_PLAN = "batch_not_in_plan"
     MODEL_LOAD_FAILED = "model_load_failed"
     EXECUTION_FAILED = "execution_failed"
     OUT_OF_MEMORY = "out_of_memory"
@@ -55,11 +66,25 @@ REMEDIES: dict[ReasonCode, str] = {
         'Reinstall the extra rtx so that its two wheels fit: pip install --force-reinstall ".[rtx]" in a checkout.'
     ),
     ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED: "Choose among the compute capabilities that the message lists.",
-    ReasonCode.EXECUTION_NOT_IN_THIS_VERSION: (
-        "Run the model.onnx inside the bundle on the CPU: --engine BUNDLE/model.onnx, or let it fall back: --policy permissive."
+    ReasonCode.CUDA_PYTHON_NOT_INSTALLED: "Install it for the CUDA of this machine's driver: pip install cuda-bindings",
+    ReasonCode.CUDA_PYTHON_IMPORT_FAILED: (
+        "Reinstall cuda-python for the CUDA of this machine's driver: pip install --force-reinstall cuda-bindings"
     ),
+    ReasonCode.CUDA_PROVIDER_NOT_IN_SESSION: (
+        "ONNX Runtime could not load its CUDA libraries: install the CUDA and cuDNN that this onnxruntime-gpu was built for, for "
+        'example pip install "onnxruntime-gpu[cuda,cudnn]", or use --device cpu.'
+    ),
+    ReasonCode.FLOAT_NODES_ON_CPU: "Use --device cpu, or install a newer onnxruntime-gpu, which may know these nodes.",
+    ReasonCode.NODE_PLACEMENT_UNKNOWN: "Install onnxruntime-gpu 1.24 or newer, which says where it runs each node.",
+    ReasonCode.CUDA_GRAPH_UNAVAILABLE: "Nothing is needed: the same kernels run, each launched by itself, which is slower.",
     ReasonCode.ONNX_PARSE_FAILED: "The message names the node; export the model again, or build with --backend ort-cpu.",
     ReasonCode.PLAN_BUILD_FAILED: "Build again with --verbose to see the builder's log, or build with --backend ort-cpu.",
+    ReasonCode.PLAN_FOR_OTHER_GPU: "Build a plan for this GPU: apex-rt build-engine with its --compute-capability.",
+    ReasonCode.PLAN_FOR_OTHER_VERSION: "Build the bundle again with the version that is installed here: apex-rt build-engine.",
+    ReasonCode.PLAN_LOAD_FAILED: "Build the bundle again with the version that is installed here: apex-rt build-engine.",
+    ReasonCode.PLAN_DOES_NOT_FIT: "Build the bundle again from its model with this version of apex-rt build-engine.",
+    ReasonCode.PLUGIN_NOT_AVAILABLE: "Export the model again with this version of apex-train, which writes a body for every op.",
+    ReasonCode.BATCH_NOT_IN_PLAN: "Use a smaller --batch, or build the bundle again with a larger --max-batch.",
     ReasonCode.MODEL_LOAD_FAILED: "Export the model again with this version of apex-train.",
     ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",
     ReasonCode.OUT_OF_MEMORY: "Use a smaller --batch, a smaller --budget, or a model exported at a smaller size.",

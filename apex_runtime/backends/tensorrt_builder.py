@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from apex_runtime.backends.capabilities import import_tensorrt
+from apex_runtime.backends.capabilities import compute_capability
 from apex_runtime.backends.matrix_products import FIRST_WITH_FP32_GEMM, NOTE, without_matrix_products
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.reasons import ReasonCode, argument_error, backend_error
+from apex_runtime.backends.tensorrt_api import Log, load_flavour, make_logger, reasons_of
+from apex_runtime.backends.timing_cache import Note, TimingCache
 from apex_runtime.model_info import ModelInfo, input_names
 
 DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
 
 # (compute capability, what the builder is at, steps done, steps in all); False cancels. An exception cannot: the builder is C++.
 Progress = Callable[[int, str, int, int], bool]
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class Plan:
-    """One serialised engine for one compute capability (89 for sm_89); 0 where it is the GPU of the building machine.
+    """One serialised engine for one compute capability (89 for sm_89); 0 where the building machine's GPU did not say.
 
     ``note`` says what was changed in the graph for this target, if anything.
     """
@@ -65,15 +67,6 @@ def optimisation_profile(info: ModelInfo, max_batch: int) -> tuple[ShapeRange, .
     return tuple(ranges)
 
 
-def load_flavour(flavour: str) -> ModuleType:
-    """The TensorRT module. Raises BackendError that says how to install it."""
-    module, answer = import_tensorrt(flavour)
-    if module is None:
-        assert answer.reason is not None
-        raise backend_error(answer.reason, f"The {flavour} builder is not available: {answer.detail}.")
-    return module
-
-
 def build_plans(
     file: OnnxFile,
     flavour: str,
@@ -81,18 +74,24 @@ def build_plans(
     max_batch: int = 1,
     progress: Progress | None = None,
     log: Log | None = None,
+    timing_cache: Path | None = None,
+    note: Note = lambda _text: None,
 ) -> list[Plan]:
     """One plan per compute capability, in the order asked.
 
+    ``timing_cache``: the file of TensorRT's kernel timings, None for the user's own; ``note`` hears what was wrong with it.
     Raises BackendError with the parser's or builder's own words, KeyboardInterrupt when ``progress`` cancels.
     """
     trt = load_flavour(flavour)
     targets = _targets(trt, flavour, capabilities)
-    logger = _make_logger(trt, log)
+    logger = make_logger(trt, log)
     plans = []
     for number, target in targets:
-        source, note = _for_target(file, number)
-        plans.append(Plan(number, _build_one(trt, source, number, target, max_batch, logger, progress), note))
+        source, changed = _for_target(file, number)
+        # TensorRT for RTX times nothing
+        timing = TimingCache(flavour, str(trt.__version__), number, timing_cache, note) if flavour == "tensorrt" else None
+        plan = _build_one(trt, source, number, target, max_batch, logger, progress, timing)
+        plans.append(Plan(number, plan, changed))
     return plans
 
 
@@ -120,7 +119,7 @@ def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list
                 f"{flavour} builds for the GPU of this machine only; it cannot target {', '.join(map(str, capabilities))}.",
                 remedy="Leave --compute-capability out, or use --backend tensorrt-rtx.",
             )
-        return [(0, None)]
+        return [(compute_capability() or 0, None)]
     wanted = tuple(dict.fromkeys(capabilities or DEFAULT_COMPUTE_CAPABILITIES))
     unknown = [number for number in wanted if number not in known]
     if unknown:
@@ -133,7 +132,14 @@ def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list
 
 
 def _build_one(
-    trt: ModuleType, file: OnnxFile, number: int, target: Any, max_batch: int, logger: Any, progress: Progress | None
+    trt: ModuleType,
+    file: OnnxFile,
+    number: int,
+    target: Any,
+    max_batch: int,
+    logger: Any,
+    progress: Progress | None,
+    timing: TimingCache | None = None,
 ) -> bytes:
     logger.errors.clear()
     builder = trt.Builder(logger)
@@ -141,9 +147,9 @@ def _build_one(
     config = builder.create_builder_config()
     _add_profile(builder, network, config, optimisation_profile(file.info, max_batch), file)
     if target is not None:
-        config.num_compute_capabilities = 1
-        if not config.set_compute_capability(target, 0):
-            raise argument_error(ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED, f"the builder refuses compute capability {number}.")
+        _set_target(trt, config, number, target)
+    if timing is not None:
+        timing.attach(config)
     monitor = _make_monitor(trt, number, progress) if progress else None
     if monitor is not None:
         config.progress_monitor = monitor
@@ -151,8 +157,20 @@ def _build_one(
     if monitor is not None and monitor.cancelled:
         raise KeyboardInterrupt
     if memory is None:
-        raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: no plan for sm_{number}: {_reasons(logger)}")
+        raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: no plan for sm_{number}: {reasons_of(logger)}")
+    if timing is not None:
+        timing.keep(config)
     return bytes(memory)
+
+
+def _set_target(trt: ModuleType, config: Any, number: int, target: Any) -> None:
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(target, 0):
+        raise argument_error(ReasonCode.COMPUTE_CAPABILITY_NOT_SUPPORTED, f"the builder refuses compute capability {number}.")
+    # TensorRT for RTX lets a CUDA graph be captured only of plans that allocate nothing by themselves.
+    user_allocation = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if user_allocation is not None:
+        config.set_flag(user_allocation)
 
 
 def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
@@ -163,7 +181,7 @@ def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
         words = "; ".join(
             f"node {error.node_name() or error.node()} ({error.node_operator()}): {error.desc()}" for error in errors[:3]
         )
-        raise backend_error(ReasonCode.ONNX_PARSE_FAILED, f"{file.path}: the parser refuses it: {words or _reasons(logger)}")
+        raise backend_error(ReasonCode.ONNX_PARSE_FAILED, f"{file.path}: the parser refuses it: {words or reasons_of(logger)}")
     return network
 
 
@@ -180,29 +198,6 @@ def _add_profile(builder: Any, network: Any, config: Any, ranges: Sequence[Shape
         set_range(item.input, item.minimum, item.optimum, item.maximum)
     if config.add_optimization_profile(profile) < 0:
         raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: the optimisation profile is refused.")
-
-
-def _reasons(logger: Any) -> str:
-    return "; ".join(logger.errors[:3]) or "the builder gave no reason"
-
-
-def _make_logger(trt: ModuleType, log: Log | None) -> Any:
-    """A logger that keeps errors for our own messages; the class can only be derived once the module is imported."""
-    severity = trt.ILogger.Severity
-    serious = (severity.ERROR, severity.INTERNAL_ERROR)
-
-    class Collecting(trt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, level: Any, message: str) -> None:
-            if level in serious:
-                self.errors.append(message.strip())
-            if log is not None and level != severity.VERBOSE:
-                log(f"{level.name.lower()}: {message}")
-
-    return Collecting()
 
 
 def _make_monitor(trt: ModuleType, number: int, progress: Progress) -> Any:

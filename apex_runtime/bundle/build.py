@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from apex_runtime.backends.capabilities import probe
 from apex_runtime.backends.onnx_contract import OnnxFile, TensorSpec, expected_inputs, expected_outputs, read_onnx
 from apex_runtime.backends.ort import OrtSession
-from apex_runtime.backends.tensorrt_builder import Log, Progress, ShapeRange, build_plans, optimisation_profile
+from apex_runtime.backends.tensorrt_api import Log
+from apex_runtime.backends.tensorrt_builder import Plan, Progress, ShapeRange, build_plans, optimisation_profile
+from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -34,6 +36,7 @@ from apex_runtime.bundle.manifest import (
     is_bundle,
 )
 from apex_runtime.bundle.precision import precision_report
+from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
 APEX_DOMAIN = "apex"
+_PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
 def build_bundle(
@@ -52,23 +56,30 @@ def build_bundle(
     max_batch: int = 8,
     progress: Progress | None = None,
     log: Log | None = None,
+    timing_cache: Path | None = None,
+    note: Note = lambda _text: None,
 ) -> Manifest:
-    """Build a bundle for ``backend`` (ort-cpu, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
+    """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
-    ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. An existing bundle is replaced, foreign files in its
-    folder are kept; any other folder with content is refused. Raises UsageError, ModelError, BackendError.
+    ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
+    took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file.
+    An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
+    UsageError, ModelError, BackendError.
     """
     started = time.perf_counter()
     out_dir = Path(out_dir).resolve()
     _check_target(out_dir)
-    if backend == "ort-cpu" and compute_capabilities:
-        raise UsageError("--compute-capability has no meaning for ort-cpu.", "Leave it out, or use --backend tensorrt-rtx.")
+    _check_options(backend, compute_capabilities, timing_cache)
     file = read_onnx(model)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()
     try:
-        ranges = _write_artefacts(file, backend, staging, compute_capabilities, max_batch, progress, log)
+        plans: list[Plan] = []
+        if backend in _PLAN_BACKENDS:
+            plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note)
+        _write_artefacts(file, plans, staging)
+        ranges = optimisation_profile(file.info, max_batch) if plans else ()
         command = _command(file, backend, out_dir, compute_capabilities, max_batch)
         manifest = _describe(file, backend, staging, ranges, command, started)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -89,27 +100,27 @@ def _check_target(out_dir: Path) -> None:
         )
 
 
-def _write_artefacts(
-    file: OnnxFile,
-    backend: str,
-    staging: Path,
-    capabilities: Sequence[int],
-    max_batch: int,
-    progress: Progress | None,
-    log: Log | None,
-) -> tuple[ShapeRange, ...]:
-    """Write the model, its precision record and any plans; returns the optimisation profile of the plans."""
+def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path | None) -> None:
+    if backend not in _PLAN_BACKENDS and capabilities:
+        raise UsageError(f"--compute-capability has no meaning for {backend}.", "Leave it out, or use --backend tensorrt-rtx.")
+    if timing_cache is not None and backend == "tensorrt-rtx":
+        raise UsageError(
+            "--timing-cache: tensorrt-rtx times nothing while building; it compiles kernels at the first run on the GPU.",
+            f"Leave it out; what was compiled is kept for the next run in {cache_folder() / 'runtime'}.",
+        )
+    if timing_cache is not None and backend != "tensorrt":
+        raise UsageError(f"--timing-cache has no meaning for {backend}.", "Leave it out, or use --backend tensorrt.")
+
+
+def _write_artefacts(file: OnnxFile, plans: Sequence[Plan], staging: Path) -> None:
+    """Write the model, its precision record and any plans."""
     (staging / MODEL_NAME).write_bytes(file.data)
-    plans = []
-    if backend == "ort-cpu":
+    if not plans:
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
-    else:
-        plans = build_plans(file, backend, capabilities, max_batch, progress, log)
     for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
     report = precision_report(file.model, "fp32", {plan.file_name: plan.note for plan in plans if plan.note})
     (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return optimisation_profile(file.info, max_batch) if plans else ()
 
 
 def _describe(
@@ -190,7 +201,7 @@ def _tool_versions(backend: str) -> dict[str, str]:
             tools[name] = version(name)
         except PackageNotFoundError:
             continue  # onnxruntime under another distribution name; the backend's own version is recorded beside this
-    return tools if backend == "ort-cpu" else tools | {backend: probe(backend).version}
+    return tools if backend not in _PLAN_BACKENDS else tools | {backend: probe(backend).version}
 
 
 def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence[int], max_batch: int) -> str:
@@ -198,7 +209,7 @@ def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence
     words = ["apex-rt build-engine", file.path.name, "--backend", backend]
     if capabilities:
         words += ["--compute-capability", ",".join(map(str, capabilities))]
-    if backend != "ort-cpu":
+    if backend in _PLAN_BACKENDS:
         words += ["--max-batch", str(max_batch)]
     return " ".join([*words, "-o", out_dir.name])
 

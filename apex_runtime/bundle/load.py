@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from apex_runtime.backends.capabilities import probe, probe_cuda
-from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.backends.capabilities import Answer, probe_cuda
+from apex_runtime.backends.reasons import backend_error
 from apex_runtime.backends.session import Session
+from apex_runtime.bundle.fallback import Candidate, Chosen, Refusal, open_first
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.bundle.manifest import (
-    MANIFEST_NAME,
-    MODEL_NAME,
-    REBUILD,
-    Artefact,
-    Manifest,
-    is_bundle,
-    read_manifest,
-)
-from apex_runtime.errors import BackendError, BundleError, MissingPackageError, UsageError
+from apex_runtime.bundle.manifest import MANIFEST_NAME, MODEL_NAME, REBUILD, Manifest, is_bundle, read_manifest
+from apex_runtime.bundle.verify import check_agreement, check_plugins, choose_plan, model_of, verify_artefacts
+from apex_runtime.errors import BundleError, MissingPackageError, UsageError
 from apex_runtime.model_info import Decode
 
 CHECKPOINT_GROUP = "apex_x.checkpoint"
@@ -33,8 +27,9 @@ _TRAIN_REMEDY = 'Install the extra train: pip install ".[train]" in a checkout.'
 class Opened:
     """A session and how it came about.
 
-    ``requested`` is the backend that was asked for, ``executed`` the one that runs, ``reason`` the code of why they differ
-    (or empty); ``digest`` is the SHA-256 of the model file.
+    ``requested`` is the backend that was asked for, ``selected`` the first that this machine looked fit for, ``executed`` the one
+    that runs; ``reason`` is the code of why the first was refused (or empty), ``refusals`` all of them. ``digest`` is the SHA-256
+    of the model file, ``device`` where it runs: cpu or cuda:N.
     """
 
     session: Session
@@ -43,6 +38,9 @@ class Opened:
     digest: str
     reason: str = ""
     manifest: Manifest | None = None
+    selected: str = ""
+    refusals: tuple[Refusal, ...] = ()
+    device: str = "cpu"
 
 
 def open_engine(
@@ -55,101 +53,62 @@ def open_engine(
 ) -> Opened:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint. Files of a bundle are verified before any backend sees them.
 
-    ``device``: cpu, or for a checkpoint a GPU (cuda, cuda:N); exported files are executed on the CPU only in this version.
-    ``policy``: strict fails when the bundle's backend cannot run here, permissive runs the same graph on the CPU instead and
-    says so. ``size`` (height, width) and ``decode`` are for checkpoints only: an exported file has one of each. Raises
-    UsageError, ModelError, BundleError, BackendError; each with a remedy.
+    ``device``: cpu, cuda or cuda:N. On a GPU an ``.onnx`` file or a bundle for ort-cpu is run by ort-cuda; a bundle whose backend
+    needs a GPU takes the first one unless another is named. ``policy``: strict fails when that backend cannot run here,
+    permissive runs the same graph by the next of ort-cuda and ort-cpu that can, and says so. ``size`` (height, width) and
+    ``decode`` are for checkpoints only: an exported file has one of each. Raises UsageError, ModelError, BundleError,
+    BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:
         raise UsageError(f"--policy {policy}: expected strict or permissive.", "strict is the default.")
-    checkpoint = path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES
-    _check_device(device, executes=checkpoint)
+    device_index(device)
     if path.is_dir():
         _refuse_size(path, size)
-        return _open_bundle(path, threads, policy)
+        return _open_bundle(path, threads, device, policy)
     if not path.exists():
         raise UsageError(f"{path}: no such engine.", "Give a bundle folder, a model.onnx or a checkpoint (best.pt).", path=path)
-    if checkpoint:
+    if path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        _check_checkpoint_device(device)
         return _open_checkpoint(path, threads, size, decode, device)
     _refuse_size(path, size)
-    return _open_onnx(path, threads)
+    return _open_onnx(path, threads, device, policy)
 
 
-def verify_artefacts(folder: Path, manifest: Manifest) -> None:
-    """Every file is there, inside the folder, with the size and hash that the manifest says. Raises BundleError."""
-    for artefact in manifest.artefacts:
-        problem = _problem(folder, artefact)
-        if problem:
-            path = folder / artefact.path
-            raise BundleError(f"{path}: {problem}.", _rebuild(manifest), path=path)
-
-
-def _problem(folder: Path, artefact: Artefact) -> str:
-    path = folder / artefact.path
-    if not path.is_file():
-        return "the manifest lists this file, and it is missing"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return "it links to a file outside the bundle"
-    if path.stat().st_size != artefact.bytes or sha256_of(path) != artefact.sha256:
-        return "it was changed after the bundle was built (its SHA-256 is not the manifest's)"
-    return ""
-
-
-def _rebuild(manifest: Manifest) -> str:
-    return f"Build the bundle again: {manifest.build.command}"
-
-
-def _open_bundle(folder: Path, threads: int | None, policy: str) -> Opened:
+def _open_bundle(folder: Path, threads: int | None, device: str, policy: str) -> Opened:
     if not is_bundle(folder):
         inside = folder / MODEL_NAME
         hint = f"To run the model in it: {inside}. " if inside.is_file() else ""
         raise BundleError(f"{folder}: not an engine bundle, it has no {MANIFEST_NAME}.", f"{hint}{REBUILD}", path=folder)
     manifest = read_manifest(folder)
     verify_artefacts(folder, manifest)
-    models = manifest.find("model")
-    if len(models) != 1:
-        raise BundleError(f"{folder}: the manifest lists {len(models)} models, expected one.", REBUILD, path=folder)
-    model = folder / models[0].path
-    reason = ""
-    if manifest.backend != "ort-cpu":
-        refusal = _cannot_run(manifest, model)
-        if policy == "strict":
-            raise refusal
-        reason = refusal.code
-    opened = _open_onnx(model, threads)
-    _check_agreement(folder, manifest, opened.session)
-    return Opened(opened.session, manifest.backend, opened.executed, opened.digest, reason, manifest)
+    model = model_of(folder, manifest)
+    requested = "ort-cuda" if manifest.backend == "ort-cpu" and device != "cpu" else manifest.backend
+    index = device_index(device)
+    if not manifest.find("plan"):
+        check_plugins(folder, manifest)
+    chosen = open_first(Candidate(model, threads, index, lambda: choose_plan(folder, manifest, index)), requested, policy)
+    check_agreement(folder, manifest, chosen.session)
+    return _opened(chosen, requested, model, index, manifest)
 
 
-def _cannot_run(manifest: Manifest, model: Path) -> BackendError:
-    """Why a plan does not run here: something is missing on this machine, or this version does not execute plans yet."""
-    answer = probe(manifest.backend).run
-    code = answer.reason or ReasonCode.EXECUTION_NOT_IN_THIS_VERSION
-    return backend_error(
-        code,
-        f"{model.parent}: this bundle is for {manifest.backend}, which cannot run here: {answer.detail}.",
-        remedy=f"{answer.remedy} Its model also runs on the CPU: --engine {model}, or --policy permissive (default: strict).",
+def _open_onnx(path: Path, threads: int | None, device: str, policy: str) -> Opened:
+    requested, index = "ort-cpu" if device == "cpu" else "ort-cuda", device_index(device)
+    return _opened(open_first(Candidate(path, threads, index), requested, policy), requested, path, index, None)
+
+
+def _opened(chosen: Chosen, requested: str, model: Path, index: int, manifest: Manifest | None) -> Opened:
+    return Opened(
+        chosen.session,
+        requested,
+        chosen.executed,
+        sha256_of(model),
+        chosen.refusals[0].code if chosen.refusals else "",
+        manifest,
+        chosen.selected,
+        chosen.refusals,
+        "cpu" if chosen.executed == "ort-cpu" else f"cuda:{index}",
     )
-
-
-def _check_agreement(folder: Path, manifest: Manifest, session: Session) -> None:
-    """The manifest is not hashed, so what it says about the model must be what the model says about itself."""
-    info = session.info
-    pairs = {
-        "classes": (manifest.classes, info.classes),
-        "preprocessing": (manifest.preprocessing, info.preprocessing),
-        "tiles": (manifest.tiles, info.tiles),
-    }
-    for name, (said, true) in pairs.items():
-        if said != true:
-            raise BundleError(f"{folder / MANIFEST_NAME}: its {name} are not the model's.", _rebuild(manifest), path=folder)
-
-
-def _open_onnx(path: Path, threads: int | None) -> Opened:
-    from apex_runtime.backends.ort import BACKEND_NAME, OrtSession
-
-    return Opened(OrtSession(path, threads), BACKEND_NAME, BACKEND_NAME, sha256_of(path))
 
 
 def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | None, decode: Decode, device: str) -> Opened:
@@ -159,23 +118,23 @@ def _open_checkpoint(path: Path, threads: int | None, size: tuple[int, int] | No
         except ImportError as error:
             raise MissingPackageError(f"{path}: checkpoints need PyTorch ({error}).", _TRAIN_REMEDY, path=path) from error
         session: Session = opener(path, size=size, threads=threads, decode=decode, device=device)
-        return Opened(session, session.name, session.name, sha256_of(path))
+        return Opened(session, session.name, session.name, sha256_of(path), selected=session.name, device=device)
     raise MissingPackageError(f"{path}: nothing installed opens checkpoints.", _TRAIN_REMEDY, path=path)
 
 
-def _check_device(device: str, executes: bool) -> None:
-    """Is there such a device, and is what is opened executed on it (``executes``: also on GPUs)?"""
-    if device == "cpu":
-        return
-    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
+def device_index(device: str) -> int:
+    """N of ``cuda:N``; 0 for ``cuda``, and for ``cpu``: a bundle of a GPU's backend then takes the first. Raises UsageError."""
+    match = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", device)
     if match is None:
         raise UsageError(f"--device {device}: expected cpu, cuda or cuda:N.", "For example --device cpu.")
-    answer = probe_cuda(int(match.group(1) or 0))
-    if executes and answer.available:
-        return
-    code = answer.reason or ReasonCode.EXECUTION_NOT_IN_THIS_VERSION
-    detail = answer.detail if answer.reason else "this version of apex-rt executes on the CPU only"
-    raise backend_error(code, f"--device {device}: {detail}.", remedy="Use --device cpu.")
+    return int(match.group(1) or 0)
+
+
+def _check_checkpoint_device(device: str) -> None:
+    """PyTorch is asked for a GPU only when the driver has it."""
+    answer = Answer() if device == "cpu" else probe_cuda(device_index(device))
+    if answer.reason is not None:
+        raise backend_error(answer.reason, f"--device {device}: {answer.detail}.", remedy="Use --device cpu.")
 
 
 def _refuse_size(path: Path, size: tuple[int, int] | None) -> None:

@@ -29,7 +29,7 @@ def _inside(path: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
-Backend = Literal["ort-cpu", "tensorrt", "tensorrt-rtx"]
+Backend = Literal["ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx"]
 Role = Literal["model", "plan", "precision"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

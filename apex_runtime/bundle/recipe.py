@@ -1,7 +1,11 @@
-"""A build recipe: what ``build-engine`` is asked for, as a small YAML file. Flags on the command line win over the file."""
+"""A build recipe: what ``build-engine`` is asked for, as a small YAML file. Flags on the command line win over the file.
+
+Some are shipped, one for each kind of machine, and found by name.
+"""
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +33,37 @@ class BuildRecipe(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def recipe_names() -> list[str]:
+    """The names of the shipped recipes, in alphabetical order."""
+    return sorted(path.stem for path in _shipped().glob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a shipped recipe where ``name`` is one of those, else ``name`` itself. Raises ConfigError when neither is."""
+    path = Path(name)
+    if str(name) in recipe_names():
+        return _shipped() / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"--recipe {name}: no such file, and no recipe of that name.",
+            f"Give the path of a YAML file, or one of {', '.join(recipe_names())}.",
+            path=path,
+        )
+    return path
+
+
+def _shipped() -> Path:
+    return Path(str(files("apex_engines")))
+
+
 def load_recipe(path: Path | None, flags: dict[str, Any]) -> BuildRecipe:
-    """The recipe of a file (or the defaults), with every flag that was given in place of its value. Raises ConfigError."""
+    """The recipe of a file or a shipped name (or the defaults), every flag that was given in place of its value.
+
+    Raises ConfigError.
+    """
     raw: Any = {}
     if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"--recipe {path}: file not found.", "Give the path of a YAML file.", path=path)
+        path = find_recipe(path)
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"--recipe {path}: larger than 1 MB.", "This is not a recipe.", path=path)
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path())
 @click.option(
     "--backend",
-    type=click.Choice(["ort-cpu", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx"]),
     help="What will run it.  [default: ort-cpu]",
 )
 @click.option(
@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     callback=not_empty,
     help="Folder of the bundle; an older bundle there is replaced.",
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="YAML file that names the options below; flags win over it.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    type=click.Path(path_type=Path),
+    help="A shipped recipe, or a YAML file, that names the options below; flags win over it.",
+)
 @click.option("--precision", type=click.Choice(["fp32"]), help="Number format of the graph.  [default: fp32]")
 @click.option(
     "--compute-capability",
@@ -45,6 +50,12 @@ if TYPE_CHECKING:
     help="tensorrt-rtx: one plan for each, 89 for sm_89.  [default: 75,86,89,120]",
 )
 @click.option("--max-batch", type=click.IntRange(1, 256), help="TensorRT: largest batch of a plan.  [default: 8]")
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="tensorrt: where the timings of kernels are kept for the next build.  [default: in the user's cache folder]",
+)
 @click.option("--verbose", is_flag=True, help="Show the builder's own log.")
 @json_option
 def build_engine(
@@ -55,6 +66,7 @@ def build_engine(
     precision: str | None,
     compute_capability: tuple[int, ...],
     max_batch: int | None,
+    timing_cache: Path | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -67,6 +79,7 @@ def build_engine(
     Examples:
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
+      apex-rt build-engine model.onnx --recipe rtx-desktop -o bundle-rtx/
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
     from apex_runtime.bundle.build import build_bundle
@@ -77,8 +90,8 @@ def build_engine(
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
     asked = load_recipe(recipe, {name: value for name, value in given.items() if value})
-    if asked.backend == "ort-cpu" and max_batch is not None:
-        raise UsageError("--max-batch has no meaning for ort-cpu.", "Leave it out, or use --backend tensorrt-rtx.")
+    if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
+        raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
     with _progress() as progress:
         manifest = build_bundle(
@@ -89,6 +102,8 @@ def build_engine(
             max_batch=asked.max_batch,
             progress=progress,
             log=log,
+            timing_cache=timing_cache,
+            note=lambda text: click.echo(f"note: {text}", err=True),
         )
     if as_json:
         click.echo(
@@ -144,5 +159,5 @@ def _report(manifest: Manifest, output: str) -> str:
     lines = [f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.build.seconds:.1f} s"]
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
     if manifest.backend != "ort-cpu":
-        lines.append(f"plans run on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
+        lines.append(f"it runs on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
     return "\n".join(lines)

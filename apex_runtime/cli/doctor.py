@@ -13,9 +13,6 @@ from apex_runtime.cli.options import json_option
 if TYPE_CHECKING:
     from apex_runtime.backends.capabilities import Answer, Capability
 
-# Backends whose engines this project has executed on hardware; for the others no figure and no parity is known.
-_PROVEN = frozenset({"ort-cpu"})
-
 
 @click.command()
 @json_option
@@ -51,7 +48,7 @@ def _row(item: Capability) -> dict[str, Any]:
         "version": item.version or None,
         "build": _answer(item.build),
         "run": _answer(item.run),
-        "proof": _proof(item),
+        "proof": item.proven,
     }
 
 
@@ -63,7 +60,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 def _lines(matrix: tuple[Capability, ...], facts: dict[str, Any]) -> Iterator[str]:
     yield f"{'backend':<14}{'version':<14}{'build':<7}{'run':<5}executed on hardware"
     for item in matrix:
-        yield f"{item.backend:<14}{item.version or '-':<14}{_word(item.build):<7}{_word(item.run):<5}{_proof(item)}"
+        yield f"{item.backend:<14}{item.version or '-':<14}{_word(item.build):<7}{_word(item.run):<5}{item.proven}"
     yield ""
     yield from _machine_lines(facts["machine"], facts["state"])
     numbers = (f"{name} {number or 'missing'}" for name, number in facts["versions"].items())
@@ -95,7 +92,3 @@ def _refusals(item: Capability) -> list[tuple[str, Answer]]:
 
 def _word(answer: Answer) -> str:
     return "yes" if answer.available else "no"
-
-
-def _proof(item: Capability) -> str:
-    return "proven" if item.backend in _PROVEN else "unproven"

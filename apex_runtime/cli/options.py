@@ -56,9 +56,14 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["strict", "permissive"]),
             default="strict",
             show_default=True,
-            help="When the engine's backend cannot run here: fail, or run the same graph on the CPU and say so.",
+            help="When the engine's backend cannot run here: fail, or run the same graph by ort-cuda or ort-cpu and say so.",
         ),
-        click.option("--device", default="cpu", show_default=True, help="cpu; for a checkpoint also cuda or cuda:N."),
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="cpu, cuda or cuda:N; a GPU runs a model.onnx by ort-cuda.",
+        ),
         click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the engine.  [default: one per core]"),
     ):
         function = option(function)

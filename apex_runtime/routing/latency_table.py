@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
-import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from apex_runtime.backends.capabilities import BACKENDS, probe
 from apex_runtime.backends.reasons import ReasonCode, argument_error
+from apex_runtime.cache_folder import cache_folder
 from apex_runtime.files import write_atomically
 from apex_runtime.machine import gpus, processor, usable_cpus
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 MIN_SAMPLES = 20  # fewer have no 95th percentile worth a promise
 MAX_TABLE_BYTES = 1 << 20
-CACHE_VARIABLE = "APEX_CACHE_DIR"
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -106,19 +104,6 @@ def monotone(points: Iterable[Point]) -> tuple[Point, ...]:
             found.pop()
         found.append(risen)
     return tuple(found)
-
-
-def cache_folder() -> Path:
-    """Where tables lie: ``APEX_CACHE_DIR``, else the platform's cache folder of the user (XDG_CACHE_HOME on Linux)."""
-    override = os.environ.get(CACHE_VARIABLE)
-    if override:
-        return Path(override)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "apex-x"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "apex-x"
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "apex-x"
 
 
 def table_path(key: TableKey) -> Path:

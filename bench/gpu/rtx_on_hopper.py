@@ -25,6 +25,7 @@ from evidence import write_evidence  # noqa: E402
 from apex_runtime.backends import tensorrt_builder as builder  # noqa: E402
 from apex_runtime.backends.onnx_contract import read_onnx  # noqa: E402
 from apex_runtime.backends.ort import OrtSession  # noqa: E402
+from apex_runtime.backends.tensorrt_api import load_flavour, make_logger  # noqa: E402
 from apex_runtime.data.image import decode_image  # noqa: E402
 from apex_runtime.postprocess.letterbox import letterbox_image  # noqa: E402
 from gpu.training import device_facts  # noqa: E402
@@ -37,7 +38,7 @@ REPETITIONS = 50
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(model: Path, output: Path) -> None:
     """Try, and write what happened."""
-    trt = builder.load_flavour("tensorrt-rtx")
+    trt = load_flavour("tensorrt-rtx")
     content: dict[str, Any] = {"device": device_facts(), "tensorrt_rtx": trt.__version__, "targets": {}}
     file = read_onnx(model)
     image = letterbox_image(
@@ -56,7 +57,7 @@ def main(model: Path, output: Path) -> None:
 
 
 def _attempt(trt: Any, file: Any, target: Any, image: np.ndarray, reference: OrtSession, words: list[str]) -> dict[str, Any]:
-    logger = builder._make_logger(trt, words.append)
+    logger = make_logger(trt, words.append)
     started = time.perf_counter()
     plan = builder._build_one(trt, file, 0, target, 1, logger, None)
     found: dict[str, Any] = {"built_seconds": round(time.perf_counter() - started, 2), "bytes": len(plan)}

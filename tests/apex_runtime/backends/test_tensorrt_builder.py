@@ -43,6 +43,7 @@ class FakeTensorRT:
         self.parses, self.builds, self.shape_tensor = parses, builds, shape_tensor
         self.profiles: list[dict[str, tuple]] = []
         self.configs: list[SimpleNamespace] = []
+        self.BuilderFlag = SimpleNamespace(REQUIRE_USER_ALLOCATION="user allocation") if targets else SimpleNamespace(TF32="tf32")
         if targets:
             members = {"NONE": 0, "CURRENT": 1} | {f"SM{number}": number for number in targets}
             self.ComputeCapability = SimpleNamespace(__members__=members, **members)
@@ -74,7 +75,11 @@ class FakeTensorRT:
         return SimpleNamespace(parse=lambda _data: self.parses, num_errors=1, get_error=lambda _index: error)
 
     def _config(self) -> SimpleNamespace:
-        config = SimpleNamespace(target=None)
+        config = SimpleNamespace(target=None, flags=[], timings=None)
+        config.set_flag = config.flags.append
+        config.create_timing_cache = lambda data: data
+        config.set_timing_cache = lambda cache, _ignore: setattr(config, "timings", cache) is None
+        config.get_timing_cache = lambda: SimpleNamespace(serialize=lambda: config.timings + b"t")
 
         def set_target(target: int, _index: int) -> bool:
             config.target = target
@@ -107,6 +112,7 @@ def test_one_plan_per_capability_with_the_budget_as_values(model: OnnxFile, use:
     plans = build_plans(model, "tensorrt-rtx", [89, 75, 89], max_batch=4)
     assert [plan.file_name for plan in plans] == ["plan.sm89", "plan.sm75"]
     assert [config.target for config in fake.configs] == [89, 75]
+    assert all(config.flags == ["user allocation"] and config.timings is None for config in fake.configs)
     assert fake.profiles[0] == {
         "images": ("shape", (1, 128, 128, 3), (1, 128, 128, 3), (4, 128, 128, 3)),
         "tiles": ("values", (1,), (4,), (16,)),
@@ -114,9 +120,16 @@ def test_one_plan_per_capability_with_the_budget_as_values(model: OnnxFile, use:
     }
 
 
-def test_a_flavour_without_targets_builds_for_the_local_gpu(model: OnnxFile, use: Any) -> None:
-    use(FakeTensorRT())
-    assert [plan.file_name for plan in build_plans(model, "tensorrt", [])] == ["plan.local"]
+@pytest.mark.parametrize(("capability", "name"), [(90, "plan.sm90"), (None, "plan.local")])
+def test_a_flavour_without_targets_builds_for_the_local_gpu(
+    model: OnnxFile, use: Any, capability: int | None, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tensorrt_builder, "compute_capability", lambda: capability)
+    fake = use(FakeTensorRT())
+    timings = tmp_path / "timings"
+    for _ in range(2):
+        assert [plan.file_name for plan in build_plans(model, "tensorrt", [], timing_cache=timings)] == [name]
+    assert [config.timings for config in fake.configs] == [b"", b"t"], "the second build knows what the first one timed"
     with pytest.raises(UsageError, match="this machine only"):
         build_plans(model, "tensorrt", [89])
 

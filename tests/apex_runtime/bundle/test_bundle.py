@@ -16,6 +16,7 @@ from tiny_model import tiny_info, tiny_proto
 
 from apex_runtime.backends import ort
 from apex_runtime.backends.capabilities import Answer
+from apex_runtime.backends.reasons import ReasonCode
 from apex_runtime.backends.tensorrt_builder import Plan
 from apex_runtime.bundle import build as building
 from apex_runtime.bundle import load as loading
@@ -198,9 +199,25 @@ def test_relative_output_in_the_current_folder(tiny_onnx: Path, tmp_path: Path, 
     open_engine("a/b/bundle")
 
 
-def test_compute_capabilities_mean_nothing_to_the_cpu(tiny_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no meaning"):
-        build_bundle(tiny_onnx, "ort-cpu", tmp_path / "out", compute_capabilities=[89])
+@pytest.mark.parametrize("backend", ["ort-cpu", "ort-cuda"])
+def test_options_of_plans_mean_nothing_to_onnx_runtime(tiny_onnx: Path, tmp_path: Path, backend: str) -> None:
+    for options in ({"compute_capabilities": [89]}, {"timing_cache": tmp_path / "timings"}):
+        with pytest.raises(UsageError, match=f"no meaning for {backend}"):
+            build_bundle(tiny_onnx, backend, tmp_path / "out", **options)
+
+
+def test_tensorrt_for_rtx_has_no_timing_cache_and_says_what_it_has(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="times nothing") as caught:
+        build_bundle(tiny_onnx, "tensorrt-rtx", tmp_path / "out", timing_cache=tmp_path / "timings")
+    assert "runtime" in caught.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_for_onnx_runtime_on_a_gpu_is_built_without_one(tiny_onnx: Path, tmp_path: Path) -> None:
+    manifest = build_bundle(tiny_onnx, "ort-cuda", tmp_path / "out")
+    assert manifest == read_manifest(tmp_path / "out")
+    assert (manifest.backend, manifest.find("plan"), manifest.optimisation_profiles) == ("ort-cuda", (), ())
+    assert manifest.build.command == "apex-rt build-engine model.onnx --backend ort-cuda -o out"
 
 
 def test_paths_that_are_no_engine(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -240,8 +257,10 @@ def test_checkpoints_go_through_the_entry_point(tmp_path: Path, monkeypatch: pyt
     assert opened.executed == "torch"
     assert opened.digest == hashlib.sha256(b"weights").hexdigest()
     assert seen == [(path, (64, 96), 2, "nms", "cuda:1")]
-    with pytest.raises(BackendError, match="execution_not_in_this_version"):  # exported files are for the CPU so far
-        open_engine(tmp_path, device="cuda:1")
+    assert (opened.selected, opened.device, opened.refusals) == ("torch", "cuda:1", ())
+    monkeypatch.setattr(loading, "probe_cuda", lambda index: Answer(ReasonCode.CUDA_DEVICE_NOT_FOUND, "no device"))
+    with pytest.raises(BackendError, match="cuda_device_not_found"):
+        open_engine(path, device="cuda:1")
 
 
 def test_checkpoints_without_the_training_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

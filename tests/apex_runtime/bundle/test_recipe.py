@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from apex_runtime.bundle.recipe import BuildRecipe, load_recipe
+from apex_runtime.backends.capabilities import BACKENDS
+from apex_runtime.bundle import recipe as recipe_module
+from apex_runtime.bundle.recipe import BuildRecipe, find_recipe, load_recipe, recipe_names
 from apex_runtime.errors import ConfigError
 
 
@@ -47,7 +49,37 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_shipped_recipe_is_valid(repo_root: Path) -> None:
-    files = sorted((repo_root / "engines").glob("*/recipe.yaml"))
-    assert files, "no recipe is shipped"
-    for file in files:
-        assert load_recipe(file, {}).backend
+    files = [*(repo_root / "engines").glob("*.yaml"), *(repo_root / "engines").glob("*/recipe.yaml")]
+    assert len(files) >= 5
+    assert {load_recipe(file, {}).backend for file in files} == set(BACKENDS), "one for each backend at least"
+
+
+@pytest.fixture
+def shipped(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipes of this checkout, wherever the package is installed from."""
+    monkeypatch.setattr(recipe_module, "files", lambda _package: repo_root / "engines")
+
+
+def test_a_bare_name_finds_the_shipped_recipe_from_any_folder(
+    shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipe_names() == ["cpu", "gpu-onnxruntime", "rtx-desktop", "tensorrt-server"]
+    recipe = load_recipe(Path("rtx-desktop"), {})
+    assert (recipe.backend, len(recipe.compute_capability)) == ("tensorrt-rtx", 5)
+    assert load_recipe(Path("rtx-desktop"), {"compute_capability": (89,)}).compute_capability == (89,)
+
+
+def test_a_file_of_the_same_name_needs_a_path(shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cpu").write_text("max_batch: 3\n")
+    Path("cpu.yaml").write_text("max_batch: 4\n")
+    found = [load_recipe(Path(name), {}).max_batch for name in ("cpu", "cpu.yaml", str(tmp_path / "cpu"))]
+    assert found == [BuildRecipe().max_batch, 4, 3]
+
+
+@pytest.mark.parametrize("name", ["rtx-destop", "../engines/cpu", "nuclei-nano"])
+def test_an_unknown_name_lists_the_known_ones(shipped: None, name: str) -> None:
+    with pytest.raises(ConfigError, match="no recipe of that name") as caught:
+        find_recipe(name)
+    assert "cpu, gpu-onnxruntime, rtx-desktop, tensorrt-server" in caught.value.remedy

@@ -59,6 +59,48 @@ def test_build_for_rtx_on_a_machine_without_a_gpu(apex_rt, validate, tiny_onnx: 
 
 
 @needs_rtx
+def test_one_recipe_builds_plans_for_five_compute_capabilities(apex_rt, tiny_onnx: Path, tmp_path: Path, repo_root: Path) -> None:
+    recipe = repo_root / "engines" / "rtx-desktop.yaml"
+    ran = apex_rt("build-engine", tiny_onnx, "--recipe", recipe, "-o", tmp_path / "bundle", "--json")
+    assert ran.code == 0, ran.err
+    manifest = json.loads(ran.out)["manifest"]
+    assert manifest["compute_capabilities"] == [75, 86, 89, 120, 121]
+    plans = [item for item in manifest["artefacts"] if item["role"] == "plan"]
+    assert len({item["sha256"] for item in plans}) == 5 and all(item["bytes"] > 10_000 for item in plans)
+
+
+def test_a_shipped_recipe_is_found_by_name_and_an_unknown_one_lists_them(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
+    ran = apex_rt("build-engine", tiny_onnx, "--recipe", "gpu-onnxruntime", "-o", tmp_path / "bundle", "--json")
+    assert ran.code == 0 and json.loads(ran.out)["manifest"]["backend"] == "ort-cuda"
+    ran = apex_rt("build-engine", tiny_onnx, "--recipe", "gpu-onnx", "-o", tmp_path / "other")
+    assert ran.code == 2 and "cpu, gpu-onnxruntime, rtx-desktop, tensorrt-server" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(("backend", "words"), [("ort-cpu", "no meaning"), ("tensorrt-rtx", "times nothing")])
+def test_a_timing_cache_is_for_tensorrt(apex_rt, tiny_onnx: Path, tmp_path: Path, backend: str, words: str) -> None:
+    ran = apex_rt("build-engine", tiny_onnx, "--backend", backend, "--timing-cache", tmp_path / "t", "-o", tmp_path / "bundle")
+    assert ran.code == 2 and "--timing-cache" in ran.err and words in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_timing_cache_is_a_note_on_standard_error(
+    apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apex_runtime.backends.tensorrt_builder import Plan
+    from apex_runtime.bundle import build
+
+    def plans(*arguments: object) -> list[Plan]:
+        timing_cache, note = arguments[-2:]
+        note(f"timing cache: {timing_cache} is damaged")  # type: ignore[operator]
+        return [Plan(90, b"plan")]
+
+    monkeypatch.setattr(build, "build_plans", plans)
+    ran = apex_rt("build-engine", tiny_onnx, "--backend", "tensorrt", "--timing-cache", tmp_path / "t", "-o", tmp_path / "b")
+    assert ran.code == 0 and f"note: timing cache: {tmp_path / 't'} is damaged" in ran.err and "plan.sm90" in ran.out
+
+
+@needs_rtx
 def test_ctrl_c_ends_a_build_and_leaves_nothing(tiny_onnx: Path, tmp_path: Path) -> None:
     """The builder is C++ and would swallow a KeyboardInterrupt."""
     capabilities_asked = "75,80,86,89,120,121"

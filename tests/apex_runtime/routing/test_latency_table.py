@@ -16,7 +16,6 @@ from apex_runtime.routing.latency_table import (
     Point,
     TableKey,
     bench_command,
-    cache_folder,
     monotone,
     read_table,
     table_path,
@@ -156,21 +155,6 @@ def test_monotone_is_the_running_maximum(measured: list[Point]) -> None:
     for point in found:
         up_to = [other for other in measured if other.tiles <= point.tiles]
         assert point.p50 == max(other.p50 for other in up_to) and point.p95 == max(other.p95 for other in up_to)
-
-
-def test_the_cache_folder_of_each_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("APEX_CACHE_DIR")
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "apex-x"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says to ignore it
-    assert cache_folder() == tmp_path / ".cache" / "apex-x"
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache_folder() == tmp_path / "Library" / "Caches" / "apex-x"
-    monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert cache_folder() == tmp_path / "local" / "apex-x"
 
 
 def test_the_name_of_the_file_says_nothing_about_the_user(cache: Path) -> None:

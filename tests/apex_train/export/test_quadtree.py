@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fake_gpu import FakeDevice, FakeTensorRT
 
+from apex_runtime.backends import ort_cuda, tensorrt_engine
 from apex_runtime.backends.onnx_contract import read_onnx
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_profile
+from apex_runtime.backends.tensorrt_session import TensorRTSession
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import input_names, output_names
 from apex_runtime.routing.quadtree import select_levels
@@ -122,3 +125,25 @@ def test_the_profile_allows_no_children(deep):
 def test_tensorrt_for_rtx_builds_it(deep):
     (plan,) = build_plans(read_onnx(deep[1]), "tensorrt-rtx", [89], max_batch=2)
     assert len(plan.data) > 10_000
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate provider")
+def test_sessions_for_gpus_take_one_budget_per_level(deep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: the TensorRT adapter on a fake one, the bound runs of ort-cuda on the CPU's memory."""
+    reference, device = OrtSession(deep[1], 1), FakeDevice()
+    library = FakeTensorRT(deep[1], device)
+    (tmp_path / "plan").write_bytes(b"plan")
+    monkeypatch.setattr(tensorrt_engine, "load_flavour", lambda _flavour: library)
+    monkeypatch.setattr(ort_cuda, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(ort_cuda, "_MEMORY", "cpu")
+    sessions = [TensorRTSession(deep[1], tmp_path / "plan", "tensorrt", device), ort_cuda.OrtCudaSession(deep[1], threads=1)]
+    rng = np.random.default_rng(0)
+    for tiles in BUDGETS[deep[0].config.depth] * 2:
+        images = rng.integers(0, 256, (2, *SIZE, 3), np.uint8)
+        bonus = rng.normal(size=(2, reference.info.tiles.count)).astype(np.float32)
+        wanted = reference.run(images, tiles, bonus)
+        for session in sessions:
+            found = session.run(images, tiles, bonus)
+            assert list(found) == list(wanted) and found["tile_ids"].shape == (2, sum(tiles))
+            for name, value in wanted.items():
+                np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=f"{session.name} {name}")
