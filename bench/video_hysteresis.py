@@ -1,10 +1,10 @@
 """What hysteresis of the tiles does to a clip with known objects: flips, accuracy, how long objects that enter wait for a look.
 
-    python bench/video_hysteresis.py runs/a/best.pt --data DIR --split test --size 384x1280 --budget 0.25 --output FILE
+    python bench/video_hysteresis.py runs/0/best.pt runs/1/best.pt --data DIR --split test --size 384x1280 --output FILE
 
 The frames are the images of the split in the order of their names, all of one clip. Objects are followed from frame to frame by
 the nearest centre within their own length. One that has no predecessor has entered; it is covered when the tile that holds its
-centre is looked at.
+centre is looked at. Several checkpoints, of trainings that differ in their seed: every one has its rows.
 """
 
 from __future__ import annotations
@@ -45,31 +45,51 @@ class Frame:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--split", default="test", show_default=True)
 @click.option("--size", default="512", show_default=True, callback=read_size, help="One side, or HEIGHTxWIDTH.")
 @click.option("--budget", default="0.25", show_default=True)
-@click.option("--bonus", "bonuses", multiple=True, type=float, default=(0.0, 0.35, 0.5, 1.0, 2.0), show_default=True)
+@click.option("--bonus", "bonuses", multiple=True, type=float, default=(0.0, 0.35, 0.5, 1.0, 1.5, 2.0), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path))
 def main(
-    checkpoint: Path, data: Path, split: str, size: tuple[int, int], budget: str, bonuses: tuple[float, ...], output: Path | None
+    checkpoints: tuple[Path, ...],
+    data: Path,
+    split: str,
+    size: tuple[int, int],
+    budget: str,
+    bonuses: tuple[float, ...],
+    output: Path | None,
 ) -> None:
     """Measure every bonus on the same frames."""
     dataset = open_dataset(data, split)
-    model = one_level(load_model(checkpoint))
     order = sorted(range(len(dataset)), key=lambda index: dataset.records[index].file_name)
-    predictor = Predictor(TorchSession(model, *size))
     rows = []
-    for bonus in bonuses:
-        frames, figures = play(predictor, dataset, order, budget, bonus)
-        rows.append({"bonus": bonus} | figures | waits(frames, predictor.info.tiles))
-        click.echo(
-            "  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in rows[-1].items())
-        )
+    for number, checkpoint in enumerate(checkpoints):
+        predictor = Predictor(TorchSession(one_level(load_model(checkpoint)), *size))
+        for bonus in bonuses:
+            frames, figures = play(predictor, dataset, order, budget, bonus)
+            rows.append({"checkpoint": number, "bonus": bonus} | figures | waits(frames, predictor.info.tiles))
+            click.echo(
+                "  ".join(
+                    f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in rows[-1].items()
+                )
+            )
     if output is not None:
+        hashes = [file_sha256(checkpoint) for checkpoint in checkpoints]
         asked = {"split": split, "size": size, "budget": budget, "frames": len(order), "fingerprint": dataset.fingerprint()}
-        write_evidence(output, {"checkpoint_sha256": file_sha256(checkpoint)} | asked | {"rows": rows})
+        write_evidence(output, {"checkpoints_sha256": hashes} | asked | {"rows": rows, "means": _means(rows, bonuses)})
+
+
+def _means(rows: Sequence[dict[str, Any]], bonuses: Sequence[float]) -> list[dict[str, Any]]:
+    """Per bonus the mean over checkpoints, and of the flip rate also the quotient over that of the first bonus."""
+    found: list[dict[str, Any]] = []
+    for bonus in bonuses:
+        own = [row for row in rows if row["bonus"] == bonus]
+        mean = {key: float(np.mean([row[key] for row in own])) for key in ("flip_rate", "AP50", "AP", "covered_within_3")}
+        first = found[0] if found else {"flip_rate": mean["flip_rate"]}
+        found.append({"bonus": bonus} | mean | {"flips_over_first": mean["flip_rate"] / first["flip_rate"]})
+    return found
 
 
 class SteadyPredictor:
