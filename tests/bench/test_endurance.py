@@ -38,9 +38,9 @@ def test_what_was_broken_cannot_be_decoded(way: str, images: Path, tmp_path: Pat
 
 
 def test_memory_is_watched_to_the_end(images: Path, tmp_path: Path) -> None:
-    _done, found = ran("memory", images, tmp_path, "--images", 120, "--settled", 5)
+    _done, found = ran("memory", images, tmp_path, "--images", 40, "--settled", 4)
     assert found["exit_code"] == 0 and found["first_bytes"] > 20e6 and found["peak_bytes"] >= found["last_bytes"]
-    assert found["samples"][-1][0] > 60 and not Path(found["circumstances"]["command"].split()[1]).is_absolute()
+    assert found["samples"][-1][0] > 20 and not Path(found["circumstances"]["command"].split()[1]).is_absolute()
 
 
 def test_growth_is_from_one_end_to_the_other_and_deaf_to_a_spike() -> None:
@@ -71,8 +71,8 @@ def test_names_that_are_missing_or_in_the_wrong_file_are_seen(images: Path, tmp_
 
 
 def test_killed_runs_end_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
-    done, found = ran("kills", images, tmp_path, "--images", 16, "--kills", 2, "--save", "annotated", "--min-score", "0.001")
-    assert done.exit_code == 0 and [row["equal"] for row in found["rows"]] == [True, True], done.output
+    done, found = ran("kills", images, tmp_path, "--images", 12, "--kills", 1, "--save", "annotated", "--min-score", "0.001")
+    assert done.exit_code == 0 and [row["equal"] for row in found["rows"]] == [True], done.output
     assert found["refused"] == {"engine": True, "budget": True, "min_score": True}
 
 
