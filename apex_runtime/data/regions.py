@@ -28,8 +28,8 @@ Rings = list[np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """``asked``: as the user wrote it, a file by its name and SHA-256. ``everywhere``: of all images; ``by_name``: of single ones;
-    ``polygons``: of GeoJSON files."""
+    """``asked``: as the user wrote it, a file by its name and SHA-256. ``everywhere``: of all images; ``by_name``: of single
+    ones; ``polygons``: of GeoJSON files."""
 
     asked: list[str] = field(default_factory=list)
     everywhere: list[Rings] = field(default_factory=list)

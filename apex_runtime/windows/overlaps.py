@@ -48,7 +48,8 @@ def _neighbours(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
     for place, window in enumerate(windows):
         cells[window.x // side, window.y // side].append(place)
     for i, a in enumerate(windows):
-        around = itertools.product(*(range(start // side - 1, start // side + 2) for start in (a.x, a.y)))
+        columns, rows = (range(start // side - 1, start // side + 2) for start in (a.x, a.y))
+        around = itertools.product(columns, rows)
         for j in sorted(j for cell in around for j in cells.get(cell, ()) if j > i):
             b = windows[j]
             if a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height:

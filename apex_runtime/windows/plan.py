@@ -34,7 +34,7 @@ class Windowing:
 
 
 def parse_windowing(window: str, overlap: int | None, engine: InputInfo) -> Windowing:
-    """``auto``, ``none``, one side or HEIGHTxWIDTH, checked against the engine; ``overlap`` None: ``DEFAULT_OVERLAP``, and at most
+    """``auto``, ``none``, one side or HEIGHTxWIDTH, checked against the engine; ``overlap`` None: ``DEFAULT_OVERLAP``, at most
     half a window. Raises UsageError."""
     asked = window.strip().lower()
     size = None if asked in ("auto", "none") else _parse(window)

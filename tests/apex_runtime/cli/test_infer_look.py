@@ -118,7 +118,7 @@ def test_regions_are_drawn(apex_rt, tiny_onnx: Path, folder: Path, tmp_path: Pat
     assert apex_rt("infer", folder / "a.png", "--engine", tiny_onnx, "-o", tmp_path / "with", "--budget", 1, *regions).code == 0
     before, after = (cv2.imread(str(tmp_path / name / "annotated" / "a.png.png")).astype(int) for name in ("without", "with"))
     scale = before.shape[1] / 128
-    blue, green, red = (after - before).transpose(2, 0, 1)
+    _blue, green, red = (after - before).transpose(2, 0, 1)
     for line, x in ((green, 40), (red, 80)):
         at = line[round(70 * scale), round((x - 1) * scale) : round((x + 1) * scale) + 1]
         assert at.max() > 60, "the left side of the rectangle"

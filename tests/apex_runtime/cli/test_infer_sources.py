@@ -38,7 +38,9 @@ def test_standard_input(apex_rt, tiny_onnx: Path, folder: Path, monkeypatch: pyt
 
 def test_what_is_not_there_is_named_and_the_rest_is_done(apex_rt, validate, tiny_onnx: Path, folder: Path) -> None:
     text = "in/a.png\nin/lost.png\nin\nc.png\nin/lost.mp4\n"
-    ran = apex_rt("infer", "-", "--engine", tiny_onnx, "-o", folder / "out", stdin="\n".join(str(folder / line) for line in text.split()))
+    ran = apex_rt(
+        "infer", "-", "--engine", tiny_onnx, "-o", folder / "out", stdin="\n".join(str(folder / line) for line in text.split())
+    )
     assert ran.code == 1 and "Traceback" not in ran.err
     assert done(folder / "out") == ["c.png", "in/a.png"]
     failures = json.loads((folder / "out" / "failures.json").read_text())

@@ -38,7 +38,8 @@ def _boxes(generator: np.random.Generator, count: int) -> np.ndarray:
 def test_boxes_that_two_windows_show(height: int, width: int, side: int, seed: int) -> None:
     cut, boxes = windows(height, width, side, side // 3), _boxes(np.random.default_rng(seed), 30)
     counts = [
-        sum(x1 < w.x + w.width and x2 > w.x and y1 < w.y + w.height and y2 > w.y for w in cut) for x1, y1, x2, y2 in boxes.tolist()
+        sum(x1 < w.x + w.width and x2 > w.x and y1 < w.y + w.height and y2 > w.y for w in cut)
+        for x1, y1, x2, y2 in boxes.tolist()
     ]
     assert _seen_twice(boxes, cut).tolist() == [count > 1 for count in counts]
 

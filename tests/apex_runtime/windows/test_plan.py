@@ -33,8 +33,10 @@ def test_none_is_none_and_the_default_overlap_fits_every_engine() -> None:
     assert parse_windowing("100", None, small).overlap == 50
 
 
-@pytest.mark.parametrize(("window", "overlap"), [("auto", 256), ("64", 64), ("64x0", 0), ("wide", 0), ("", 0), ("-5", 0), ("auto", -1)])
+@pytest.mark.parametrize(
+    ("window", "overlap"), [("auto", 256), ("64", 64), ("64x0", 0), ("wide", 0), ("", 0), ("-5", 0), ("auto", -1)]
+)
 def test_what_does_not_fit_is_named(window: str, overlap: int) -> None:
-    with pytest.raises(UsageError, match="--window|--overlap") as caught:
+    with pytest.raises(UsageError, match=r"--window|--overlap") as caught:
         parse_windowing(window, overlap, ENGINE)
     assert caught.value.remedy
