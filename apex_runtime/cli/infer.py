@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
     show_default=True,
     help="Cut images into windows: auto (larger than 1.5 times the engine's input), none, or HEIGHTxWIDTH in pixels.",
 )
-@click.option("--overlap", type=click.IntRange(min=0), default=128, show_default=True, help="Pixels that windows share at least.")
+@click.option("--overlap", type=click.IntRange(min=0), help="Pixels that windows share.  [default: 128, at most half a window]")
 @click.option(
     "--look", multiple=True, metavar="X,Y,W,H|FILE", help="Look closely here, as far as the budget goes. May be repeated."
 )
@@ -91,7 +92,7 @@ def infer(
     max_detections: int | None,
     hysteresis: float,
     window: str,
-    overlap: int,
+    overlap: int | None,
     look: tuple[str, ...],
     ignore: tuple[str, ...],
     save: tuple[str, ...],
@@ -144,8 +145,10 @@ def infer(
         click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
     predictor = Predictor(opened.session)
     images = parse_batch(batch, opened.executed)
+    deadline = parsed.kind == "ms"
     parsed = planned(parsed, opened, threads, images, device, engine or default_engine())
     _check_budget(parsed, predictor)
+    windowing = parse_windowing(window, overlap, predictor.info.input)
     options = RunOptions(
         parsed,
         predictor.filter(min_score, max_detections, classes),
@@ -153,14 +156,17 @@ def infer(
         images,
         hysteresis,
         kinds,
-        parse_windowing(window, overlap, predictor.info.input),
+        windowing,
         *regions,
     )
     if clips and images > 1 and hysteresis > 0:
         click.echo(
             "note: frames go one by one, each needs the tiles of the one before; --hysteresis 0 makes batches of them", err=True
         )
-    settings = _settings(opened, options, classes) | {"hysteresis": hysteresis if clips else None}
+    settings = _settings(opened, options, classes, clips) | {
+        "deadline_tiles": int(parsed.value) if deadline else None,
+        "window": [windowing.asked, windowing.overlap],
+    }
     summary = _run(predictor, items, Path(output), options, settings, _facts(opened, threads), resume)
     click.echo(json.dumps(summary, indent=2) if as_json else report(summary, Path(output), kinds))
     if summary["images"]["failed"] or summary["status"] != "done":
@@ -193,7 +199,7 @@ def _sources(source: str, output: Path, images_are_frames: bool, fps: float | No
     return plan_frames(items, images_are_frames, fps)
 
 
-def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...]) -> dict[str, Any]:
+def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...], clips: bool) -> dict[str, Any]:
     """What decides the results: a run may be resumed only with the same."""
     return {
         "model_sha256": opened.digest,
@@ -203,15 +209,16 @@ def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...]) -> 
         "classes": sorted(classes),
         "max_detections": options.wanted.max_detections,
         "save": sorted(options.save),
-        "window": None if options.windowing is None else [options.windowing.asked, options.windowing.overlap],
         "look": list(options.look.asked),
         "ignore": list(options.ignore.asked),
+        "hysteresis": options.hysteresis if clips else None,
     }
 
 
 def _facts(opened: Opened, threads: int | None) -> dict[str, Any]:
-    backend = {"requested": opened.requested, "executed": opened.executed, "reason": opened.reason or None}
-    return {"backend": backend, "threads": threads}
+    names = {"requested": opened.requested, "selected": opened.selected, "executed": opened.executed}
+    refusals = [asdict(refusal) for refusal in opened.refusals]
+    return {"backend": names | {"reason": opened.reason or None, "refusals": refusals}, "threads": threads}
 
 
 def _run(

@@ -6,18 +6,18 @@ polygons: in longitude and latitude (or the system it names) for images that kno
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from apex_runtime.data.scenes.geojson import GeoPolygons, load_polygons, place_polygons
+from apex_runtime.data.scenes.geojson import GeoPolygon, GeoPolygons, load_polygons, place_polygons
 from apex_runtime.data.scenes.scene import open_scene
-from apex_runtime.errors import UsageError
+from apex_runtime.errors import DataError, UsageError
 
 MAX_BYTES = 64 << 20
 _BOX = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*")
@@ -28,12 +28,13 @@ Rings = list[np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """``everywhere``: of all images; ``by_name``: of single ones; ``on_earth``: polygons of files."""
+    """``asked``: as the user wrote it, a file by its name and SHA-256. ``everywhere``: of all images; ``by_name``: of single
+    ones; ``polygons``: of GeoJSON files."""
 
-    asked: tuple[str, ...] = ()
+    asked: list[str] = field(default_factory=list)
     everywhere: list[Rings] = field(default_factory=list)
     by_name: dict[str, list[Rings]] = field(default_factory=dict)
-    on_earth: list[GeoPolygons] = field(default_factory=list)
+    polygons: list[GeoPolygons] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.asked)
@@ -44,13 +45,8 @@ class Regions:
         Raises ImageError, DataError.
         """
         found = [*self.everywhere, *self.by_name.get(name, ())]
-        if not self.on_earth or path is None:
-            return found
-        scene = open_scene(path)
-        how: Any = "pixel" if scene.georeference is None else "geographic"
-        for polygons in self.on_earth:
-            placed = place_polygons(polygons, scene.height, scene.width, scene.georeference, how)
-            found += [part for polygon in placed for part in polygon.parts]
+        for polygons in self.polygons:
+            found += [part for polygon in _placed(polygons, path) for part in polygon.parts]
         return found
 
     def check_names(self, names: Collection[str], option: str) -> None:
@@ -60,12 +56,20 @@ class Regions:
             raise UsageError(f"{option}: {unknown[0]!r} is not among the images.", "Names are relative to the source.")
 
 
+def _placed(polygons: GeoPolygons, path: Path | None) -> list[GeoPolygon]:
+    scene = None if path is None else open_scene(path)
+    if scene is None or scene.georeference is None:
+        return polygons.polygons
+    return place_polygons(polygons, scene.height, scene.width, scene.georeference, "geographic")
+
+
 def parse_regions(values: Sequence[str], option: str) -> Regions:
-    """What was given for ``--look`` or ``--ignore``. Raises UsageError, DataError."""
-    regions = Regions(tuple(values))
+    """What was given for ``--look`` or ``--ignore``. Raises UsageError."""
+    regions = Regions()
     for value in values:
         match = _BOX.fullmatch(value)
         if match:
+            regions.asked.append(value)
             regions.everywhere.append(_box([float(part) for part in match.groups()], option, value))
         elif Path(value).is_file():
             _read(Path(value), regions, option)
@@ -85,11 +89,13 @@ def _read(path: Path, regions: Regions, option: str) -> None:
     if path.stat().st_size > MAX_BYTES:
         raise UsageError(f"{option} {path}: larger than {MAX_BYTES >> 20} MB.", _FORMS, path=path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        document = json.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{option} {path}: not a JSON file ({error}).", _FORMS, path=path) from error
+    regions.asked.append(f"{path.name} sha256:{hashlib.sha256(content).hexdigest()}")
     if isinstance(document, dict) and isinstance(document.get("type"), str):
-        regions.on_earth.append(_polygons(path, option))
+        regions.polygons.append(_polygons(path, option))
         return
     if not isinstance(document, dict):
         raise UsageError(f"{option} {path}: expected an object.", _FORMS, path=path)
@@ -100,7 +106,10 @@ def _read(path: Path, regions: Regions, option: str) -> None:
 
 
 def _polygons(path: Path, option: str) -> GeoPolygons:
-    polygons = load_polygons(path)
+    try:
+        polygons = load_polygons(path)
+    except DataError as error:
+        raise UsageError(f"{option} {error.message}", error.remedy, path=path) from error
     if polygons.findings:
         first = polygons.findings[0]
         raise UsageError(f"{option} {first.where}: {first.message}.", "Mend or remove this feature.", path=path)

@@ -97,6 +97,8 @@ def _of_list(lines: IO[bytes], name: str, base: Path) -> list[SourceItem]:
         entries = [line.strip() for line in read.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: not a list of paths in UTF-8 ({error}).", "Write one path per line.", path=name) from error
+    if any("\0" in entry for entry in entries):
+        raise UsageError(f"{name}: not a list of paths (a NUL byte).", "Write one path per line: -print, not -print0.", path=name)
     paths = [Path(os.path.abspath(base / entry)) for entry in entries if entry and not entry.startswith("#")]
     if not paths:
         raise UsageError(f"{name}: no path in this list.", "Write one path per line.", path=name)

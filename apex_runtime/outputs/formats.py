@@ -29,6 +29,8 @@ def parse_formats(names: Sequence[str]) -> frozenset[str]:
     if unknown or ("none" in names and len(names) > 1):
         what = f"{unknown[0]!r} is not a kind of file" if unknown else "none and something"
         raise UsageError(f"--save {','.join(names)}: {what}.", f"Give a list of {', '.join(FORMATS)}, or none.")
+    if not names:
+        raise UsageError("--save: no kind of file is named.", f"Give a list of {', '.join(FORMATS)}, or none.")
     return frozenset(names) - {"none"}
 
 
@@ -51,14 +53,17 @@ class ImageFiles:
     ) -> None:
         """``file_names``: of all images of the run; ``least``: score of the weakest mask that gets a picture."""
         self._folder, self._kinds, self._categories, self._least = folder, kinds, categories, least
-        self._stems = Counter(relative_path(YOLO, name) for name in file_names) if YOLO in kinds else Counter[str]()
+        names = list(file_names) if YOLO in kinds else []
+        stems = Counter(relative_path(YOLO, name) for name in names)
+        # a.png beside a.jpg keeps its ending, which a.png.png must not lose then
+        self._shared = {stem for stem, count in stems.items() if count > 1} | {relative_path(YOLO, name, False) for name in names}
         self.without_place = 0
 
     def write(self, record: dict[str, Any], source: Path) -> None:
         """The files of one record of results.jsonl, whose image is ``source``. Raises OSError, DataError."""
         name = record["file_name"]
         if YOLO in self._kinds:
-            path = relative_path(YOLO, name, self._stems[relative_path(YOLO, name)] < 2)
+            path = relative_path(YOLO, name, relative_path(YOLO, name) not in self._shared)
             write_atomically(self._folder / path, yolo_text(record, self._categories).encode())
         if MASKS in self._kinds:
             self._write_masks(self._folder / relative_path(MASKS, name), record)

@@ -33,6 +33,13 @@ _TEXT = (235, 235, 235)
 Box = Sequence[float]
 
 
+def picture_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the picture of an image: enlarged by a whole factor to ``MIN_SIDE`` or reduced to ``MAX_SIDE``."""
+    longest = max(height, width)
+    factor = MAX_SIDE / longest if longest > MAX_SIDE else float(max(1, -(-MIN_SIDE // longest) if longest < MIN_SIDE else 1))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
 @dataclass(frozen=True, eq=False)
 class Shape:
     """One detection to draw, in picture pixels: box xyxy, its mask, label text, and a number that chooses its colour."""
@@ -53,16 +60,14 @@ class Picture:
 
     @classmethod
     def of(cls, image: np.ndarray) -> Picture:
-        """A copy of the image, enlarged by a whole factor to ``MIN_SIDE`` or reduced to ``MAX_SIDE``."""
+        """A copy of the image in its ``picture_size``."""
         import cv2
 
         height, width = image.shape[:2]
-        longest = max(height, width)
-        factor = MAX_SIDE / longest if longest > MAX_SIDE else float(max(1, -(-MIN_SIDE // longest) if longest < MIN_SIDE else 1))
-        size = max(1, round(height * factor)), max(1, round(width * factor))
+        size = picture_size(height, width)
         if size == (height, width):
             return cls(image.copy(), 1.0, 1.0)
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        how = cv2.INTER_AREA if size < (height, width) else cv2.INTER_CUBIC
         canvas = cv2.resize(image, (size[1], size[0]), interpolation=how)
         return cls(canvas, size[0] / height, size[1] / width)
 

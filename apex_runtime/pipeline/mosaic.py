@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from apex_runtime.pipeline.annotate import MAX_SIDE, Picture
+from apex_runtime.pipeline.annotate import Picture, picture_size
 
 
 class Mosaic:
-    """A picture of a scene of ``height`` x ``width`` pixels, reduced where it is larger than pictures are."""
+    """A picture of a scene of ``height`` x ``width`` pixels, in the size that pictures of such images have."""
 
     def __init__(self, height: int, width: int) -> None:
-        factor = min(1.0, MAX_SIDE / max(height, width))
-        self._canvas = np.zeros((max(1, round(height * factor)), max(1, round(width * factor)), 3), np.uint8)
+        self._canvas = np.zeros((*picture_size(height, width), 3), np.uint8)
         self._scale_y, self._scale_x = self._canvas.shape[0] / height, self._canvas.shape[1] / width
 
     def add(self, x: int, y: int, pixels: np.ndarray) -> None:
@@ -23,7 +22,8 @@ class Mosaic:
         top, bottom = round(y * self._scale_y), round((y + height) * self._scale_y)
         left, right = round(x * self._scale_x), round((x + width) * self._scale_x)
         if bottom > top and right > left:
-            self._canvas[top:bottom, left:right] = cv2.resize(pixels, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+            how = cv2.INTER_AREA if min(self._scale_y, self._scale_x) < 1 else cv2.INTER_CUBIC
+            self._canvas[top:bottom, left:right] = cv2.resize(pixels, (right - left, bottom - top), interpolation=how)
 
     def picture(self) -> Picture:
         """What was added so far."""

@@ -267,7 +267,7 @@ class Run:
 
     def _video(self) -> dict[str, Any]:
         clips = {item.clip.name: item.clip for item in self.items if item.clip}
-        video = video_summary(read_journal(self.folder.folder / JOURNAL), clips)
+        video = video_summary(read_journal(self.folder.folder / JOURNAL), clips, self.options.draws)
         return {} if video is None else {"video": video}
 
 

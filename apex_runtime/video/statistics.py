@@ -16,8 +16,9 @@ from apex_runtime.video.writer import clip_path
 _Frame = tuple[int, tuple[int, int], np.ndarray]  # frame index, height and width, one number per tile and level
 
 
-def video_summary(records: Iterable[dict[str, Any]], clips: Mapping[str, Clip]) -> dict[str, Any] | None:
-    """The part ``video`` of the summary; None when no clip was asked for. ``records``: lines of the journal in any order.
+def video_summary(records: Iterable[dict[str, Any]], clips: Mapping[str, Clip], drawn: bool) -> dict[str, Any] | None:
+    """The part ``video`` of the summary; None when no clip was asked for. ``records``: lines of the journal in any order;
+    ``drawn``: whether annotated clips were asked for.
 
     Frames are compared where they follow each other and have one size. ``fps`` of the whole is None when the clips differ.
     """
@@ -32,7 +33,8 @@ def video_summary(records: Iterable[dict[str, Any]], clips: Mapping[str, Clip]) 
     for name, clip in clips.items():
         counter = _flips(frames[name])
         total.merge(counter)
-        parts.append({"file_name": name, "annotated": clip_path(name) if counter.frames else None, **_figures(counter, clip.fps)})
+        annotated = clip_path(name) if drawn and counter.frames else None
+        parts.append({"file_name": name, "annotated": annotated, **_figures(counter, clip.fps)})
     rates = {clip.fps for clip in clips.values()}
     return {**_figures(total, rates.pop() if len(rates) == 1 else None), "clips": parts}
 

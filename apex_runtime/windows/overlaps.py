@@ -26,12 +26,13 @@ Zone = tuple[int, int, int, int]
 
 
 def same_objects(found: Found, window_D: np.ndarray, windows: Sequence[Window]) -> dict[int, list[int]]:
-    """For every detection with any: those of other windows that are taken for the same object. ``window_D`` int64 [D]."""
+    """For every detection with any: those of other windows that are taken for the same object. ``window_D`` int64 [D], rising."""
     unpacked = lru_cache(_HELD)(lambda index: found.masks[index].unpack())
+    starts = np.searchsorted(window_D, np.arange(len(windows) + 1))
     same: dict[int, list[int]] = {}
     for first, second in _neighbours(windows):
         zone = _common(windows[first], windows[second])
-        mine, theirs = (_inside(found, np.flatnonzero(window_D == number), zone) for number in (first, second))
+        mine, theirs = (_inside(found, np.arange(*starts[number : number + 2]), zone) for number in (first, second))
         for a, b in _candidates(found, mine, theirs, zone):
             if overlap_in(unpacked(a), unpacked(b), zone) >= SAME:
                 same.setdefault(a, []).append(b)
@@ -40,10 +41,19 @@ def same_objects(found: Found, window_D: np.ndarray, windows: Sequence[Window]) 
 
 
 def _neighbours(windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
-    """Pairs of windows that share pixels."""
-    for (i, a), (j, b) in itertools.combinations(enumerate(windows), 2):
-        if a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height:
-            yield i, j
+    """Pairs (i, j), i < j and rising, of windows that share pixels. Where one begins says which others it can reach: a scene has
+    thousands of windows."""
+    side = max((max(window.width, window.height) for window in windows), default=1)
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, window in enumerate(windows):
+        cells[window.x // side, window.y // side].append(place)
+    for i, a in enumerate(windows):
+        columns, rows = (range(start // side - 1, start // side + 2) for start in (a.x, a.y))
+        around = itertools.product(columns, rows)
+        for j in sorted(j for cell in around for j in cells.get(cell, ()) if j > i):
+            b = windows[j]
+            if a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height:
+                yield i, j
 
 
 def _common(a: Window, b: Window) -> Zone:

@@ -33,12 +33,17 @@ class Windowing:
         return windows(height, width, size, min(self.overlap, min(size) - 1))
 
 
-def parse_windowing(window: str, overlap: int, engine: InputInfo) -> Windowing:
-    """``auto``, ``none``, one side or HEIGHTxWIDTH, checked against the engine. Raises UsageError."""
+def parse_windowing(window: str, overlap: int | None, engine: InputInfo) -> Windowing:
+    """``auto``, ``none``, one side or HEIGHTxWIDTH, checked against the engine; ``overlap`` None: ``DEFAULT_OVERLAP``, at most
+    half a window. Raises UsageError."""
     asked = window.strip().lower()
     size = None if asked in ("auto", "none") else _parse(window)
     least = min(size or (engine.height, engine.width))
-    if asked != "none" and not 0 <= overlap < least:
+    if asked == "none":
+        return Windowing(asked, None, 0)
+    if overlap is None:
+        overlap = min(DEFAULT_OVERLAP, least // 2)
+    if not 0 <= overlap < least:
         what = "--window" if size else "the engine's input"
         raise UsageError(f"--overlap {overlap}: {what} is only {least} pixels.", f"Give 0 to {least - 1}.")
     return Windowing(asked, size, overlap)

@@ -42,7 +42,7 @@ class _Object:
 
 
 def join(parts: Sequence[Found], windows: Sequence[Window]) -> Found:
-    """The objects of a scene, best first; ``parts`` are what each of the ``windows`` found. None of them is ``cut``."""
+    """The objects of a scene, best first; ``parts`` are what each of the ``windows``, a grid, found. None of them is ``cut``."""
     found = together(parts)
     window_D = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     same = same_objects(found, window_D, windows)
@@ -105,11 +105,15 @@ def _distinct(kept: list[_Object], joined: list[_Shape], found: Found, windows: 
 
 
 def _seen_twice(boxes: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
-    """bool [n]: which boxes reach into what two windows show."""
-    shown = np.zeros(len(boxes), np.int64)
-    for w in windows:
-        shown += (boxes[:, 0] < w.x + w.width) & (boxes[:, 2] > w.x) & (boxes[:, 1] < w.y + w.height) & (boxes[:, 3] > w.y)
-    return shown > 1
+    """bool [n]: which boxes reach into what two windows of the grid show."""
+    columns = np.array(sorted({(w.x, w.x + w.width) for w in windows}))
+    rows = np.array(sorted({(w.y, w.y + w.height) for w in windows}))
+    return _reached(boxes[:, 0], boxes[:, 2], columns) * _reached(boxes[:, 1], boxes[:, 3], rows) > 1
+
+
+def _reached(low: np.ndarray, high: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """int64 [n]: into how many spans (rising starts and ends, [m,2]) each interval reaches."""
+    return np.searchsorted(spans[:, 0], high, "left") - np.searchsorted(spans[:, 1], low, "right")
 
 
 def _collect(found: Found, kept: list[_Object], joined: list[_Shape], places: list[int]) -> Found:

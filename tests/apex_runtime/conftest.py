@@ -53,10 +53,11 @@ class Ran:
 
 @pytest.fixture
 def apex_rt() -> Callable[..., Ran]:
-    """``apex_rt("infer", path, ...)`` runs the command line in this process; an unexpected exception fails the test."""
+    """``apex_rt("infer", path, ...)`` runs the command line in this process, with ``stdin`` if given; an unexpected exception
+    fails the test."""
 
-    def run(*arguments: object) -> Ran:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    def run(*arguments: object, stdin: bytes | str | None = None) -> Ran:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Ran(result.exit_code, result.stdout, result.stderr)

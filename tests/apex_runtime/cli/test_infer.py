@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     """Three images, one of them in a folder below."""
     save(tmp_path / "images" / "b.png", discs(128, 128, (16, 16, 11), (112, 112, 11)))
     save(tmp_path / "images" / "a" / "z.jpg", discs(64, 128, (16, 16, 11)))
-    save(tmp_path / "images" / "c.bmp", discs(300, 200, (40, 40, 25)))
+    save(tmp_path / "images" / "c.bmp", discs(180, 120, (24, 24, 15)))
     return tmp_path / "images"
 
 
@@ -78,9 +78,9 @@ def test_the_detections_are_those_of_the_library(apex_rt, tiny_onnx: Path, folde
 def test_tiles_and_budget_in_source_pixels(apex_rt, tiny_onnx: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     apex_rt("infer", folder / "c.bmp", "--engine", tiny_onnx, "-o", out, "--budget", "1.0")
-    image = read(out / "results.json")["images"][0]  # 300 x 200 fits 128 x 85: 4 rows, 3 columns of tiles
+    image = read(out / "results.json")["images"][0]  # 180 x 120 fits 128 x 85: 4 rows, 3 columns of tiles
     assert image["budget"] == {"asked": "1.0", "tiles": 12, "spent": 12}
-    covered = np.zeros((300, 200), int)
+    covered = np.zeros((180, 120), int)
     for tile in image["tiles"]:
         x, y, w, h = tile["bbox"]
         covered[round(y) : round(y + h), round(x) : round(x + w)] += 1

@@ -8,7 +8,7 @@ from apex_runtime.errors import UsageError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.png", "a/z.JPG", "a/c.tif", "a/notes.txt", "a.webp", ".hidden/x.png", ".y.png", "deep/er/d.jpeg"):
+    for name in ("b.png", "a/z.JPG", "a/c.tif", "a/notes.md", "a.webp", ".hidden/x.png", ".y.png", "deep/er/d.jpeg"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"")
     return tmp_path / "in"
@@ -25,13 +25,13 @@ def test_a_folder_gives_every_image_below_it_sorted(folder: Path) -> None:
 
 
 def test_a_file_is_taken_whatever_its_name(folder: Path) -> None:
-    assert names(str(folder / "a" / "notes.txt")) == ["notes.txt"]
+    assert names(str(folder / "a" / "notes.md")) == ["notes.md"]
 
 
 def test_patterns(folder: Path) -> None:
     assert names(f"{folder}/*.png") == ["b.png"]
     assert names(f"{folder}/**/*.tif") == ["a/c.tif"]
-    assert names(f"{folder}/a/*") == ["c.tif", "notes.txt", "z.JPG"]
+    assert names(f"{folder}/a/*") == ["c.tif", "notes.md", "z.JPG"]
     assert names(f"{folder}/*/[cz].*") == ["a/c.tif", "a/z.JPG"]
 
 

@@ -99,10 +99,10 @@ def test_a_frame_that_fails_is_named_and_the_tiles_before_it_are_kept(
     original = reader.prepare
     bonuses: list[set[float]] = []
 
-    def prepare(image: Any, name: str, *rest: Any) -> stages.Loaded:
-        if name.endswith("#000002"):
+    def prepare(image: Any, item: SourceItem, *rest: Any) -> stages.Loaded:
+        if item.relative.endswith("#000002"):
             raise MemoryError
-        return original(image, name, *rest)
+        return original(image, item, *rest)
 
     look = runner.look
 

@@ -16,7 +16,7 @@ from pictures import discs, save
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.data.sources import SourceItem, resolve_sources
 from apex_runtime.errors import BackendError
-from apex_runtime.pipeline import reader, runner, stages
+from apex_runtime.pipeline import pictures, reader, runner, stages
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import OutputFolder
 from apex_runtime.pipeline.runner import Run
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_run_with_that_error(
     def full(path: Path, _image: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(stages, "write_png", full)
+    monkeypatch.setattr(pictures, "write_png", full)
     with pytest.raises(OSError, match="No space left"):
         run(predictor, images, tmp_path / "out")
 
