@@ -27,7 +27,7 @@ def compress_counts(counts: np.ndarray) -> str:
 
 
 def _compress(counts_R: np.ndarray, place_R: np.ndarray) -> tuple[str, np.ndarray]:
-    """The strings of several masks, one after the other, and where each count ends in them; ``place_R``: its place in its mask."""
+    """The strings of several masks, one after the other, and where each count ends in them. ``place_R``: its place in a mask."""
     deltas = counts_R.astype(np.int64)
     late = np.flatnonzero(place_R >= 3)
     deltas[late] -= counts_R[late - 2]
