@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apex_runtime.detections import Detections
-from apex_runtime.postprocess.rle import roi_to_rle
+from apex_runtime.postprocess.rle import rois_to_rles
 
 
 def detections_to_results(detections: Detections, image_id: int) -> list[dict[str, Any]]:
@@ -15,10 +15,9 @@ def detections_to_results(detections: Detections, image_id: int) -> list[dict[st
     Boxes are rounded to a thousandth of a pixel; scores keep all digits of float32, so that no ties arise.
     """
     height, width = detections.letterbox.source_height, detections.letterbox.source_width
-    rows = zip(
-        detections.boxes.tolist(), detections.scores.tolist(), detections.category_ids.tolist(), detections.masks, strict=True
-    )
-    return [result(image_id, category, box, score, roi_to_rle(mask, height, width)) for box, score, category, mask in rows]
+    encoded = rois_to_rles(detections.masks, height, width)
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.category_ids.tolist(), encoded, strict=True)
+    return [result(image_id, category, box, score, segmentation) for box, score, category, segmentation in rows]
 
 
 def result(

@@ -19,9 +19,11 @@ from apex_runtime.pipeline.pictures import draw_record, shapes_of_record
 from apex_runtime.pipeline.predictor import Predictor, Prepared
 from apex_runtime.pipeline.records import annotation_record, rounded
 from apex_runtime.pipeline.stages import RunOptions, Steering
-from apex_runtime.postprocess.rle import roi_to_rle
+from apex_runtime.postprocess.rle import rois_to_rles
 from apex_runtime.postprocess.tiles import tile_records
 from apex_runtime.windows.look import SceneLook, look_at_scene
+
+_UNPACKED = 1024  # masks at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +117,10 @@ def _tiles(look: SceneLook, info: ModelInfo) -> Iterator[dict[str, Any]]:
 
 def _annotations(looked: LookedLarge, info: ModelInfo) -> Iterator[dict[str, Any]]:
     found, scene = looked.look.found, looked.large.scene
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.masks, strict=True)
-    for rank, (box, score, label, packed) in enumerate(rows):
-        mask = packed.unpack()
-        segmentation = roi_to_rle(mask, scene.height, scene.width)
-        entry = result(looked.large.image_id, info.classes[label].id, box, score, segmentation)
-        yield annotation_record(entry, mask, rank)
+    boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
+    for first in range(0, len(found), _UNPACKED):
+        masks = [packed.unpack() for packed in found.masks[first : first + _UNPACKED]]
+        encoded = rois_to_rles(masks, scene.height, scene.width)
+        for rank, (mask, segmentation) in enumerate(zip(masks, encoded, strict=True), first):
+            category = info.classes[labels[rank]].id
+            yield annotation_record(result(looked.large.image_id, category, boxes[rank], scores[rank], segmentation), mask, rank)

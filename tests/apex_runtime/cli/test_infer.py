@@ -172,7 +172,7 @@ def test_interruption_loses_nothing_and_resume_finishes(tiny_onnx: Path, tmp_pat
     assert len(read(out / "results.json")["images"]) == 60
 
 
-def test_permissive_names_what_runs(apex_rt, tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
+def test_permissive_names_what_runs(apex_rt, validate, tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
     path = tiny_bundle / "manifest.json"
     path.write_text(path.read_text().replace('"backend": "ort-cpu"', '"backend": "tensorrt"'))
     strict = apex_rt("infer", folder, "--engine", tiny_bundle, "-o", tmp_path / "out")
@@ -180,7 +180,11 @@ def test_permissive_names_what_runs(apex_rt, tiny_bundle: Path, folder: Path, tm
     assert not (tmp_path / "out").exists()
     loose = apex_rt("infer", folder, "--engine", tiny_bundle, "-o", tmp_path / "out", "--policy", "permissive")
     assert loose.code == 0 and "running on ort-cpu" in loose.err
-    backend = read(tmp_path / "out" / "summary.json")["backend"]
+    summary = read(tmp_path / "out" / "summary.json")
+    validate("summary", summary)
+    backend = summary["backend"]
+    assert backend["refusals"][0]["backend"] == "tensorrt" and backend["refusals"][0]["code"] == backend["reason"]
+    assert all(refusal["message"] for refusal in backend["refusals"]) and backend["selected"] == "ort-cpu"
     assert (backend["requested"], backend["executed"]) == ("tensorrt", "ort-cpu") and backend["reason"]
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from apex_runtime.data.roi_mask import RoiMask
-from apex_runtime.postprocess.rle import compress_counts, counts_to_roi, decompress_counts, rle_to_roi, roi_to_rle
+from apex_runtime.postprocess import rle
+from apex_runtime.postprocess.rle import compress_counts, counts_to_roi, decompress_counts, rle_to_roi, roi_to_rle, rois_to_rles
 
 
 @st.composite
@@ -32,6 +33,24 @@ def test_equals_pycocotools_on_the_full_mask(case: tuple[RoiMask, int, int]) -> 
         np.testing.assert_array_equal(back.full(height, width), full)
         edges = (back.bits[0], back.bits[-1], back.bits[:, 0], back.bits[:, -1])
         assert all(edge.any() for edge in edges), "cut to its box"
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 30), st.integers(1, 30), st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0]), max_size=8), st.integers(0, 10_000)
+)
+def test_many_at_once_are_those_of_pycocotools(height: int, width: int, densities: list[float], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    masks = []
+    for density in densities:
+        rows, cols = generator.integers(1, height + 1), generator.integers(1, width + 1)
+        x, y = generator.integers(0, width - cols + 1), generator.integers(0, height - rows + 1)
+        masks.append(RoiMask(int(x), int(y), (generator.random((rows, cols)) < density).astype(np.uint8)))
+    expected = [coco_mask.encode(np.asfortranarray(mask.full(height, width)))["counts"].decode() for mask in masks]
+    for together in (1 << 22, 40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rle, "_TOGETHER", together)
+            assert [found["counts"] for found in rois_to_rles(masks, height, width)] == expected
 
 
 @settings(deadline=None, max_examples=100)
