@@ -26,13 +26,14 @@ class PackedMask:
     y: int
     rows: int
     cols: int
+    area: int
     data: bytes
 
     @classmethod
     def of(cls, mask: RoiMask, x: int = 0, y: int = 0) -> PackedMask:
         """A mask moved by ``x`` columns and ``y`` rows."""
         rows, cols = mask.bits.shape
-        return cls(mask.x + x, mask.y + y, rows, cols, zlib.compress(np.packbits(mask.bits).tobytes(), 1))
+        return cls(mask.x + x, mask.y + y, rows, cols, mask.area, zlib.compress(np.packbits(mask.bits).tobytes(), 1))
 
     def unpack(self) -> RoiMask:
         """The mask as it was."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import Window
-from apex_runtime.windows.found import Found
+from apex_runtime.windows.found import Found, PackedMask
 
 SAME = 0.5  # overlap over union inside the common zone, from which on two detections are one object
-_BOXES = 0.5  # share of the smaller box that lies in the other, from which on it is worth comparing masks
 _HELD = 4096  # unpacked masks at a time
 _SQUARE = 256  # pixels
 
@@ -33,7 +32,7 @@ def same_objects(found: Found, window_D: np.ndarray, windows: Sequence[Window]) 
     for first, second in _neighbours(windows):
         zone = _common(windows[first], windows[second])
         mine, theirs = (_inside(found, np.arange(*starts[number : number + 2]), zone) for number in (first, second))
-        for a, b in _candidates(found, mine, theirs, zone):
+        for a, b in _candidates(found, mine, theirs, zone, unpacked):
             if overlap_in(unpacked(a), unpacked(b), zone) >= SAME:
                 same.setdefault(a, []).append(b)
                 same.setdefault(b, []).append(a)
@@ -71,17 +70,33 @@ def _inside(found: Found, index: np.ndarray, zone: Zone) -> np.ndarray:
     return index[(x1 < zone[2]) & (x2 > zone[0]) & (y1 < zone[3]) & (y2 > zone[1])]
 
 
-def _candidates(found: Found, mine: np.ndarray, theirs: np.ndarray, zone: Zone) -> list[tuple[int, int]]:
-    """Pairs of one class whose boxes, cut to the zone, overlap enough."""
-    low, high = np.array(zone[:2] * 2, float), np.array(zone[2:] * 2, float)
-    a, b = (found.boxes[index].clip(low, high) for index in (mine, theirs))
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    shared = size.clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    smaller = np.minimum(areas[0][:, None], areas[1])
+def _candidates(
+    found: Found, mine: np.ndarray, theirs: np.ndarray, zone: Zone, unpacked: Callable[[int], RoiMask]
+) -> list[tuple[int, int]]:
+    """Pairs of one class that may overlap enough, as far as the number of their pixels and the rectangles around them tell."""
+    a, b = (cut_rectangles([found.masks[place] for place in index.tolist()], zone) for index in (mine, theirs))
+    counts = [np.array([_pixels_in(unpacked(place), zone) for place in index.tolist()]) for index in (mine, theirs)]
     alike = found.labels[mine][:, None] == found.labels[theirs]
-    rows, cols = np.nonzero(alike & (shared > 0) & (shared >= _BOXES * smaller))
+    rows, cols = np.nonzero(alike & (best_overlap(a[:, None], b[None], counts[0][:, None], counts[1]) >= SAME))
     return list(zip(mine[rows].tolist(), theirs[cols].tolist(), strict=True))
+
+
+def cut_rectangles(masks: Sequence[PackedMask], zone: Zone) -> np.ndarray:
+    """int64 [n,4], xyxy: the rectangles of masks, cut to a zone."""
+    sides = np.array([[mask.x, mask.y, mask.x + mask.cols, mask.y + mask.rows] for mask in masks], np.int64).reshape(-1, 4)
+    return sides.clip(np.array(zone[:2] * 2), np.array(zone[2:] * 2))
+
+
+def best_overlap(a: np.ndarray, b: np.ndarray, pixels_a: np.ndarray, pixels_b: np.ndarray) -> np.ndarray:
+    """The most that intersection over union can be of masks with so many pixels in rectangles xyxy [...,4]; all broadcast."""
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.minimum(sides.clip(0).prod(-1), np.minimum(pixels_a, pixels_b))
+    return np.asarray(shared / np.maximum(pixels_a + pixels_b - shared, 1))
+
+
+def _pixels_in(mask: RoiMask, zone: Zone) -> int:
+    rows = slice(max(0, zone[1] - mask.y), max(0, zone[3] - mask.y))
+    return int(np.count_nonzero(mask.bits[rows, max(0, zone[0] - mask.x) : max(0, zone[2] - mask.x)]))
 
 
 def overlap_in(a: RoiMask, b: RoiMask, zone: Zone) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.windows.found import Found, PackedMask, together
-from apex_runtime.windows.overlaps import Zone, overlap_in, same_objects, touching
+from apex_runtime.windows.overlaps import Zone, best_overlap, cut_rectangles, overlap_in, same_objects, touching
 
 _Shape = tuple[np.ndarray, PackedMask]  # box xyxy and mask
 
@@ -95,9 +95,13 @@ def _distinct(kept: list[_Object], joined: list[_Shape], found: Found, windows: 
     contested = _seen_twice(boxes, windows) | np.array([len(item.pieces) > 0 for item in kept], bool)
     labels = found.labels[[item.first for item in kept]]
     unpacked = lru_cache(_HELD)(lambda place: joined[place][1].unpack())
+    masks = [mask for _box, mask in joined]
+    sides, pixels = cut_rectangles(masks, _EVERYWHERE), np.array([mask.area for mask in masks], np.int64)
     lost: set[int] = set()
     for better, worse in touching(boxes, contested):
         if better in lost or worse in lost or labels[better] != labels[worse]:
+            continue
+        if best_overlap(sides[better], sides[worse], pixels[better], pixels[worse]) <= DUPLICATE:
             continue
         if overlap_in(unpacked(better), unpacked(worse), _EVERYWHERE) > DUPLICATE:
             lost.add(worse)

@@ -66,7 +66,7 @@ def test_the_bundle_names_the_levels(road: Road, validate: Callable[[str, object
 
 def test_results_name_the_tiles_of_every_level(road: Road, repo_root: Path, tmp_path: Path, validate: Any) -> None:
     images = repo_root / "engines" / "samples"
-    run(apex_rt, "infer", images, "--engine", road[2], "--budget", 8, "-o", tmp_path / "a")
+    run(apex_rt, "infer", images, "--engine", road[2], "--budget", 8, "--window", "none", "-o", tmp_path / "a")
     results = json.loads((tmp_path / "a" / "results.json").read_text())
     validate("results", results)
     for image in results["images"]:
@@ -85,7 +85,7 @@ def test_results_name_the_tiles_of_every_level(road: Road, repo_root: Path, tmp_
                 row, col = divmod(tile["id"], 6)
                 left, top, width, height = parents[row // 2 * 3 + col // 2]
                 assert left - 1 <= x and x + w <= left + width + 1 and top - 1 <= y and y + h <= top + height + 1
-    run(apex_rt, "infer", images, "--engine", road[1], "--tiles", "3,2", "-o", tmp_path / "b")
+    run(apex_rt, "infer", images, "--engine", road[1], "--tiles", "3,2", "--window", "none", "-o", tmp_path / "b")
     results = json.loads((tmp_path / "b" / "results.json").read_text())
     validate("results", results)
     assert {tuple(image["budget"]["per_level"]) for image in results["images"]} == {(3, 2)}
