@@ -95,7 +95,8 @@ def test_one_step_is_finite_and_moves_the_weights_of_every_part(trained) -> None
 
 def test_the_exported_file_infers(exported: Path, nuclei_fixture: Path, repo_root: Path, tmp_path: Path) -> None:
     image = sorted((nuclei_fixture / "images").iterdir())[0]
-    arguments = ["infer", str(image), "--engine", str(exported), "--budget", "0.5", "--min-score", "0", "--output", str(tmp_path)]
+    arguments = ["infer", str(image), "--engine", str(exported), "--budget", "0.5", "--window", "none", "--min-score", "0"]
+    arguments += ["--output", str(tmp_path)]
     result = CliRunner().invoke(apex_rt, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "results.json").read_text())

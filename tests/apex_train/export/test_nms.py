@@ -141,7 +141,9 @@ def test_parity_with_the_checkpoint(saved: Path, nms_file: Path, exported: tuple
 
 def test_inference(nms_file: Path, tmp_path: Path) -> None:
     photo = sorted(IMAGES.iterdir())[0]
-    result = CliRunner().invoke(main, ["infer", str(photo), "--engine", str(nms_file), "--output", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        main, ["infer", str(photo), "--engine", str(nms_file), "--window", "none", "--output", str(tmp_path / "out")]
+    )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())["annotations"]
     assert 0 < len(found) < PLACES and all(item["score"] > 0.001 for item in found)
