@@ -1,6 +1,6 @@
 """What does ``apex-rt infer`` do to a machine over thousands of images, to files that are broken, and when it is killed?
 
-    python bench/endurance.py memory --data DIR --images 5000 --save none --output bench/evidence/endurance-memory.json
+    python bench/endurance.py memory --data DIR --images 5000 --distinct 200 --output bench/evidence/endurance-memory.json
     python bench/endurance.py broken --data DIR --images 5000 --output bench/evidence/endurance-broken.json
     python bench/endurance.py kills --data DIR --images 100 --kills 20 --output bench/evidence/endurance-kills.json
 
@@ -24,6 +24,7 @@ import onnx
 from broken_files import WAYS, break_file
 from evidence import write_evidence
 from killed_runs import Trial, files_of, kill_often, results_of
+from measured import spread
 from processes import finish, looks_at, start
 
 from apex_runtime.bundle.hashing import sha256_of
@@ -61,11 +62,12 @@ def endurance() -> None:
 @shared_options
 @click.option("--images", default=5000, show_default=True)
 @click.option("--settled", default=200, show_default=True, help="Growth counts from this image on.")
-def memory(data: Path, images: int, settled: int, output: Path | None, **asked: Any) -> None:
+@click.option("--distinct", type=int, help="Different images, evenly spread: as many as --settled, and all are known by then.")
+def memory(data: Path, images: int, settled: int, distinct: int | None, output: Path | None, **asked: Any) -> None:
     """Watch the memory of one run."""
     with tempfile.TemporaryDirectory() as name:
         folder, engine = Path(name), _engine(asked.pop("engine"))
-        link_images(data, folder / "images", images)
+        link_images(data, folder / "images", images, distinct)
         words = _words(folder / "images", engine, asked)
         started = time.perf_counter()
         code, samples = watch(words, folder)
@@ -75,7 +77,10 @@ def memory(data: Path, images: int, settled: int, output: Path | None, **asked: 
     facts["peak_bytes"] = max(held for _done, held in samples)
     click.echo(json.dumps(facts))
     thinned = samples[:: max(1, len(samples) // KEPT_SAMPLES)]
-    _prove(output, asked | {"images": images, "engine_sha256": sha256_of(engine)} | facts | {"samples": thinned})
+    _prove(
+        output,
+        asked | {"images": images, "distinct": distinct, "engine_sha256": sha256_of(engine)} | facts | {"samples": thinned},
+    )
     _promise(code == 0 and grown["growth_percent"] < GROWTH_PERCENT)
 
 
@@ -121,11 +126,12 @@ def kills(data: Path, images: int, kills: int, output: Path | None, **asked: Any
     _promise(all(row["equal"] and row["same_files"] for row in rows) and set(refused.values()) == {True})
 
 
-def link_images(data: Path, folder: Path, count: int) -> list[Path]:
-    """So many links to the images of ``data``, in turn, under names of their own."""
+def link_images(data: Path, folder: Path, count: int, distinct: int | None = None) -> list[Path]:
+    """So many links to the images of ``data``, or to so many of them, in turn, under names of their own."""
     folder.mkdir()
-    links = []
-    for number, item in enumerate(itertools.islice(itertools.cycle(resolve_sources(str(data))), count)):
+    found, links = resolve_sources(str(data)), []
+    chosen = [found[place] for place in spread(list(range(len(found))), distinct)]
+    for number, item in enumerate(itertools.islice(itertools.cycle(chosen), count)):
         links.append(folder / f"{number:05}{item.path.suffix}")
         links[-1].symlink_to(item.path.resolve())
     return links

@@ -38,9 +38,15 @@ def test_what_was_broken_cannot_be_decoded(way: str, images: Path, tmp_path: Pat
 
 
 def test_memory_is_watched_to_the_end(images: Path, tmp_path: Path) -> None:
-    _done, found = ran("memory", images, tmp_path, "--images", 40, "--settled", 4)
+    _done, found = ran("memory", images, tmp_path, "--images", 40, "--settled", 4, "--distinct", 3)
     assert found["exit_code"] == 0 and found["first_bytes"] > 20e6 and found["peak_bytes"] >= found["last_bytes"]
     assert found["samples"][-1][0] > 20 and not Path(found["circumstances"]["command"].split()[1]).is_absolute()
+
+
+def test_links_are_to_so_many_images_in_turn(images: Path, tmp_path: Path) -> None:
+    links = link_images(images, tmp_path / "images", 7, 3)
+    assert [link.resolve() for link in links[3:]] == [link.resolve() for link in links[:4]]
+    assert len({link.resolve() for link in links}) == 3 and len(set(links)) == 7
 
 
 def test_growth_is_from_one_end_to_the_other_and_deaf_to_a_spike() -> None:
