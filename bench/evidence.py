@@ -47,5 +47,6 @@ def write_evidence(path: Path, content: dict[str, Any]) -> None:
 
 
 def _without_machine(word: str) -> str:
-    """An argument as another machine may read it: of an absolute path only the last part."""
-    return Path(word).name if Path(word).is_absolute() else word
+    """An argument as another machine may read it: of an absolute path, also after ``NAME=``, only the last part."""
+    name, equals, value = word.rpartition("=")
+    return name + equals + (Path(value).name if Path(value).is_absolute() else value)
