@@ -38,7 +38,7 @@ from apex_runtime.postprocess.rle import roi_to_rle
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.windows.found import Found
 from apex_runtime.windows.look import look_at_scene
-from apex_runtime.windows.overlaps import overlap_in
+from apex_runtime.windows.overlaps import overlap, shared_pixels
 from apex_runtime.windows.passes import Passes
 from apex_runtime.windows.seams import DUPLICATE, join
 from apex_train.data.geometry import scaling
@@ -166,7 +166,8 @@ def _windowed(predictor: Predictor, scenes: Sequence[Scene], budget: str, overla
     for scene in scenes:
         cut, size, read = _cut(predictor, scene, overlap)
         look = look_at_scene(predictor, cut, size, read, parse_budget(budget), KEPT)
-        found.append((look.found, look.spent, _duplicates(look.found, cut)))
+        joined = look.joined()
+        found.append((joined, look.spent, _duplicates(joined, cut)))
     return found
 
 
@@ -176,7 +177,7 @@ def _evenly(predictor: Predictor, scenes: Sequence[Scene], budget: str, overlap:
         cut, size, read = _cut(predictor, scene, overlap)
         passes = Passes(predictor, KEPT, cut, size, read)
         passes.run(range(len(cut)), [parse_budget(budget)] * len(cut))
-        joined = join(passes.found, cut)
+        joined = join(passes.found(), cut)
         found.append((joined, passes.spent, _duplicates(joined, cut)))
     return found
 
@@ -194,7 +195,7 @@ def _one_by_one(predictor: Predictor, scenes: Sequence[Scene], budget: str) -> l
         size = scene.sample.image.shape[0], scene.sample.image.shape[1]
         passes = Passes(predictor, KEPT, scene.cells, size, _cut(predictor, scene, 0)[2])
         passes.run(range(len(scene.cells)), [parse_budget(budget)] * len(scene.cells))
-        found.append((join(passes.found, scene.cells), passes.spent, 0))
+        found.append((join(passes.found(), scene.cells), passes.spent, 0))
     return found
 
 
@@ -206,7 +207,9 @@ def _duplicates(found: Found, cut: Sequence[Window]) -> int:
     touching = (found.boxes[:, None, :2] < found.boxes[None, :, 2:]).all(2)
     touching &= touching.T & (found.labels[:, None] == found.labels) & ((shown > 1)[:, None] | (shown > 1))
     pairs = np.argwhere(np.triu(touching, 1)).tolist()
-    return sum(overlap_in(masks[a], masks[b], EVERYWHERE) > DUPLICATE for a, b in pairs)
+    return sum(
+        overlap(masks[a].area + masks[b].area, shared_pixels(masks[a], masks[b], EVERYWHERE)) > DUPLICATE for a, b in pairs
+    )
 
 
 def _rows(truth: dict[str, Any], budget: str, found: dict[str, list[tuple[Found, int, int]]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from apex_runtime.pipeline.records import annotation_record, rounded
 from apex_runtime.pipeline.stages import RunOptions, Steering
 from apex_runtime.postprocess.rle import rois_to_rles
 from apex_runtime.postprocess.tiles import tile_records
+from apex_runtime.windows.found import Found
 from apex_runtime.windows.look import SceneLook, look_at_scene
 
 _UNPACKED = 1024  # masks at a time
@@ -85,6 +86,7 @@ def look_at_large(large: Large, predictor: Predictor, options: RunOptions, stop:
 def record_large(looked: LookedLarge, info: ModelInfo, options: RunOptions) -> tuple[dict[str, Any], np.ndarray | None]:
     """The record of a scene, and its annotated picture, uint8 RGB, if one is asked for."""
     large, look = looked.large, looked.look
+    annotations = list(_annotations(look.joined(), large, info))
     record = {
         "id": large.image_id,
         "file_name": large.file_name,
@@ -98,7 +100,7 @@ def record_large(looked: LookedLarge, info: ModelInfo, options: RunOptions) -> t
         "milliseconds": rounded(
             {"decode": look.milliseconds.decode, "graph": look.milliseconds.graph, "post": look.milliseconds.post}
         ),
-        "annotations": list(_annotations(looked, info)),
+        "annotations": annotations,
     }
     if looked.mosaic is None:
         return record, None
@@ -115,12 +117,11 @@ def _tiles(look: SceneLook, info: ModelInfo) -> Iterator[dict[str, Any]]:
             yield tile | {"window": number, "bbox": [round(x + one.window.x, 3), round(y + one.window.y, 3), width, height]}
 
 
-def _annotations(looked: LookedLarge, info: ModelInfo) -> Iterator[dict[str, Any]]:
-    found, scene = looked.look.found, looked.large.scene
+def _annotations(found: Found, large: Large, info: ModelInfo) -> Iterator[dict[str, Any]]:
     boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
     for first in range(0, len(found), _UNPACKED):
         masks = [packed.unpack() for packed in found.masks[first : first + _UNPACKED]]
-        encoded = rois_to_rles(masks, scene.height, scene.width)
+        encoded = rois_to_rles(masks, large.scene.height, large.scene.width)
         for rank, (mask, segmentation) in enumerate(zip(masks, encoded, strict=True), first):
             category = info.classes[labels[rank]].id
-            yield annotation_record(result(looked.large.image_id, category, boxes[rank], scores[rank], segmentation), mask, rank)
+            yield annotation_record(result(large.image_id, category, boxes[rank], scores[rank], segmentation), mask, rank)

@@ -142,7 +142,12 @@ def _weights(axis: _Axis) -> np.ndarray:
 def _assemble(waiting: _Waiting) -> RoiMask:
     """Interpolation along columns, then along rows, each a matrix product."""
     rows, cols = waiting.rows, waiting.cols
-    bits = np.empty((rows.stop - rows.start, cols.stop - cols.start), bool)
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    if height <= _SQUARE and width <= _SQUARE:  # nearly always, and an image has hundreds
+        weights_y = _weights(rows.axis)[rows.start : rows.stop, rows.first : rows.last]
+        weights_x = _weights(cols.axis)[cols.start : cols.stop, cols.first : cols.last]
+        return RoiMask(cols.start, rows.start, ((weights_y @ waiting.logits @ weights_x.T) > 0).view(np.uint8))
+    bits = np.empty((height, width), bool)
     across = list(_strips(cols))
     for place_y, cells_y, weights_y in _strips(rows):
         for place_x, cells_x, weights_x in across:
@@ -154,9 +159,6 @@ def _assemble(waiting: _Waiting) -> RoiMask:
 def _strips(span: _Span) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Piece by piece of a span: which of its pixels, which of its cells they need, and the weights of those, [pixels,cells]."""
     axis, weights = span.axis, _weights(span.axis)
-    if span.stop - span.start <= _SQUARE:  # nearly always, and 100 masks are made in milliseconds
-        yield slice(None), slice(None), weights[span.start : span.stop, span.first : span.last]
-        return
     for start in range(span.start, span.stop, _SQUARE):
         stop = min(start + _SQUARE, span.stop)
         first, last = int(_cell_before(np.array(start), axis)), int(_cells_end(np.array(stop), axis))

@@ -31,15 +31,15 @@ def _compress(counts_R: np.ndarray, place_R: np.ndarray) -> tuple[str, np.ndarra
     deltas = counts_R.astype(np.int64)
     late = np.flatnonzero(place_R >= 3)
     deltas[late] -= counts_R[late - 2]
-    most = int(np.abs(deltas).max(initial=0)).bit_length() // 5 + 1  # groups, with a bit for the sign
-    groups = deltas[:, None] >> (5 * np.arange(most))
-    low = groups & 0x1F
-    rest = groups >> 5
-    # A count ends where the rest is only sign: -1 after a set sign bit, 0 after a clear one.
-    more = np.where(low & 0x10, rest != -1, rest != 0)
-    used = np.concatenate([np.ones_like(more[:, :1]), np.logical_and.accumulate(more, axis=1)[:, :-1]], axis=1)
-    characters = (low | np.where(more, 0x20, 0)) + 48
-    return characters[used].astype(np.uint8).tobytes().decode("ascii"), np.cumsum(used.sum(1))
+    size = np.where(deltas < 0, ~deltas, deltas)  # a count ends where the rest is only sign: bit 4 of its last group tells it
+    length = np.ones_like(deltas)
+    for group in range(1, int(size.max(initial=0)).bit_length() // 5 + 1):
+        length += size >= 1 << (5 * group - 1)
+    stop = np.cumsum(length)
+    place = np.arange(int(length.sum())) - np.repeat(stop - length, length)
+    low = (np.repeat(deltas, length) >> (5 * place)) & 0x1F
+    low[np.repeat(length, length) - 1 > place] |= 0x20
+    return (low + 48).astype(np.uint8).tobytes().decode("ascii"), stop
 
 
 def decompress_counts(text: str | bytes) -> np.ndarray:
@@ -108,24 +108,24 @@ def _encode(masks: Sequence[RoiMask], height: int, width: int) -> list[dict[str,
 
 def _runs(masks: Sequence[RoiMask], height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every run of ones its mask, and where on the image, read column by column, it begins and ends; int64 [r] each."""
-    # Column by column, with a zero before and after each: runs never cross from one column to the next here.
-    columns = [np.zeros((mask.bits.shape[1], mask.bits.shape[0] + 2), np.int8) for mask in masks]
-    for column, mask in zip(columns, masks, strict=True):
-        np.not_equal(mask.bits.T, 0, out=column[:, 1:-1], casting="unsafe")
-    flat = np.concatenate([column.reshape(-1) for column in columns])
-    x_M, y_M, stride_M, size_M = np.array(
-        [(m.x, m.y, m.bits.shape[0] + 2, c.size) for m, c in zip(masks, columns, strict=True)]
-    ).T
-    edge = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    stop_M = np.cumsum(size_M)
-    mask_e = np.searchsorted(stop_M, edge, "right")
-    column_e, row_e = np.divmod(edge - (stop_M - size_M)[mask_e], stride_M[mask_e])
-    position_e = (column_e + x_M[mask_e]) * height + row_e - 1 + y_M[mask_e]
-    mask_r, begin_r, end_r = mask_e[::2], position_e[::2], position_e[1::2]
+    rows_M, cols_M, x_M, y_M = np.array([(*mask.bits.shape, mask.x, mask.y) for mask in masks]).T
+    flat = np.concatenate([mask.bits.T.reshape(-1) for mask in masks]) != 0  # column by column
+    starts_C = np.cumsum(np.repeat(rows_M, cols_M)) - np.repeat(rows_M, cols_M)
+    begins, ends = flat.copy(), flat.copy()
+    begins[1:] &= ~flat[:-1]
+    ends[:-1] &= ~flat[1:]
+    begins[starts_C] |= flat[starts_C]  # no run crosses from one column to the next here
+    ends[starts_C[1:] - 1] |= flat[starts_C[1:] - 1]
+    begin, end = np.flatnonzero(begins), np.flatnonzero(ends)
+    stop_M = np.cumsum(rows_M * cols_M)
+    mask_r = np.searchsorted(stop_M, begin, "right")
+    column_r, row_r = np.divmod(begin - (stop_M - rows_M * cols_M)[mask_r], rows_M[mask_r])
+    begin_r = (column_r + x_M[mask_r]) * height + row_r + y_M[mask_r]
+    end_r = begin_r + end - begin + 1
     # A run that reaches the last row and goes on in the first row of the next column is one run for COCO.
     joined = (begin_r[1:] == end_r[:-1]) & (mask_r[1:] == mask_r[:-1])
-    begins, ends = np.insert(~joined, 0, True)[: len(mask_r)], np.append(~joined, True)[: len(mask_r)]
-    return mask_r[begins], begin_r[begins], end_r[ends]
+    first, last = np.insert(~joined, 0, True)[: len(mask_r)], np.append(~joined, True)[: len(mask_r)]
+    return mask_r[first], begin_r[first], end_r[last]
 
 
 def counts_to_roi(counts: np.ndarray, height: int, width: int) -> RoiMask | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,16 +28,24 @@ _ONE, _ALL = Budget("1", "tiles", 1), Budget("1.0", "share", 1.0)
 
 @dataclass(frozen=True)
 class SceneLook:
-    """What a scene gave: joined detections, how each window was looked at, tiles that the budget means and that were spent in
-    all passes, how many windows were looked at ``twice``, how many tiles show the scene."""
+    """What a scene gave: what is ``found`` in each window once its masks are made, how it was looked at, tiles that the budget
+    means and that were spent in all passes, how many windows were looked at ``twice``, how many tiles show the scene."""
 
-    found: Found
+    found: Callable[[], list[Found]]
     windows: list[LookedWindow]
     planned: int
     spent: int
     twice: int
     n_content: int
     milliseconds: Milliseconds
+    most: int | None
+
+    def joined(self) -> Found:
+        """The objects of the scene, best first. It needs no graph: another image can have that meanwhile."""
+        started = time.perf_counter()
+        found = join(self.found(), [one.window for one in self.windows]).head(self.most)
+        self.milliseconds.post += milliseconds_since(started)
+        return found
 
 
 def look_at_scene(
@@ -62,10 +70,8 @@ def look_at_scene(
         shares = share_out(passes.utilities, planned)
         again = sorted((place for place in places if shares[place]), key=lambda place: shares[place])
         passes.run(again, [Budget(str(shares[place]), "tiles", shares[place]) for place in again])
-    started = time.perf_counter()
-    found = join(passes.found, windows).head(wanted.max_detections)
-    passes.times.post += milliseconds_since(started)
-    return SceneLook(found, passes.looked, planned, passes.spent, len(again), int(content_W.sum()), passes.times)
+    n_content, most = int(content_W.sum()), wanted.max_detections
+    return SceneLook(passes.found, passes.looked, planned, passes.spent, len(again), n_content, passes.times, most)
 
 
 def plan_scene(budget: Budget, content_W: np.ndarray, info: ModelInfo) -> tuple[int, Budget | None]:

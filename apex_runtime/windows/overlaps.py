@@ -32,8 +32,8 @@ def same_objects(found: Found, window_D: np.ndarray, windows: Sequence[Window]) 
     for first, second in _neighbours(windows):
         zone = _common(windows[first], windows[second])
         mine, theirs = (_inside(found, np.arange(*starts[number : number + 2]), zone) for number in (first, second))
-        for a, b in _candidates(found, mine, theirs, zone, unpacked):
-            if overlap_in(unpacked(a), unpacked(b), zone) >= SAME:
+        for a, b, pixels in _candidates(found, mine, theirs, zone, unpacked):
+            if overlap(pixels, shared_pixels(unpacked(a), unpacked(b), zone)) >= SAME:
                 same.setdefault(a, []).append(b)
                 same.setdefault(b, []).append(a)
     return same
@@ -72,13 +72,15 @@ def _inside(found: Found, index: np.ndarray, zone: Zone) -> np.ndarray:
 
 def _candidates(
     found: Found, mine: np.ndarray, theirs: np.ndarray, zone: Zone, unpacked: Callable[[int], RoiMask]
-) -> list[tuple[int, int]]:
-    """Pairs of one class that may overlap enough, as far as the number of their pixels and the rectangles around them tell."""
+) -> list[tuple[int, int, int]]:
+    """Pairs of one class that may overlap enough, as far as the number of their pixels and the rectangles around them tell; the
+    third is the sum of their pixels."""
     a, b = (cut_rectangles([found.masks[place] for place in index.tolist()], zone) for index in (mine, theirs))
-    counts = [np.array([_pixels_in(unpacked(place), zone) for place in index.tolist()]) for index in (mine, theirs)]
+    counts = [np.array([_pixels_in(unpacked(place), zone) for place in index.tolist()], np.int64) for index in (mine, theirs)]
     alike = found.labels[mine][:, None] == found.labels[theirs]
     rows, cols = np.nonzero(alike & (best_overlap(a[:, None], b[None], counts[0][:, None], counts[1]) >= SAME))
-    return list(zip(mine[rows].tolist(), theirs[cols].tolist(), strict=True))
+    pixels = counts[0][rows] + counts[1][cols]
+    return list(zip(mine[rows].tolist(), theirs[cols].tolist(), pixels.tolist(), strict=True))
 
 
 def cut_rectangles(masks: Sequence[PackedMask], zone: Zone) -> np.ndarray:
@@ -99,21 +101,24 @@ def _pixels_in(mask: RoiMask, zone: Zone) -> int:
     return int(np.count_nonzero(mask.bits[rows, max(0, zone[0] - mask.x) : max(0, zone[2] - mask.x)]))
 
 
-def overlap_in(a: RoiMask, b: RoiMask, zone: Zone) -> float:
-    """Intersection over union of two masks inside a zone (x1, y1, x2, y2); 0 where neither has a pixel."""
-    x1 = max(zone[0], min(a.x, b.x))
-    y1 = max(zone[1], min(a.y, b.y))
-    x2 = min(zone[2], max(a.x + a.bits.shape[1], b.x + b.bits.shape[1]))
-    y2 = min(zone[3], max(a.y + a.bits.shape[0], b.y + b.bits.shape[0]))
+def shared_pixels(a: RoiMask, b: RoiMask, zone: Zone) -> int:
+    """How many pixels inside a zone (x1, y1, x2, y2) two masks have in common."""
+    x1, y1 = max(zone[0], a.x, b.x), max(zone[1], a.y, b.y)
+    x2 = min(zone[2], a.x + a.bits.shape[1], b.x + b.bits.shape[1])
+    y2 = min(zone[3], a.y + a.bits.shape[0], b.y + b.bits.shape[0])
     if x2 <= x1 or y2 <= y1:
-        return 0.0
-    first, second = (RoiMask(mask.x - x1, mask.y - y1, mask.bits).full(y2 - y1, x2 - x1) for mask in (a, b))
-    union = np.count_nonzero(first | second)
-    return float(np.count_nonzero(first & second) / union) if union else 0.0
+        return 0
+    first, second = (mask.bits[y1 - mask.y : y2 - mask.y, x1 - mask.x : x2 - mask.x] for mask in (a, b))
+    return int(np.count_nonzero(first & second))
 
 
-def touching(boxes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j), i < j and rising, of boxes (float [n,4] xyxy) that overlap and of which one is ``chosen`` (bool [n]).
+def overlap(pixels: int, shared: int) -> float:
+    """Intersection over union of two masks from the sum of their pixels and those in common; 0 where neither has a pixel."""
+    return shared / (pixels - shared) if shared else 0.0
+
+
+def touching(boxes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """int64 [E,2], rising: pairs (i, j), i < j, of boxes (float [n,4] xyxy) that overlap, one of them ``chosen`` (bool [n]).
 
     Boxes are compared within the squares of a coarse grid only, so that a scene with many objects costs little more per object.
     """
@@ -121,12 +126,12 @@ def touching(boxes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, int]]
     for place, (x1, y1, x2, y2) in enumerate((boxes // _SQUARE).astype(np.int64).tolist()):
         for cell in itertools.product(range(x1, x2 + 1), range(y1, y2 + 1)):
             cells[cell].append(place)
-    pairs: set[tuple[int, int]] = set()
+    pairs = [np.zeros(0, np.int64)]
     for members in cells.values():
         index = np.array(members)
         own = boxes[index]
         meet = (own[:, None, :2] < own[None, :, 2:]).all(2)
         meet &= meet.T & (chosen[index][:, None] | chosen[index])
         rows, cols = np.nonzero(np.triu(meet, 1))
-        pairs.update(zip(index[rows].tolist(), index[cols].tolist(), strict=True))
-    yield from sorted(pairs)
+        pairs.append(index[rows] * len(boxes) + index[cols])
+    return np.stack(np.divmod(np.unique(np.concatenate(pairs)), max(len(boxes), 1)), axis=1)

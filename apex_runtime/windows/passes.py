@@ -16,6 +16,7 @@ import numpy as np
 
 from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.scenes.windows import Window
+from apex_runtime.detections import Detections
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.routing.budget import Budget
@@ -25,6 +26,7 @@ from apex_runtime.routing.selection import MAX_UTILITY
 from apex_runtime.windows.found import Found, found_in
 
 _AHEAD = 4  # windows that are read, or finished, beside the one in the graph
+_UNPACKED = 32  # windows whose masks are not made yet: a few hundred kilobytes each
 
 Read = Callable[[Window], np.ndarray]  # pixels uint8 [h,w,3] of a window
 Steer = Callable[[Window, Prepared], np.ndarray]  # float32 [N]: the ``tile_bonus`` of a window
@@ -54,8 +56,8 @@ class Milliseconds:
 
 
 class Passes:
-    """The state of one scene: what was ``found`` in each window so far, how it was looked at, and the ``utilities`` of its
-    content tiles, float [n] each, with the bonus that steers them."""
+    """The state of one scene: what was found in each window so far, how it was looked at, and the ``utilities`` of its content
+    tiles, float [n] each, with the bonus that steers them."""
 
     def __init__(
         self,
@@ -71,11 +73,17 @@ class Passes:
         """``size``: height and width of the scene; ``batch``: windows of one graph call; ``stop``: leave before the next one."""
         self._predictor, self._wanted, self._windows, self._size = predictor, wanted, windows, size
         self._read, self._steer, self._batch, self._stop = read, steer, batch, stop or threading.Event()
-        self.found = [Found.none()] * len(windows)
+        self._found = [Found.none()] * len(windows)
+        self._unpacked: dict[int, Detections] = {}
         self.utilities: list[np.ndarray] = [np.zeros(0)] * len(windows)
         self.times = Milliseconds()
         self.spent = 0
         self._looked: dict[int, LookedWindow] = {}
+
+    def found(self) -> list[Found]:
+        """What was found in each window by the last look at it."""
+        self._pack(0)
+        return self._found
 
     @property
     def looked(self) -> list[LookedWindow]:
@@ -128,13 +136,21 @@ class Passes:
         started = time.perf_counter()
         window = self._windows[place]
         detections = self._predictor.finish(outputs, prepared, self._wanted)
-        self.found[place] = found_in(detections, window, *self._size)
+        self._unpacked.pop(place, None)
+        self._unpacked[place] = detections
+        self._pack(_UNPACKED)
         self._looked[place] = LookedWindow(window, prepared.letterbox, detections.tile_ids, detections.tile_levels)
         self.spent += len(detections.tile_ids)
         utilities = flat_utilities({name: array[None] for name, array in outputs.items()}, self._predictor.info.tiles)[0]
         shown = content_tiles(prepared.letterbox, self._predictor.info.tiles)
         self.utilities[place] = (np.clip(utilities, -MAX_UTILITY, MAX_UTILITY) + prepared.bonus_N)[shown]
         self.times.post += milliseconds_since(started)
+
+    def _pack(self, most: int) -> None:
+        """Make the masks of the windows that have waited longest; the others may be looked at once more before that."""
+        while len(self._unpacked) > most:
+            place = next(iter(self._unpacked))
+            self._found[place] = found_in(self._unpacked.pop(place), self._windows[place], *self._size)
 
 
 def _groups(prepared: Iterator[tuple[int, Prepared]], batch: int) -> Iterator[list[tuple[int, Prepared]]]:

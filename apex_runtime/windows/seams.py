@@ -7,7 +7,7 @@ gave it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,13 +16,14 @@ import numpy as np
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.windows.found import Found, PackedMask, together
-from apex_runtime.windows.overlaps import Zone, best_overlap, cut_rectangles, overlap_in, same_objects, touching
+from apex_runtime.windows.overlaps import Zone, best_overlap, cut_rectangles, overlap, same_objects, shared_pixels, touching
 
 _Shape = tuple[np.ndarray, PackedMask]  # box xyxy and mask
 
 DUPLICATE = 0.6  # overlap over union of whole masks, more than which no two outputs across a seam have
 _EVERYWHERE: Zone = (-(1 << 30), -(1 << 30), 1 << 30, 1 << 30)
 _HELD = 4096  # unpacked masks at a time
+_PAIRS = 1 << 16  # compared at a time
 
 
 @dataclass
@@ -98,14 +99,21 @@ def _distinct(kept: list[_Object], joined: list[_Shape], found: Found, windows: 
     masks = [mask for _box, mask in joined]
     sides, pixels = cut_rectangles(masks, _EVERYWHERE), np.array([mask.area for mask in masks], np.int64)
     lost: set[int] = set()
-    for better, worse in touching(boxes, contested):
-        if better in lost or worse in lost or labels[better] != labels[worse]:
+    for better, worse in _alike(touching(boxes, contested), labels, sides, pixels):
+        if better in lost or worse in lost:
             continue
-        if best_overlap(sides[better], sides[worse], pixels[better], pixels[worse]) <= DUPLICATE:
-            continue
-        if overlap_in(unpacked(better), unpacked(worse), _EVERYWHERE) > DUPLICATE:
+        shared = shared_pixels(unpacked(better), unpacked(worse), _EVERYWHERE)
+        if overlap(int(pixels[better] + pixels[worse]), shared) > DUPLICATE:
             lost.add(worse)
     return [place for place in range(len(kept)) if place not in lost]
+
+
+def _alike(pairs_E2: np.ndarray, labels: np.ndarray, sides: np.ndarray, pixels: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Those of the pairs that have one class and may overlap enough."""
+    for start in range(0, len(pairs_E2), _PAIRS):
+        a, b = pairs_E2[start : start + _PAIRS].T
+        close = (labels[a] == labels[b]) & (best_overlap(sides[a], sides[b], pixels[a], pixels[b]) > DUPLICATE)
+        yield from zip(a[close].tolist(), b[close].tolist(), strict=True)
 
 
 def _seen_twice(boxes: np.ndarray, windows: Sequence[Window]) -> np.ndarray:

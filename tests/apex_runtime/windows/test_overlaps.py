@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.data.scenes.windows import windows
-from apex_runtime.windows.overlaps import _neighbours, touching
+from apex_runtime.windows.overlaps import _neighbours, overlap, shared_pixels, touching
 from apex_runtime.windows.seams import _seen_twice
 
 _SIDE = st.integers(1, 200)
@@ -54,4 +55,20 @@ def test_boxes_that_touch(seed: int, count: int) -> None:
         a, b = boxes[i], boxes[j]
         if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] and (chosen[i] or chosen[j]):
             expected.append((i, j))
-    assert list(touching(boxes, chosen)) == expected
+    assert touching(boxes, chosen).tolist() == [list(pair) for pair in expected]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 30))
+def test_pixels_in_common_are_those_of_the_whole_masks(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    masks = [
+        RoiMask(*generator.integers(0, 20, 2).tolist(), generator.integers(0, 2, generator.integers(1, 20, 2), dtype=np.uint8))
+        for _mask in range(2)
+    ]
+    x1, y1, x2, y2 = [*generator.integers(0, 20, 2).tolist(), *generator.integers(10, 40, 2).tolist()]
+    first, second = (mask.full(40, 40)[y1:y2, x1:x2] for mask in masks)
+    shared = np.count_nonzero(first & second)
+    assert shared_pixels(*masks, (x1, y1, x2, y2)) == shared
+    union = np.count_nonzero(first | second)
+    assert overlap(int(first.sum()) + int(second.sum()), shared) == (shared / union if union else 0)
