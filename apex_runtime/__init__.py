@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from apex_runtime.result import BudgetUse, Result
 
 __all__ = ["ApexError", "BudgetUse", "Engine", "Result", "RoiMask", "Tile", "load"]
+
+# Before anything imports ONNX Runtime: since 1.32 it keeps a device id and a database of events in the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # NumPy and friends are imported only when one of these is asked for: --help must not wait for them.
 _HOMES = {

@@ -21,6 +21,11 @@ class ApexError(Exception):
         self.path = None if path is None else str(path)
         self.code = code
 
+    @property
+    def kind(self) -> str:
+        """What is wrong, in a word: image, data, usage, backend, ..."""
+        return type(self).__name__.removesuffix("Error").lower()
+
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
 

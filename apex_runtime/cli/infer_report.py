@@ -21,10 +21,11 @@ def report(summary: dict[str, Any], output: Path, kinds: frozenset[str]) -> str:
     if "video" in summary:
         lines.append(_steadiness(summary["video"]))
     if summary.get("images_without_place"):
-        lines.append(f"{summary['images_without_place']} images have no place on the earth, and no GeoJSON")
-    folders = [str(output / FOLDERS[kind]) for kind in FORMATS if kind in kinds and kind in FOLDERS]
+        lines.append(f"without a place on the earth, and so without GeoJSON: {summary['images_without_place']} of the images")
+    folders = [output / FOLDERS[kind] for kind in FORMATS if kind in kinds and kind in FOLDERS]
     tables = [str(output / TABLE)] if CSV in kinds else []
-    lines.append(f"results: {', '.join([str(output / 'results.json'), *folders, *tables])}")
+    made = [str(folder) for folder in folders if folder.is_dir()]
+    lines.append(f"results: {', '.join([str(output / 'results.json'), *made, *tables])}")
     if summary["status"] != "done":
         lines.append("interrupted: the rest is done by the same command with --resume")
     return "\n".join(lines)

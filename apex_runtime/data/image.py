@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def _mapped(file: BinaryIO) -> Buffer:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, for ever
+            raise ImageError(f"{path}: not a regular file.", "Give the path of an image file.", path=path)
         yield
     except OSError as error:
         cause = f"{path}: cannot be read ({error.strerror or error})."

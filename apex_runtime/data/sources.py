@@ -48,8 +48,8 @@ def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> li
     """The files of a file, a folder with all below it, a glob pattern (``**`` allowed) or a list, sorted by relative path.
 
     A folder gives the files with these extensions, hidden ones left out; a file or a pattern is taken as it is. A list is a
-    ``.txt`` file, or ``-`` for standard input, with a path on each line. A path of a list that is not there stays in: it is
-    named when its turn comes. Raises UsageError, naming what was looked for, when there is nothing.
+    ``.txt`` file, or ``-`` for standard input, with a path on each line. A path of a list that is not there stays in, and so
+    does a link to nothing: it is named when its turn comes. Raises UsageError, naming what was looked for, when there is nothing.
     """
     path = Path(source)
     if source == "-":
@@ -63,8 +63,9 @@ def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> li
         return _of_folder(path, extensions)
     if glob.has_magic(source):
         return _of_pattern(source)
+    what = "neither a regular file nor a folder" if path.exists() else "no such file or folder"
     raise UsageError(
-        f"{source!r}: no such file or folder.",
+        f"{source!r}: {what}.",
         "Give an image, a folder of images, a quoted pattern like 'scans/*.png', a .txt list of paths, or - for such a list.",
         path=source,
     )
@@ -78,7 +79,7 @@ def broken_links(folder: Path) -> Findings:
 
 
 def _of_folder(folder: Path, extensions: tuple[str, ...]) -> list[SourceItem]:
-    found = [file for file in folder.rglob("*") if file.suffix.lower() in extensions and file.is_file()]
+    found = [file for file in folder.rglob("*") if file.suffix.lower() in extensions and _is_file(file)]
     items = [SourceItem(file, file.relative_to(folder).as_posix()) for file in found]
     visible = [item for item in items if not any(part.startswith(".") for part in Path(item.relative).parts)]
     if not visible:
@@ -86,6 +87,11 @@ def _of_folder(folder: Path, extensions: tuple[str, ...]) -> list[SourceItem]:
         what = "images" if extensions == EXTENSIONS else "images or clips"
         raise UsageError(f"{folder}: no {what} in this folder or below it.", f"Looked for {kinds}.", path=folder)
     return sorted(visible, key=lambda item: item.relative)
+
+
+def _is_file(path: Path) -> bool:
+    """Also a link to nothing: it is named when its turn comes, for a set without its store must not look whole."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _of_list(lines: IO[bytes], name: str, base: Path) -> list[SourceItem]:
@@ -109,7 +115,7 @@ def _of_list(lines: IO[bytes], name: str, base: Path) -> list[SourceItem]:
 
 def _of_pattern(pattern: str) -> list[SourceItem]:
     files = [Path(name) for name in glob.glob(pattern, recursive=True)]
-    files = [file for file in files if file.is_file()]
+    files = [file for file in files if _is_file(file)]
     if not files:
         raise UsageError(f"{pattern}: no file matches this pattern.", "Quote the pattern and check it with ls.", path=pattern)
     base = _fixed_part(pattern)

@@ -84,4 +84,4 @@ def _legend(record: dict[str, Any], n_content: int, shown: int, info: ModelInfo)
     objects = ("1 object" if shown == 1 else f"{shown} objects") + what
     windows = f" of {len(record['windows'])} windows" if "windows" in record else ""
     looked = f"looked closely at {len(record['tiles'])} of {n_content} tiles{windows} (budget {budget['asked']})"
-    return f"{looked}   {objects}   {record['milliseconds']['total']:.0f} ms"
+    return f"{looked}   {objects}"

@@ -98,7 +98,7 @@ class Reader:
         try:
             for decoded in decode_frames(unit[0].path, clip.fps):
                 if count == len(unit):
-                    failure = Failure(clip.name, f"more frames than its header says: {count} were used.", _MEND)
+                    failure = Failure(clip.name, f"more frames than its header says: {count} were used.", _MEND, "clip")
                     break
                 yield self._frame(unit[count], decoded, started, done)
                 count, started = count + 1, time.perf_counter()
@@ -131,7 +131,7 @@ def _shortfall(clip: Clip, path: Path, count: int) -> Failure | None:
     """The failure of a clip that ended after ``count`` frames, if it is one. Its frames up to there are in the results."""
     if is_cut_off(path):
         reason = f"the file is cut off: it ends after {count} of {clip.frames} frames."
-        return Failure(clip.name, reason, "Copy or record it again.")
+        return Failure(clip.name, reason, "Copy or record it again.", "clip")
     if count == 0 or count < _FEWER_IS_DAMAGE * clip.frames:
-        return Failure(clip.name, f"damaged: only {count} of {clip.frames} frames can be decoded.", _MEND)
+        return Failure(clip.name, f"damaged: only {count} of {clip.frames} frames can be decoded.", _MEND, "clip")
     return None

@@ -36,17 +36,19 @@ class Failure:
     file_name: str
     reason: str
     remedy: str
-    code: str = ""
+    code: str
 
     @classmethod
     def of(cls, file_name: str, error: Exception) -> Failure:
         """What went wrong with a file, in words for its user."""
         if isinstance(error, ApexError):
-            return cls(file_name, error.message, error.remedy, error.code)
+            return cls(file_name, error.message, error.remedy, error.code or error.kind)
         if isinstance(error, MemoryError):
             return cls(file_name, "not enough memory for this image.", "Reduce the image, or cut it into parts.", "out_of_memory")
         words = str(error).strip() or "no details"
-        return cls(file_name, f"{type(error).__name__}: {words}", "Report this with the image: it should have been handled.")
+        return cls(
+            file_name, f"{type(error).__name__}: {words}", "Report this with the image: it should have been handled.", "internal"
+        )
 
 
 def write_json(path: Path, value: object) -> None:

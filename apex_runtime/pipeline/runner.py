@@ -43,6 +43,7 @@ _Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 # done, failed: how many images so far
 Progress = Callable[[int, int], None]
 
+_SCENES = 2  # in memory at a time: one in the graph, one being joined
 _MAX_WAITING = 4  # times the batch: images read that wait for others of the same K
 _OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # disk errors that say nothing about the next image
 
@@ -70,6 +71,7 @@ class Run:
         self.resumed = 0
         self.fatal: BaseException | None = None
         self._exhausted = False
+        self._scenes = threading.Semaphore(_SCENES)
         self._reader = Reader(predictor, options, self.ids, folder)
         self._memory = TileMemory(options.hysteresis)
         self._films = ClipWriter(folder.folder / FOLDERS[ANNOTATED])
@@ -192,11 +194,13 @@ class Run:
 
     def _look_at_large(self, large: Large) -> None:
         """A scene, window by window; one that a stop cuts short leaves nothing, and is done anew by ``resume``."""
+        self._scenes.acquire()
         try:
             self._looked.put(look_at_large(large, self.predictor, self.options, self.stop))
         except Interrupted:
-            return
+            self._scenes.release()
         except Exception as error:
+            self._scenes.release()
             self._looked.put(Failure.of(large.file_name, error))
 
     def _numbers(self, ids_K: np.ndarray, levels_K: np.ndarray) -> list[int]:
@@ -212,6 +216,8 @@ class Run:
         while (item := self._looked.get()) is not None:
             if self.fatal is None:
                 self._or_fatal(self._write, item)
+            if isinstance(item, LookedLarge):
+                self._scenes.release()
         self._or_fatal(self._films.close)
 
     def _or_fatal(self, action: Callable[..., None], *arguments: object) -> None:

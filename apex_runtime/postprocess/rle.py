@@ -110,7 +110,9 @@ def _runs(masks: Sequence[RoiMask], height: int) -> tuple[np.ndarray, np.ndarray
     """Of every run of ones its mask, and where on the image, read column by column, it begins and ends; int64 [r] each."""
     rows_M, cols_M, x_M, y_M = np.array([(*mask.bits.shape, mask.x, mask.y) for mask in masks]).T
     flat = np.concatenate([mask.bits.T.reshape(-1) for mask in masks]) != 0  # column by column
-    starts_C = np.cumsum(np.repeat(rows_M, cols_M)) - np.repeat(rows_M, cols_M)
+    rows_C = np.repeat(rows_M, cols_M)
+    rows_C = rows_C[rows_C > 0]
+    starts_C = np.cumsum(rows_C) - rows_C
     begins, ends = flat.copy(), flat.copy()
     begins[1:] &= ~flat[:-1]
     ends[:-1] &= ~flat[1:]

@@ -30,7 +30,7 @@ class Windowing:
         limit = size if self.size else (LARGER * engine.height, LARGER * engine.width)
         if height <= limit[0] and width <= limit[1]:
             return []
-        return windows(height, width, size, min(self.overlap, min(size) - 1))
+        return windows(height, width, size, self.overlap)
 
 
 def parse_windowing(window: str, overlap: int | None, engine: InputInfo) -> Windowing:
@@ -43,9 +43,10 @@ def parse_windowing(window: str, overlap: int | None, engine: InputInfo) -> Wind
         return Windowing(asked, None, 0)
     if overlap is None:
         overlap = min(DEFAULT_OVERLAP, least // 2)
-    if not 0 <= overlap < least:
+    if not 0 <= overlap <= least // 2:
         what = "--window" if size else "the engine's input"
-        raise UsageError(f"--overlap {overlap}: {what} is only {least} pixels.", f"Give 0 to {least - 1}.")
+        message = f"--overlap {overlap}: {what} is {least} pixels, and windows share at most half of that."
+        raise UsageError(message, f"Give 0 to {least // 2}.")
     return Windowing(asked, size, overlap)
 
 
@@ -53,4 +54,4 @@ def _parse(window: str) -> tuple[int, int]:
     try:
         return parse_size(window)
     except UsageError as error:
-        raise UsageError(f"--window {window}: {error.message}", "Give auto, none, one side or HEIGHTxWIDTH in pixels.") from error
+        raise UsageError(f"--window {window}: not a size.", "Give auto, none, one side or HEIGHTxWIDTH in pixels.") from error

@@ -93,6 +93,8 @@ def _tiff_header(path: Path) -> Header | None:
     """The header of a TIFF; None for anything else and for what is broken, which the decoder tells better."""
     from mmap import ACCESS_READ, mmap
 
+    if not path.is_file():
+        return None
     try:
         with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             header = read_header(data)

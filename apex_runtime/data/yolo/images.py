@@ -74,7 +74,7 @@ def _declared(description: YoloDescription, split: str, findings: Findings) -> I
     for place in split_folders(description, split):
         if place.is_dir():
             try:
-                items = resolve_sources(str(place))
+                items = [item for item in resolve_sources(str(place)) if item.path.exists()]
             except UsageError as error:
                 raise DataError(f"{description.file}: {split}: {error.message}", error.remedy, path=place) from error
             yield from ((item.path, Location(item.path)) for item in items)

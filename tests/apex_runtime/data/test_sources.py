@@ -1,9 +1,12 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from apex_runtime.data.image import decode_image, image_size
+from apex_runtime.data.scenes.scene import open_scene
 from apex_runtime.data.sources import resolve_sources
-from apex_runtime.errors import UsageError
+from apex_runtime.errors import ImageError, UsageError
 
 
 @pytest.fixture
@@ -38,6 +41,22 @@ def test_patterns(folder: Path) -> None:
 def test_a_name_with_brackets_that_exists_is_a_name(folder: Path) -> None:
     (folder / "scan[1].png").write_bytes(b"")
     assert names(str(folder / "scan[1].png")) == ["scan[1].png"]
+
+
+def test_a_link_to_nothing_stays_in(folder: Path) -> None:
+    (folder / "lost.png").symlink_to(folder / "store" / "lost.png")
+    for source in (str(folder), f"{folder}/*.png"):
+        assert "lost.png" in [item.relative for item in resolve_sources(source)]
+
+
+def test_a_pipe_is_no_source_and_is_never_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    assert "pipe.png" not in names(str(folder))
+    with pytest.raises(UsageError, match="neither a regular file nor a folder"):
+        resolve_sources(str(folder / "pipe.png"))
+    for reading in (decode_image, image_size, open_scene):
+        with pytest.raises(ImageError, match="not a regular file"):
+            reading(folder / "pipe.png")
 
 
 def test_a_relative_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

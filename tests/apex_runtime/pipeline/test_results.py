@@ -47,8 +47,8 @@ def test_the_coco_file_is_in_the_order_of_ids_whatever_the_order_of_work(tmp_pat
     out.start({"a": 1, "b": 2, "c": 3}, SETTINGS, resume=False)
     for number, name in ((3, "c"), (1, "a"), (2, "b")):
         out.add(line(number, name, 2))
-    out.failures.append(Failure("z", "broken", "mend it"))
-    out.failures.append(Failure("y", "broken", "mend it"))
+    out.failures.append(Failure("z", "broken", "mend it", "image"))
+    out.failures.append(Failure("y", "broken", "mend it", "image"))
     out.finish({"status": "done"})
     value = json.loads((tmp_path / "results.json").read_text())
     assert [image["file_name"] for image in value["images"]] == ["a", "b", "c"]
