@@ -91,7 +91,7 @@ def _mapped(file: BinaryIO) -> Buffer:
 def _readable(path: Path) -> Iterator[None]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, for ever
-            raise ImageError(f"{path}: not a regular file.", "Give the path of an image file.", path=path)
+            raise ImageError(f"{path}: cannot be read (not a regular file).", "Give the path of an image file.", path=path)
         yield
     except OSError as error:
         cause = f"{path}: cannot be read ({error.strerror or error})."

@@ -63,7 +63,7 @@ def resolve_sources(source: str, extensions: tuple[str, ...] = EXTENSIONS) -> li
         return _of_folder(path, extensions)
     if glob.has_magic(source):
         return _of_pattern(source)
-    what = "neither a regular file nor a folder" if path.exists() else "no such file or folder"
+    what = "neither a regular file nor a folder" if source and path.exists() else "no such file or folder"
     raise UsageError(
         f"{source!r}: {what}.",
         "Give an image, a folder of images, a quoted pattern like 'scans/*.png', a .txt list of paths, or - for such a list.",

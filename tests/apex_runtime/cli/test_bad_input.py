@@ -63,7 +63,7 @@ def bad_images(folder: Path) -> set[str]:
     (folder / "cut.jpg").write_bytes(jpeg[:100])
     (folder / "text.png").write_text("<html>404 not found</html>")
     (folder / "gone.png").symlink_to(folder / "nowhere")
-    return {"zero.png", "cut.png", "cut.jpg", "text.png"}
+    return {"zero.png", "cut.png", "cut.jpg", "text.png", "gone.png"}
 
 
 def test_bad_images_are_named_and_never_end_a_run(apex_rt, validate, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_bad_images_are_named_and_never_end_a_run(apex_rt, validate, tiny_onnx: 
     save(tmp_path / "in" / "good.png", discs(64, 64, (16, 16, 9)))
     ran = apex_rt("infer", tmp_path / "in", "--engine", tiny_onnx, "-o", tmp_path / "out", "--batch", 3)
     assert ran.code == 1
-    assert "1 of 5 images, 4 failed" in ran.out
+    assert "1 of 6 images, 5 failed" in ran.out
     failures = json.loads((tmp_path / "out" / "failures.json").read_text())
     validate("failures", failures)
     assert {item["file_name"] for item in failures} == bad
@@ -86,7 +86,7 @@ def test_only_bad_images(apex_rt, validate, tiny_onnx: Path, tmp_path: Path) -> 
     bad_images(tmp_path / "in")
     ran = apex_rt("infer", tmp_path / "in", "--engine", tiny_onnx, "-o", tmp_path / "out", "--json")
     assert ran.code == 1
-    assert json.loads(ran.out)["images"]["failed"] == 4
+    assert json.loads(ran.out)["images"]["failed"] == 5
     validate("results", json.loads((tmp_path / "out" / "results.json").read_text()))
 
 
