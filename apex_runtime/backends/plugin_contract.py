@@ -27,7 +27,7 @@ class Problem:
 def call_problem(call: OpCall, spec: OpSpec) -> Problem | None:
     """What the nodes of a graph say against what the op says: namespace, version, attributes."""
     if call.namespace != DOMAIN:
-        return Problem(ReasonCode.PLUGIN_NAMESPACE_MISMATCH, f"its node asks for the namespace {call.namespace!r}, not {DOMAIN!r}")
+        return Problem(ReasonCode.PLUGIN_NAMESPACE_MISMATCH, f"its node asks for namespace {call.namespace!r}, not {DOMAIN!r}")
     if call.version != str(spec.version):
         return Problem(ReasonCode.PLUGIN_VERSION_MISMATCH, f"its node asks for version {call.version}, the op is {spec.version}")
     wanted = {name: kind.__name__ for name, kind in spec.attributes.items()}

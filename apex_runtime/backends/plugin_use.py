@@ -29,7 +29,7 @@ Implementation = Literal["body", "plan", "registry"]
 
 @dataclass(frozen=True)
 class PluginUse:
-    """By what a call is computed. Where it is the body, ``reason`` is the stable code of why no plugin was, ``detail`` its words."""
+    """By what a call is computed. Where it is the body, ``reason`` is the code of why no plugin was, ``detail`` its words."""
 
     call: OpCall
     implementation: Implementation = "body"

@@ -107,7 +107,7 @@ REMEDIES: dict[ReasonCode, str] = {
         "--backend ort-cuda meanwhile."
     ),
     ReasonCode.PLUGIN_IMPORT_FAILED: (
-        "The function body is used instead. For the kernels install TensorRT 10.12 or newer, whose module tensorrt.plugin has aot_impl."
+        "The function body is used instead. For the kernels install TensorRT 10.12 or newer: tensorrt.plugin must have aot_impl."
     ),
     ReasonCode.BATCH_NOT_IN_PLAN: "Use a smaller --batch, or build the bundle again with a larger --max-batch.",
     ReasonCode.MODEL_LOAD_FAILED: "Export the model again with this version of apex-train.",
