@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from apex_plugins.kernels.resources import Resources, parse_ptxas, refuse_local_
 ARCHITECTURES = ("75", "80", "86", "89", "90a", "100", "120")
 PTX_ARCHITECTURE = "80"  # what no machine code above is for, the driver compiles from this
 _SOURCES = ("*.cu", "*.h")
-_FLAGS = ("-std=c++17", "-O3", "-Xptxas", "-v")
+_FLAGS = ("-std=c++17", "-O3", "--threads=0", "-Xptxas", "-v")  # threads: one architecture on each core, their logs unmixed
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,6 @@ def ptx(op: str, architecture: str) -> bytes:
             _compile(toolkit.nvcc, op, folder / "ptx", flags)
             os.replace(folder / "ptx", path)
     return path.read_bytes()
-
-
-def build_all(names: Iterable[str]) -> list[Built]:
-    """Several ops at a time, in their order. Raises KernelError of the first that fails."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(build, names))
 
 
 def _compile(nvcc: Path, op: str, target: Path, flags: Iterable[str]) -> str:
