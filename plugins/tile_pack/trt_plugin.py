@@ -6,9 +6,9 @@ Never executed on a GPU: unproven.
 # No "from __future__ import annotations": TensorRT reads the annotations, and strings would tell it nothing.
 import tensorrt.plugin as trtp
 
-from apex_plugins.kernels.tensorrt_launch import LETTERS, TYPES, Planned, extents, kernels, planned
+from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, kernels, planned
 from apex_plugins.spec import DOMAIN
-from apex_plugins.tile_pack.launch import BLOCK, grid
+from apex_plugins.tile_pack.launch import grid, kernel_name, run_length
 from apex_plugins.tile_pack.reference import SPEC, output_shape
 
 PLUGIN = f"{DOMAIN}::{SPEC.name}"
@@ -40,7 +40,10 @@ def launch(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> Planned:
-    """The kernel and its launch for these types."""
-    (batch, channels, height, width), (_, count) = extents(image), extents(ids)
-    sizes = (count, channels, height, width, tile, halo)
-    return planned(KERNELS, f"apex_tile_pack_{LETTERS[image.dtype.name]}", grid(batch, *sizes), BLOCK, 0, sizes)
+    """The kernel and its launch for these types. TensorRT aligns tensors beyond what a run of pixels needs."""
+    kind = LETTERS[image.dtype.name]
+    batch, count = image.shape_expr[0], ids.shape_expr[1]
+    channels, height, width = fixed(*tuple(image.shape_expr)[1:])
+    run = run_length(kind, kind)
+    blocks = grid(batch, count, channels, tile + 2 * halo, run, pixels=False)
+    return planned(KERNELS, kernel_name(kind, kind), blocks, BLOCK, (count, channels, height, width, tile, halo, run))

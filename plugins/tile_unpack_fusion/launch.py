@@ -22,6 +22,17 @@ def run_length(cells: int, kind: str) -> int:
     return math.gcd(cells, RUN_BYTES // SIZES_OF_TYPES[kind])
 
 
+def whole_kernel_name(kind: str) -> str:
+    """The entry point that writes all of a map of its own, for maps of a type. Raises ValueError when there is none."""
+    return kernel_name(kind).replace("fusion_", "fusion_whole_")
+
+
+def whole_grid(batch: Any, shape: tuple[int, int, int], cells: int, run: int) -> tuple[Any, int, int]:
+    """Blocks for all cells of maps of ``shape`` (C, h, w), tile by tile of the grid, chosen or not."""
+    channels, height, width = shape
+    return grid(batch, height // cells * (width // cells), channels, cells, run)
+
+
 def grid(batch: Any, tiles: Any, channels: int, cells: int, run: int) -> tuple[Any, int, int]:
     """Blocks for the cells of the chosen tiles and no other. ``batch`` and ``tiles`` may be symbolic sizes of TensorRT."""
     return batch * tiles * blocks_of_runs(channels * cells * cells // run), 1, 1

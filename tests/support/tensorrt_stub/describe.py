@@ -22,7 +22,9 @@ from sizes import Builder, Size
 from apex_plugins.catalogue import FOLDERS, specs
 
 MODULES = {folder: importlib.import_module(f"apex_plugins.{folder}.trt_plugin") for folder in FOLDERS}
-trt.DimsExprs = lambda length: [None] * length  # the real one takes only what a real builder makes
+# The real ones take only what a real builder makes.
+trt.DimsExprs = lambda length: [None] * length
+trt.plugin._tensor.SymExprImpl = lambda size: SimpleNamespace(dtype=type(size), expr=size._expr)
 TYPES = {"float32": trt.float32, "float16": trt.float16, "bfloat16": trt.bfloat16, "int64": trt.int64}
 NAMES = {value: key for key, value in TYPES.items()}
 
@@ -105,7 +107,7 @@ class Extra:
         self.nbSymExprs = 0
 
     def __setitem__(self, index: int, value: Any) -> None:
-        assert index == len(self.values) < self.nbSymExprs and value.dtype == trt.PluginArgDataType.INT32
+        assert index == len(self.values) < self.nbSymExprs and issubclass(value.dtype, trt.plugin.SymInt32)
         self.values.append(value)
 
 
