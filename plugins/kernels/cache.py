@@ -1,4 +1,4 @@
-"""Where this user's caches are, and how what was compiled gets into it: in one step, under a name that says what it is made of."""
+"""Where this user's caches are, and how what was compiled gets there: in one step, under a name that says what it is made of."""
 
 from __future__ import annotations
 

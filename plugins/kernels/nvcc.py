@@ -34,7 +34,7 @@ def find_toolkit() -> Toolkit:
         if (nvcc := shutil.which("nvcc", path=Path(home) / "bin")) is not None:
             return _toolkit(nvcc)
     if homes:
-        raise KernelError(KernelReason.NVCC_NOT_FOUND, f"{' and '.join(HOME_VARIABLES)} name {', '.join(homes)}, without bin/nvcc")
+        raise KernelError(KernelReason.NVCC_NOT_FOUND, f"CUDA_HOME or CUDA_PATH is {', '.join(homes)}, without bin/nvcc")
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=USUAL_FOLDER / "bin")
     if nvcc is None:
         raise KernelError(KernelReason.NVCC_NOT_FOUND, f"nvcc is neither on the PATH nor in {USUAL_FOLDER / 'bin'}")

@@ -23,8 +23,8 @@ class KernelReason(StrEnum):
 
 REMEDIES: dict[KernelReason, str] = {
     KernelReason.NVCC_NOT_FOUND: (
-        "Install the CUDA toolkit 12.8 or newer and put nvcc on the PATH, or set CUDA_HOME to its folder; without it every op runs "
-        "as its formula in standard operations."
+        "Install the CUDA toolkit 12.8 or newer and put nvcc on the PATH, or set CUDA_HOME to its folder; without it every op "
+        "runs as its formula in standard operations."
     ),
     KernelReason.KERNEL_COMPILE_FAILED: "The compiler's words are in the message; the sources need CUDA toolkit 12.8 or newer.",
     KernelReason.KERNEL_SPILLS: "Give the kernel fewer live values: nothing of it may live outside registers and shared memory.",
