@@ -1,20 +1,20 @@
 // Who enters the suppression: of each level the best, then all of them in order; by one block, in shared memory.
 #pragma once
 
-#include "rows.h"
+#include "decode_nms/rows.h"
 
 namespace apex {
 
-constexpr int THREADS = 1024;
-constexpr int ROOM = 2 * THREADS;  // keys that are collected before the best of them are sorted out
+constexpr int ROWS = 1024;      // that can enter the suppression; a block has a thread for each
+constexpr int ROOM = 2 * ROWS;  // keys that are collected before the best of them are sorted out
 
 struct Candidates {
     uint64_t room[ROOM];
-    uint64_t chosen[THREADS];
+    uint64_t chosen[ROWS];
     int count;  // of keys in `room`
 };
 
-// Sorts a power of two of keys, at most 2 * THREADS, the largest first: Batcher's bitonic sort.
+// Sorts a power of two of keys, at most 2 * ROWS, the largest first: Batcher's bitonic sort.
 __device__ inline void sort_keys(uint64_t* keys, int size) {
     const int self = threadIdx.x;
     int last = size;
@@ -36,14 +36,14 @@ __device__ inline void sort_keys(uint64_t* keys, int size) {
 __device__ inline void sort_first(uint64_t* keys, int count) {
     int size = 64;
     while (size < count) size *= 2;
-    for (int i = count + int(threadIdx.x); i < size; i += THREADS) keys[i] = 0;
+    for (int i = count + int(threadIdx.x); i < size; i += ROWS) keys[i] = 0;
     __syncthreads();
     sort_keys(keys, size);
 }
 
 // Adds the keys of a warp that are not 0 to the room.
 __device__ inline void collect(Candidates& candidates, uint64_t key) {
-    const unsigned who = __ballot_sync(ALL, key != 0), self = threadIdx.x % WARP;
+    const unsigned who = __ballot_sync(ALL, key != 0), self = threadIdx.x % unsigned(WARP);
     if (who == 0) return;
     int at = 0;
     if (self == 0) at = atomicAdd(&candidates.count, __popc(who));
@@ -66,21 +66,21 @@ __device__ int choose_of_level(Candidates& candidates, const Source& source, int
     if (threadIdx.x == 0) candidates.count = 0;
     __syncthreads();
     uint64_t least = 0;
-    for (int first = begin; first < end; first += Source::AHEAD * THREADS) {
+    for (int first = begin; first < end; first += Source::AHEAD * ROWS) {
         Best best[Source::AHEAD];
-#pragma unroll
+        APEX_UNROLL
         for (int i = 0; i < Source::AHEAD; ++i) {
-            const int anchor = first + i * THREADS + int(threadIdx.x);
+            const int anchor = first + i * ROWS + int(threadIdx.x);
             best[i] = source(anchor < end ? anchor : -1);
         }
-#pragma unroll
+        APEX_UNROLL
         for (int i = 0; i < Source::AHEAD; ++i) {
-            const uint64_t key = entering_key(best[i].score, first + i * THREADS + int(threadIdx.x), threshold);
+            const uint64_t key = entering_key(best[i].score, first + i * ROWS + int(threadIdx.x), threshold);
             collect(candidates, key > least ? key : 0);
             __syncthreads();
             const int count = candidates.count;
             __syncthreads();
-            if (count > ROOM - THREADS) least = keep_best(candidates, count, limit);
+            if (count > ROOM - ROWS) least = keep_best(candidates, count, limit);
         }
     }
     const int count = candidates.count;
@@ -93,7 +93,7 @@ __device__ int choose_of_level(Candidates& candidates, const Source& source, int
 __device__ inline int first_above(const float* strides, int anchors, float stride) {
     int low = 0, high = anchors;
     while (low < high) {
-        const int step = (high - low + THREADS - 1) / THREADS;
+        const int step = (high - low + ROWS - 1) / ROWS;
         const int at = low + int(threadIdx.x) * step;
         const int below = __syncthreads_count(at < high && strides[at] <= stride);
         high = min(high, low + below * step);
@@ -109,7 +109,7 @@ __device__ int choose(Candidates& candidates, const Source& source, const float*
     for (int level = 0; level < LEVELS; ++level) {
         const int end = level + 1 < LEVELS ? first_above(strides, anchors, stride_of(level)) : anchors;
         const int count = choose_of_level(candidates, source, begin, end, limit, threshold);
-        for (int i = threadIdx.x; i < count; i += THREADS) candidates.chosen[total + i] = candidates.room[i];
+        for (int i = threadIdx.x; i < count; i += ROWS) candidates.chosen[total + i] = candidates.room[i];
         total += count;
         begin = end;
         __syncthreads();

@@ -1,6 +1,8 @@
 // DecodeNMS: one block per image chooses, decodes and suppresses. It finds the best class of the anchors itself (one launch and no
 // memory beside the outputs, as TensorRT's ahead-of-time plugins ask), or takes them from a kernel that had the whole GPU for it.
-#include "suppress.h"
+#include "kernels/blocks.h"
+// Before all others: on this processor it brings the threads.
+#include "decode_nms/suppress.h"
 
 namespace apex {
 namespace {
@@ -52,33 +54,40 @@ __device__ void decode_nms(const Call<T>& call, const Source& source) {
     __syncthreads();
     const auto give = [&](int, int place) { write_row(call, place, box, score_of(key), label, anchor); };
     const int count = suppress(shared.suppression, total, call.max_detections, call.iou, give);
-    for (int i = count + self; i < call.max_detections; i += THREADS) write_row(call, i, {0.0f, 0.0f, 0.0f, 0.0f}, 0.0f, -1, -1);
+    for (int i = count + self; i < call.max_detections; i += ROWS) write_row(call, i, {0.0f, 0.0f, 0.0f, 0.0f}, 0.0f, -1, -1);
+}
+
+// The best class of every anchor of all images, one thread each.
+template <class T>
+__device__ void find_best(const T* scores, int rows, int classes, Best* best) {
+    const long long row = (long long)blockIdx.x * THREADS + threadIdx.x;
+    const Best found = Scores<T>{scores, classes}(row < rows ? int(row) : -1);
+    if (row < rows) best[row] = found;
 }
 
 }  // namespace
 }  // namespace apex
 
-#define APEX_IN const float *ltrb, const float *centres, const float *strides
-#define APEX_OUT(T) float *boxes, T *best_scores, int64_t *labels, int64_t *ids
-#define APEX_CALL {ltrb, centres, strides, anchors, max_detections, pre_nms, score, iou, boxes, best_scores, labels, ids}
+#define IN const float *ltrb, const float *centres, const float *strides
+#define SETTINGS int max_detections, int pre_nms, float score, float iou
+#define OUT(T) float *boxes, T *best_scores, int64_t *labels, int64_t *ids
+#define ARGUMENTS {ltrb, centres, strides, anchors, max_detections, pre_nms, score, iou, boxes, best_scores, labels, ids}
+#define SCORES_OF_IMAGE(T) apex::Scores<T>{scores + (long long)blockIdx.x * anchors * classes, classes}
+#define FOUND_OF_IMAGE apex::Found{best + (long long)blockIdx.x * anchors}
 
-#define APEX_DECODE_NMS(NAME, T)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(apex::THREADS, 1) apex_decode_nms_##NAME(                                         \
-        const T* scores, APEX_IN, int anchors, int classes, int max_detections, int pre_nms, float score, float iou,            \
-        APEX_OUT(T)) {                                                                                                          \
-        const apex::Scores<T> source = {scores + (long long)blockIdx.x * anchors * classes, classes};                           \
-        apex::decode_nms<T>(APEX_CALL, source);                                                                                 \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256, 4) apex_decode_nms_best_##NAME(const T* scores, int rows, int classes,       \
-                                                                                  apex::Best* best) {                           \
-        const long long row = blockIdx.x * 256ll + threadIdx.x;                                                                 \
-        const apex::Best found = apex::Scores<T>{scores, classes}(row < rows ? int(row) : -1);                                  \
-        if (row < rows) best[row] = found;                                                                                      \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(apex::THREADS, 1) apex_decode_nms_found_##NAME(                                   \
-        const apex::Best* best, APEX_IN, int anchors, int max_detections, int pre_nms, float score, float iou, APEX_OUT(T)) {   \
-        apex::decode_nms<T>(APEX_CALL, apex::Found{best + (long long)blockIdx.x * anchors});                                    \
-    }
+#define DECODE_NMS(NAME, T)                                                                                                \
+    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, SCORES_OF_IMAGE(T))), const T *scores, IN, int anchors, \
+                     int classes, SETTINGS, OUT(T))
+#define FIND_BEST(NAME, T)                                                                                              \
+    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 4, (apex::find_best<T>(scores, rows, classes, best)), const T *scores, int rows, \
+                     int classes, apex::Best *best)
+#define FROM_BEST(NAME, T)                                                                                               \
+    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, FOUND_OF_IMAGE)), const apex::Best *best, IN, int anchors, \
+                     SETTINGS, OUT(T))
 
-APEX_DECODE_NMS(f32, float)
-APEX_DECODE_NMS(f16, apex::f16)
+DECODE_NMS(apex_decode_nms_f32, float)
+DECODE_NMS(apex_decode_nms_f16, apex::f16)
+FIND_BEST(apex_decode_nms_best_f32, float)
+FIND_BEST(apex_decode_nms_best_f16, apex::f16)
+FROM_BEST(apex_decode_nms_from_best_f32, float)
+FROM_BEST(apex_decode_nms_from_best_f16, apex::f16)

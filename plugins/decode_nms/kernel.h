@@ -3,7 +3,7 @@
 // by one (no fused multiply-add; the host face is compiled with -ffp-contract=off), and the anchor decides between equal scores.
 #pragma once
 
-#include "../kernels/host_device.h"
+#include "kernels/host_device.h"
 
 namespace apex {
 

@@ -1,34 +1,27 @@
 // The best class of every anchor, on the GPU: a warp reads the rows of its 32 anchors, a few neighbouring threads per row.
 #pragma once
 
-#include "kernel.h"
+#include "decode_nms/kernel.h"
+#include "kernels/runs.h"
 
 namespace apex {
-
-constexpr unsigned WARP = 32;
-constexpr unsigned ALL = 0xffffffffu;
-
-template <class T>
-struct alignas(16) Sixteen {  // bytes
-    static constexpr int COUNT = 16 / sizeof(T);
-    T at[COUNT];
-};
 
 // The best of the classes that fall to thread `lane` of `lanes`; 16 bytes at a time where rows begin at such addresses.
 template <class T>
 __device__ Best best_in_row(const T* row, int classes, int lane, int lanes, bool wide) {
-    using Wide = Sixteen<T>;
+    using Wide = Run<T, 16 / sizeof(T)>;
+    constexpr int COUNT = 16 / sizeof(T);
     Best best = nothing();
     if (wide) {
         const Wide* quads = reinterpret_cast<const Wide*>(row);
-#pragma unroll 4
-        for (int i = lane; i < classes / Wide::COUNT; i += lanes) {
+        APEX_UNROLL_BY(4)
+        for (int i = lane; i < classes / COUNT; i += lanes) {
             const Wide part = quads[i];
-#pragma unroll
-            for (int j = 0; j < Wide::COUNT; ++j) best = better(best, {to_float(part.at[j]), i * Wide::COUNT + j});
+            APEX_UNROLL
+            for (int j = 0; j < COUNT; ++j) best = better(best, {to_float(part.at[j]), i * COUNT + j});
         }
     } else {
-#pragma unroll 4
+        APEX_UNROLL_BY(4)
         for (int i = lane; i < classes; i += lanes) best = better(best, {to_float(row[i]), i});
     }
     return best;
@@ -47,7 +40,7 @@ struct Scores {
 
     __device__ Best operator()(int anchor) const {
         const int lanes = lanes_of(classes), groups = WARP / lanes, self = threadIdx.x % WARP;
-        const bool wide = classes % Sixteen<T>::COUNT == 0 && reinterpret_cast<uintptr_t>(rows) % 16 == 0;
+        const bool wide = classes % int(16 / sizeof(T)) == 0 && is_aligned<T, 16 / sizeof(T)>(rows);
         Best mine = nothing();
         for (int round = 0; round < lanes; ++round) {  // in each, as many rows are read as there are groups of `lanes` threads
             const int wanted = __shfl_sync(ALL, anchor, round * groups + self / lanes);

@@ -1,14 +1,14 @@
 // Greedy suppression of up to 1024 sorted rows by one block: exactly what one thread would do row by row, 32 rows at a time.
 #pragma once
 
-#include "choose.h"
+#include "decode_nms/choose.h"
 
 namespace apex {
 
 struct Suppression {
-    Box box[THREADS];
-    float area[THREADS];
-    int label[THREADS];
+    Box box[ROWS];
+    float area[ROWS];
+    int label[ROWS];
     // Of the 32 rows in hand: those that are left, and for each the rows before it that overlap it. Two, so that the next 32 can be
     // prepared while a slow warp still reads.
     unsigned left[2];
@@ -39,7 +39,7 @@ __device__ inline void prepare(Suppression& shared, int tile, int total, bool le
     const unsigned before = __ballot_sync(ALL, both && overlaps(row_at(shared, tile + lane), row_at(shared, tile + warp), iou));
     const unsigned open = __ballot_sync(ALL, left);
     if (lane == 0) shared.before[which][warp] = before;
-    if (lane == 0 && warp == tile / int(WARP)) shared.left[which] = open;
+    if (lane == 0 && warp == tile / WARP) shared.left[which] = open;
 }
 
 // Calls give(row, place) for every row that is kept, in order of place, until `most` are; returns how many. Thread i owns row i.
@@ -54,13 +54,13 @@ __device__ int suppress(Suppression& shared, int total, int most, float iou, con
         __syncthreads();
         const int which = tile / WARP % 2;
         const unsigned kept = kept_of(shared.left[which], shared.before[which][lane]);
-        if (warp > tile / int(WARP)) {
+        if (warp > tile / WARP) {
             for (unsigned rest = kept; rest != 0 && __any_sync(ALL, left); rest &= rest - 1u) {
                 if (left && overlaps(own, row_at(shared, tile + __ffs(rest) - 1), iou)) left = false;
             }
         }
         const int place = done + __popc(kept & ((1u << lane) - 1u));
-        if (warp == tile / int(WARP) && (kept >> lane & 1u) && place < most) give(self, place);
+        if (warp == tile / WARP && (kept >> lane & 1u) && place < most) give(self, place);
         done += __popc(kept);
     }
     return min(done, most);

@@ -1,20 +1,20 @@
 // TileSSMScan in linear time: a block takes one head of one image and a slice of its channels, in one direction.
 // Half of its threads scan, with the state in registers; the other half brings the next chunk of tokens into shared memory and the
 // results of the last one out of it, so that the scan, which is a chain, never waits for memory.
-#include "kernel.h"
+#include "kernels/blocks.h"
+// Before all others: on this processor it brings the threads.
+#include "kernels/runs.h"
+#include "tile_ssm_scan/kernel.h"
 
 namespace apex {
 namespace {
 
-constexpr int SCANNERS = 128;  // threads that scan; as many more stage
-constexpr int THREADS = 2 * SCANNERS;
+constexpr int SCANNERS = THREADS / 2;
 constexpr int IN_FLIGHT = 4;  // loads that a staging thread has under way
 constexpr int BATCH = 4;      // tokens that a scanning thread loads at once; a chunk is a multiple of it
 
 template <class T>
-struct alignas(STATES * sizeof(T)) Quad {
-    T at[STATES];
-};
+using Quad = Run<T, STATES>;
 
 // One direction of the op, and how it is cut: `slice` channels in a block (a multiple of STATES), `chunk` tokens at a time.
 template <class T>
@@ -25,10 +25,9 @@ struct Scan {
     bool reverse;
 };
 
-// What a block works on: its image, head and first channel; and whether rows may be read and written in quads.
+// What a block works on: its image, head and first channel. A channel has `lanes`; the channels are so many `quads`.
 struct Place {
     int batch, head, channel, lanes, quads;
-    bool state_quads, channel_quads;
 };
 
 // The shared memory of one chunk. There are two, for chunks of even and of odd number.
@@ -39,15 +38,10 @@ struct Chunk {
 };
 
 __device__ Chunk chunk_at(int which, int chunk, const Place& place) {
-    extern __shared__ Four memory[];
+    APEX_SHARED_MEMORY(Four, memory);
     const int items = chunk * (2 * place.lanes + place.quads), parts = chunk * place.lanes * place.quads;
     Four* own = memory + which * (items + parts + (chunk + 1) / 2);
     return {own, own + items, reinterpret_cast<Step*>(own + items + parts)};
-}
-
-template <class T>
-__device__ bool in_quads(const T* pointer, int row) {
-    return row % STATES == 0 && reinterpret_cast<uintptr_t>(pointer) % sizeof(Quad<T>) == 0;
 }
 
 template <class T>
@@ -63,10 +57,10 @@ __device__ long long channel_offset(const Scan<T>& scan, const Place& place, int
 
 // Four numbers of a row, of which it has `valid`; zeros behind them.
 template <class T>
-__device__ Quad<T> load_quad(const T* from, int valid, bool quads) {
+__device__ Quad<T> load_quad(const T* from, int valid) {
+    if (valid >= STATES) return load_run<T, STATES>(from);
     Quad<T> out = {};
-    if (quads && valid > 0) return *reinterpret_cast<const Quad<T>*>(from);
-#pragma unroll
+    APEX_UNROLL
     for (int i = 0; i < STATES; ++i) {
         if (i < valid) out.at[i] = from[i];
     }
@@ -85,13 +79,13 @@ __device__ Quad<T> fetch(const Scan<T>& scan, const Place& place, int item, int 
     const T* from = is_x ? scan.x + channel_offset(scan, place, step)
                          : (item < half ? scan.b : scan.c) + row_of(scan, place, step) * scan.states;
     const int valid = is_x ? scan.channels - place.channel : scan.states;
-    return load_quad(from + at, valid - at, is_x ? place.channel_quads : place.state_quads);
+    return load_quad(from + at, valid - at);
 }
 
 template <class T>
 __device__ Four widened(const Quad<T>& quad) {
     Four out;
-#pragma unroll
+    APEX_UNROLL
     for (int i = 0; i < STATES; ++i) out.at[i] = to_float(quad.at[i]);
     return out;
 }
@@ -104,9 +98,9 @@ __device__ void stage(const Chunk& chunk, const Scan<T>& scan, const Place& plac
     const float dt = has_step ? to_float(scan.dt[row_of(scan, place, first + self) * scan.heads + place.head]) : 0.0f;
     for (int item = self; item < items; item += IN_FLIGHT * SCANNERS) {
         Quad<T> taken[IN_FLIGHT];
-#pragma unroll
+    APEX_UNROLL
         for (int i = 0; i < IN_FLIGHT; ++i) taken[i] = fetch(scan, place, item + i * SCANNERS, first);
-#pragma unroll
+    APEX_UNROLL
         for (int i = 0; i < IN_FLIGHT; ++i) {
             if (item + i * SCANNERS < items) chunk.item[item + i * SCANNERS] = widened(taken[i]);
         }
@@ -115,15 +109,12 @@ __device__ void stage(const Chunk& chunk, const Scan<T>& scan, const Place& plac
 }
 
 template <class T>
-__device__ void store_quad(T* to, const Four& value, int valid, bool quads) {
+__device__ void store_quad(T* to, const Four& value, int valid) {
     Quad<T> out;
-#pragma unroll
+    APEX_UNROLL
     for (int i = 0; i < STATES; ++i) out.at[i] = As<T>::from(value.at[i]);
-    if (quads) {
-        *reinterpret_cast<Quad<T>*>(to) = out;
-        return;
-    }
-#pragma unroll
+    if (valid >= STATES) return store_run<T, STATES>(to, out);
+    APEX_UNROLL
     for (int i = 0; i < STATES; ++i) {
         if (i < valid) to[i] = out.at[i];
     }
@@ -139,10 +130,10 @@ __device__ void drain(const Chunk& chunk, const Scan<T>& scan, const Place& plac
         const Four* part = chunk.part + row * place.lanes * place.quads + quad;
         Four sum = part[0];
         for (int lane = 1; lane < place.lanes; ++lane) {
-#pragma unroll
+    APEX_UNROLL
             for (int i = 0; i < STATES; ++i) sum.at[i] += part[lane * place.quads].at[i];
         }
-        store_quad(scan.y + channel_offset(scan, place, first + row) + at, sum, valid, place.channel_quads);
+        store_quad(scan.y + channel_offset(scan, place, first + row) + at, sum, valid);
     }
 }
 
@@ -157,38 +148,36 @@ __device__ void scan_chunk(const Chunk& chunk, Four& state, const Place& place, 
         Four b_of[BATCH], c_of[BATCH];
         Step step[BATCH];
         float value[BATCH];
-#pragma unroll
+    APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) {
             b_of[i] = b[(first + i) * lanes];
             c_of[i] = c[(first + i) * lanes];
             step[i] = chunk.step[first + i];
             value[i] = x[(first + i) * slice];
         }
-#pragma unroll
+    APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) value[i] = advance(state, b_of[i], c_of[i], step[i], value[i], skip);
-#pragma unroll
+    APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) part[(first + i) * lanes * slice] = value[i];
     }
 }
 
 template <class T>
-__device__ Place place_of(const Scan<T>& scan) {
-    const unsigned slices = unsigned(scan.channels + scan.slice - 1) / unsigned(scan.slice);
-    return {
-        static_cast<int>(blockIdx.y),
-        static_cast<int>(blockIdx.x / slices),
-        static_cast<int>(blockIdx.x % slices) * scan.slice,
-        (scan.states + STATES - 1) / STATES,
-        scan.slice / STATES,
-        in_quads(scan.b, scan.states) && in_quads(scan.c, scan.states),
-        in_quads(scan.x, scan.channels) && in_quads(scan.y, scan.channels),
-    };
+__device__ Place place_of(const Scan<T>& scan, unsigned block) {
+    const unsigned slices = unsigned(scan.channels + scan.slice - 1) / unsigned(scan.slice), head = block / slices;
+    Place place;
+    place.batch = int(head / unsigned(scan.heads));
+    place.head = int(head % unsigned(scan.heads));
+    place.channel = int(block % slices) * scan.slice;
+    place.lanes = (scan.states + STATES - 1) / STATES;
+    place.quads = scan.slice / STATES;
+    return place;
 }
 
 // Chunk by chunk; while one is scanned, the next comes in and the last goes out.
 template <class T>
-__device__ void run(const Scan<T>& scan) {
-    const Place place = place_of(scan);
+__device__ void run(const Scan<T>& scan, unsigned block) {
+    const Place place = place_of(scan, block);
     const int self = static_cast<int>(threadIdx.x), stager = self - SCANNERS;
     const float skip = self < scan.slice ? to_float(scan.d[place.head]) : 0.0f;
     Four state = {};
@@ -208,21 +197,27 @@ __device__ void run(const Scan<T>& scan) {
 }  // namespace
 }  // namespace apex
 
-#define APEX_SIZES int tokens, int heads, int channels, int states, int slice, int chunk
+#define SIZES int tokens, int heads, int channels, int states, int slice, int chunk
+#define OF_SIZES tokens, heads, channels, states, slice, chunk
 
-#define APEX_TILE_SSM_SCAN(NAME, T)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(apex::THREADS, 1) apex_tile_ssm_scan_##NAME(                                     \
-        const T* x, const T* dt, const T* a, const T* b, const T* c, const T* d, APEX_SIZES, int reverse, T* y) {              \
-        apex::run<T>({x, dt, a, b, c, d, y, tokens, heads, channels, states, slice, chunk, reverse != 0});                     \
-    }                                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(apex::THREADS, 1) apex_tile_ssm_scan_both_##NAME(                                \
-        const T* x, const T* dt, const T* a, const T* b, const T* c, const T* d, const T* dt_back, const T* a_back,            \
-        const T* b_back, const T* c_back, const T* d_back, APEX_SIZES, T* y, T* y_back) {                                      \
-        const bool back = blockIdx.z != 0;                                                                                     \
-        apex::run<T>({x, back ? dt_back : dt, back ? a_back : a, back ? b_back : b, back ? c_back : c, back ? d_back : d,      \
-                      back ? y_back : y, tokens, heads, channels, states, slice, chunk, back});                                \
-    }
+#define ONE_DIRECTION(NAME, T)                                                                                           \
+    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 2,                                                                             \
+                     (apex::run<T>({x, dt, a, b, c, d, y, OF_SIZES, reverse != 0}, blockIdx.x)), const T *x, const T *dt, \
+                     const T *a, const T *b, const T *c, const T *d, SIZES, int reverse, T *y)
 
-APEX_TILE_SSM_SCAN(f32, float)
-APEX_TILE_SSM_SCAN(f16, apex::f16)
-APEX_TILE_SSM_SCAN(bf16, apex::bf16)
+// Blocks of even number scan forward, those of odd number backward, with parameters of their own.
+#define BOTH_DIRECTIONS(NAME, T)                                                                                            \
+    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 2,                                                                                \
+                     (apex::run<T>(blockIdx.x % 2 == 0                                                                      \
+                                       ? apex::Scan<T>{x, dt, a, b, c, d, y, OF_SIZES, false}                               \
+                                       : apex::Scan<T>{x, dt_back, a_back, b_back, c_back, d_back, y_back, OF_SIZES, true}, \
+                                   blockIdx.x / 2)),                                                                        \
+                     const T *x, const T *dt, const T *a, const T *b, const T *c, const T *d, const T *dt_back,             \
+                     const T *a_back, const T *b_back, const T *c_back, const T *d_back, SIZES, T *y, T *y_back)
+
+ONE_DIRECTION(apex_tile_ssm_scan_f32, float)
+ONE_DIRECTION(apex_tile_ssm_scan_f16, apex::f16)
+ONE_DIRECTION(apex_tile_ssm_scan_bf16, apex::bf16)
+BOTH_DIRECTIONS(apex_tile_ssm_scan_both_f32, float)
+BOTH_DIRECTIONS(apex_tile_ssm_scan_both_f16, apex::f16)
+BOTH_DIRECTIONS(apex_tile_ssm_scan_both_bf16, apex::bf16)

@@ -3,7 +3,7 @@
 // channel find are added up in their order. Everything is computed in float.
 #pragma once
 
-#include "../kernels/host_device.h"
+#include "kernels/host_device.h"
 
 namespace apex {
 
@@ -30,9 +30,7 @@ APEX_HD inline Step step_of(float rate, float dt) { return {expf(-rate * dt), dt
 APEX_HD inline float advance(Four& state, const Four& b, const Four& c, Step step, float x, float skip) {
     const float drive = step.dt * x;
     float y = skip * x;
-#ifdef __CUDACC__
-#pragma unroll
-#endif
+    APEX_UNROLL
     for (int i = 0; i < STATES; ++i) {
         state.at[i] = step.decay * state.at[i] + b.at[i] * drive;
         y += c.at[i] * state.at[i];
