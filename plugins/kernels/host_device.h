@@ -1,19 +1,17 @@
 // What every kernel header leans on: functions that nvcc compiles for both sides and g++ for its own, and the types of elements.
-// The small types are bits; mathematics is done in float. On a GPU its own instructions convert; elsewhere the same is spelt out,
-// so that no CUDA header is needed there (tests hold one against the other).
+// The small types are bits; mathematics is done in float. Where a GPU has an instruction that converts it is used; elsewhere the
+// same is spelt out. The headers of CUDA's own small types would do too, but nvcc takes a second per architecture to read them.
 #pragma once
 
 #include <cstdint>
 
 #ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
 #define APEX_HD __host__ __device__
+#define APEX_UNROLL _Pragma("unroll")
 #else
-#include <cmath>
 #include <cstring>
 #define APEX_HD
+#define APEX_UNROLL
 #endif
 
 namespace apex {
@@ -76,7 +74,9 @@ APEX_HD inline float to_float(float value) { return value; }
 
 APEX_HD inline float to_float(f16 value) {
 #ifdef __CUDA_ARCH__
-    return __half2float(__ushort_as_half(value.bits));
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+    return wide;
 #else
     const uint32_t sign = uint32_t(value.bits & 0x8000u) << 16, magnitude = value.bits & 0x7fffu;
     if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -104,7 +104,9 @@ template <>
 struct As<f16> {
     APEX_HD static f16 from(float value) {
 #ifdef __CUDA_ARCH__
-        return f16{__half_as_ushort(__float2half_rn(value))};
+        f16 nearest;
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest.bits) : "f"(value));
+        return nearest;
 #else
         const uint32_t sign = (bits_of(value) >> 16) & 0x8000u, magnitude = bits_of(value) & 0x7fffffffu;
         if (magnitude > 0x7f800000u) return f16{0x7fffu};
@@ -126,8 +128,10 @@ struct As<bf16> {
 template <>
 struct As<e4m3> {  // saturates: what is beyond 448 becomes 448
     APEX_HD static e4m3 from(float value) {
-#ifdef __CUDA_ARCH__
-        return e4m3{uint8_t(__nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3))};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+        uint16_t pair;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(value));
+        return e4m3{uint8_t(pair)};
 #else
         const uint32_t sign = (bits_of(value) >> 24) & 0x80u, magnitude = bits_of(value) & 0x7fffffffu;
         if (magnitude > 0x7f800000u) return e4m3{0x7fu};

@@ -1,4 +1,5 @@
-// Runs of neighbouring elements, moved together: 16 bytes at a time where the address allows it, one by one elsewhere.
+// Runs of neighbouring elements, moved together. How many make a run is decided beside the grid (launch.py): what fills 16 bytes,
+// fewer where a row of the tile or an address is not a multiple of that.
 #pragma once
 
 #include "kernels/host_device.h"
@@ -14,37 +15,19 @@ struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Run {
 };
 
 template <class T, int N>
-APEX_HD inline bool is_aligned(const T* address) {
-    return reinterpret_cast<uintptr_t>(address) % alignof(Run<T, N>) == 0;
-}
-
-template <class T, int N>
 APEX_HD inline Run<T, N> load_run(const T* address) {
-    if (is_aligned<T, N>(address)) return *reinterpret_cast<const Run<T, N>*>(address);
-    Run<T, N> run;
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
-    for (int i = 0; i < N; ++i) run.at[i] = address[i];
-    return run;
+    return *reinterpret_cast<const Run<T, N>*>(address);
 }
 
 template <class T, int N>
 APEX_HD inline void store_run(T* address, const Run<T, N>& run) {
-    if (is_aligned<T, N>(address)) {
-        *reinterpret_cast<Run<T, N>*>(address) = run;
-        return;
-    }
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
-    for (int i = 0; i < N; ++i) address[i] = run.at[i];
+    *reinterpret_cast<Run<T, N>*>(address) = run;
 }
 
-APEX_HD inline int blocks_for(int64_t runs) { return int((runs + THREADS * STEPS - 1) / (THREADS * STEPS)); }
+APEX_HD inline int blocks_for(int runs) { return (runs + THREADS * STEPS - 1) / (THREADS * STEPS); }
 
 // The run that a thread moves at a step, among the runs of its part of the work; `chunk` counts the blocks of that part.
-APEX_HD inline int64_t run_of(int chunk, int step, int thread) { return (int64_t(chunk) * STEPS + step) * THREADS + thread; }
+APEX_HD inline int run_of(int chunk, int step, int thread) { return (chunk * STEPS + step) * THREADS + thread; }
 
 }  // namespace apex
 

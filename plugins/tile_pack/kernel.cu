@@ -2,14 +2,14 @@
 // once where they are one. Version 1 does not read the levels.
 #include "tile_pack/kernel.h"
 
-#define SIZES int tiles, int channels, int height, int width, int tile, int halo
-#define SIZES_OF_PIXELS int tiles, int height, int width, int tile, int halo
+#define SIZES int tiles, int channels, int height, int width, int tile, int halo, int run
+#define SIZES_OF_PIXELS int tiles, int height, int width, int tile, int halo, int run
 #define MEAN_AND_FACTOR float mean_0, float mean_1, float mean_2, float factor_0, float factor_1, float factor_2
 
 #define PACK(In, Out, SCALE) \
-    (apex::pack_thread<In, Out>(block, thread, image, ids, {tiles, channels, height, width, tile, halo}, SCALE, out))
+    (apex::pack_thread<In, Out>(block, thread, image, ids, {tiles, channels, height, width, tile, halo, run}, SCALE, out))
 #define PACK_PIXELS(Out, SCALE)                                                                     \
-    (apex::pack_pixels_thread<Out>(block, thread, image, ids, {tiles, 3, height, width, tile, halo}, \
+    (apex::pack_pixels_thread<Out>(block, thread, image, ids, {tiles, 3, height, width, tile, halo, run}, \
                                    {{mean_0, mean_1, mean_2}, {factor_0, factor_1, factor_2}}, SCALE, out))
 
 #define CONVERTED(NAME, In, Out) APEX_ENTRY(NAME, PACK(In, Out, 1.0f), const In *image, const int64_t *ids, const int64_t *, SIZES, Out *out)

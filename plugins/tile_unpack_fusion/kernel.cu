@@ -2,9 +2,9 @@
 #include "tile_unpack_fusion/kernel.h"
 
 #define UNPACK(NAME, T)                                                                                                           \
-    APEX_ENTRY(NAME, (apex::unpack_thread<T>(block, thread, base, tiles, ids, alpha, {count, channels, height, width, cells}, out)), \
+    APEX_ENTRY(NAME, (apex::unpack_thread<T>(block, thread, base, tiles, ids, alpha, {count, channels, height, width, cells, run}, out)), \
                const T *base, const T *tiles, const int64_t *ids, const int64_t *, const T *alpha, int count, int channels,      \
-               int height, int width, int cells, T *out)
+               int height, int width, int cells, int run, T *out)
 
 UNPACK(apex_tile_unpack_fusion_f32, float)
 UNPACK(apex_tile_unpack_fusion_f16, apex::f16)
