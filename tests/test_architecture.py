@@ -29,6 +29,8 @@ PLUGIN_FACES = {
     "torch_op.py": {"numpy", "torch"},
     "torch_cuda.py": {"torch"},
     "torch_face.py": {"torch"},
+    "trt_plugin.py": {"tensorrt"},
+    "tensorrt_launch.py": {"tensorrt"},
 }
 
 

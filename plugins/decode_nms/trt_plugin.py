@@ -1,9 +1,9 @@
 """DecodeNMS as a TensorRT plugin: importing this module registers it. One kernel, launched ahead of time: the plan carries it.
 
-A plugin of this kind is one launch with no memory beside its inputs and outputs. So it is the kernel that does all of the op with a
-block per image, and not the two launches with a workspace of the torch binding, which find the best class of every anchor with the
-whole GPU. A class-based ``IPluginV3`` in Python could make those two, but its plan would need Python, this package and its kernels
-wherever it is loaded.
+A plugin of this kind is one launch with no memory beside its inputs and outputs. So it is the kernel that does all of the op with
+a block per image, and not the two launches with a workspace of the torch binding, which find the best class of every anchor with
+the whole GPU. A class-based ``IPluginV3`` in Python could make those two, but its plan would need Python, this package and a
+compiler wherever it is loaded.
 
 Never executed on a GPU: unproven.
 """
@@ -12,7 +12,7 @@ Never executed on a GPU: unproven.
 import tensorrt as trt
 import tensorrt.plugin as trtp
 
-from apex_plugins.decode_nms.launch import ROWS, Settings, is_wide, kernel_name
+from apex_plugins.decode_nms.launch import ROWS, TYPES, Settings, is_wide, kernel_name
 from apex_plugins.decode_nms.reference import SPEC, output_shape
 from apex_plugins.kernels.tensorrt_launch import LETTERS, Planned, fixed, kernels, planned
 from apex_plugins.spec import DOMAIN
@@ -73,5 +73,5 @@ def launch(
         (scores.shape_expr[0], 1, 1),
         (ROWS, 1, 1),
         (anchors, classes, int(is_wide(kind, classes)), settings.max_detections, settings.pre_nms),
-        (settings.score, settings.iou),
+        (float(TYPES[kind](settings.score)), settings.iou),  # scores are compared in their own type
     )

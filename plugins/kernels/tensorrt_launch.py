@@ -46,8 +46,8 @@ def planned(
 ) -> Planned:
     """What an ``aot_impl`` returns: name, PTX, launch parameters, and the arguments between inputs and outputs.
 
-    ``grid`` and ``sizes`` are numbers or symbolic sizes. A grid that may be empty becomes one block, because CUDA refuses a launch
-    of none: the kernel has to find out that there is nothing to do.
+    ``grid`` and ``sizes`` are numbers or symbolic sizes. A grid that may be empty becomes one block, because CUDA refuses a
+    launch of none: the kernel has to find out that there is nothing to do.
     """
     blocks = [side if isinstance(side, int) else trtp.max(side, 1) for side in grid]
     launch = trtp.KernelLaunchParams(*blocks, *block, shared_mem=shared_bytes)

@@ -56,7 +56,7 @@ def launch(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> Planned:
-    """The kernel and its launch for these types. TensorRT aligns tensors beyond what quads need; rows must be multiples of them."""
+    """The kernel and its launch for these types. TensorRT aligns tensors beyond what quads need; rows are looked at."""
     batch, tokens = tuple(x.shape_expr)[:2]
     heads, channels, states = fixed(*tuple(x.shape_expr)[2:], Bm.shape_expr[2])
     aligned = channels % STATES == 0 and states % STATES == 0

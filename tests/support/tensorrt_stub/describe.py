@@ -1,7 +1,7 @@
 """Registers every plugin with NVIDIA's registry and asks it what TensorRT would ask while it builds; JSON in, JSON out.
 
-Input: a file with a list of {folder, dtype, inputs: [[size, fixed], ...] per input, attributes}. One that is not fixed is known at
-run time only, as the batch and the number of tiles are.
+Input: a file with a list of {folder, types: one per input, inputs: [[size, fixed], ...] per input, attributes}. A size that is
+not fixed is known at run time only, as the batch and the number of tiles are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def answers(case: dict[str, Any]) -> dict[str, Any]:
     """What the plugin of one case says: types and shapes of its outputs, type combinations, and the launch."""
     spec = specs()[case["folder"]]
     plugin = created(spec, case["attributes"])
-    types = [TYPES["int64" if kind == "int64" else case["dtype"]] for kind in spec.inputs.values()]
+    types = [TYPES[name] for name in case["types"]]
     sizes = [[Size(*size) for size in shape] for shape in case["inputs"]]
     out_types = plugin.get_output_data_types(types, [len(shape) for shape in sizes])
     shapes = plugin.get_output_shapes(sizes, [], Builder())
