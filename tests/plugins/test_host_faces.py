@@ -1,4 +1,4 @@
-"""The lines that the kernels consist of, compiled for this processor: every element written, the right number in it, no other touched."""
+"""The lines of the kernels, compiled for this processor: every element is written, with the right number, and no other touched."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_pack_copies_what_is_no_number(make_case):
 
 @pytest.mark.parametrize("image, tiles", [("f16", "e4m3"), ("f32", "f16"), ("f32", "e4m3")])
 def test_every_number_of_16_bits_is_converted_as_numpy_does(image, tiles):
-    """Ties, subnormal numbers, infinity and NaN among them: all 65 536 patterns, for float32 as the upper half, with ties below."""
+    """Ties, subnormal numbers, infinity, NaN: all 65 536 patterns, in float32 as the upper half, with ties below."""
     patterns = np.arange(65536, dtype=np.uint16)
     if image == "f16":
         numbers = patterns.view(np.float16)
