@@ -1,4 +1,4 @@
-"""The lines of the kernels, compiled for this processor: every element is written, with the right number, and no other touched."""
+"""The lines of the kernels, compiled for this processor: every element is written, and rightly, and no other touched."""
 
 from __future__ import annotations
 

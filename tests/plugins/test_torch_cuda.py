@@ -1,4 +1,4 @@
-"""The torch binding of the kernels, as far as no GPU is needed: its launches run on the host faces, its calls reach a driver of ours."""
+"""The torch binding without a GPU: its launches run on the host faces, its calls reach a driver of ours."""
 
 from __future__ import annotations
 
