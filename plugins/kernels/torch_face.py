@@ -53,10 +53,12 @@ def by_kernel(op: str, kernel: Callable[..., Result], formula: Callable[..., Res
     kinds = {item.dtype for item in tensors if item.is_floating_point()}
     if len(kinds) != 1 or not kinds <= FLOATS or why_not(op) is not None:
         return formula(*arguments)
-    return _KernelFunction.apply(kernel, formula, *arguments)
+    return KernelFunction.apply(kernel, formula, *arguments)
 
 
-class _KernelFunction(torch.autograd.Function):
+class KernelFunction(torch.autograd.Function):
+    """``apply(kernel, formula, *arguments)``: the kernel's result, with the gradients of the formula."""
+
     @staticmethod
     def forward(ctx: Any, kernel: Callable[..., Result], formula: Callable[..., Result], *arguments: Any) -> Result:
         ctx.formula = formula

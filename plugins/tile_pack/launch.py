@@ -66,8 +66,8 @@ def launch(
         raise ValueError("tile_pack normalises images of uint8 with 3 channels, and those only")
     if not (are_multiples([image], _bytes(types[0], run)) and are_multiples([out], _bytes(types[1], run))):
         run = 1
-    floats = () if normalisation is None else (*normalisation.mean, *normalisation.factor)
-    floats += (scale,) if types[1] == "e4m3" else ()
+    floats = [] if normalisation is None else [*normalisation.mean, *normalisation.factor]
+    floats += [scale] if types[1] == "e4m3" else []
     sizes = (tiles, *(() if pixels else (channels,)), height, width, tile, halo, run)
     blocks: Grid = grid(batch, tiles, channels, side, run, pixels)
     return Launch(name, blocks, (THREADS, 1, 1), 0, arguments((image, ids, levels), sizes, (out,), floats))
