@@ -29,7 +29,7 @@ PLUGIN_FACES = {
     "torch_op.py": {"numpy", "torch"},
     "torch_cuda.py": {"torch"},
     "torch_face.py": {"torch"},
-    "trt_plugin.py": {"tensorrt"},
+    "trt_plugin.py": {"numpy", "tensorrt"},
     "tensorrt_launch.py": {"tensorrt"},
 }
 

@@ -9,6 +9,7 @@ Never executed on a GPU: unproven.
 """
 
 # No "from __future__ import annotations": TensorRT reads the annotations, and strings would tell it nothing.
+import numpy as np
 import tensorrt as trt
 import tensorrt.plugin as trtp
 
@@ -36,7 +37,7 @@ def describe(
     """Boxes, their scores, labels, candidate ids."""
     types = (ltrb.dtype, scores.dtype, trt.int64, trt.int64)
     shapes = output_shape(tuple(scores.shape_expr), max_detections)
-    return tuple(trtp.from_shape_expr(shape, kind) for shape, kind in zip(shapes, types, strict=True))  # type: ignore[return-value]
+    return tuple(trtp.from_shape_expr(shape, kind) for shape, kind in zip(shapes, types, strict=True))
 
 
 @trtp.autotune(PLUGIN)
@@ -73,5 +74,5 @@ def launch(
         (scores.shape_expr[0], 1, 1),
         (ROWS, 1, 1),
         (anchors, classes, int(is_wide(kind, classes)), settings.max_detections, settings.pre_nms),
-        (float(TYPES[kind](settings.score)), settings.iou),  # scores are compared in their own type
+        (np.asarray(settings.score, TYPES[kind]).item(), settings.iou),  # scores are compared in their own type
     )
