@@ -14,6 +14,9 @@ from typing import Any
 
 Grid = tuple[int, int, int]
 INT_MAX = 2**31 - 1
+THREADS, STEPS = 256, 4  # those of runs.h
+RUN_BYTES = 16  # that a thread moves at once
+SIZES_OF_TYPES = {"f32": 4, "f16": 2, "bf16": 2, "e4m3": 1, "u8": 1}  # bytes, by the letters that name types in kernels
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,13 @@ def arguments(
 def ceil_div(a: Any, b: Any) -> Any:
     """a / b rounded up, for integers and for the symbolic sizes of TensorRT alike."""
     return (a + b - 1) // b
+
+
+def blocks_of_runs(runs: Any) -> Any:
+    """How many blocks move so many runs of one part of the work: ``blocks_for`` of runs.h."""
+    return ceil_div(runs, THREADS * STEPS)
+
+
+def are_multiples(addresses: Sequence[int], size: int) -> bool:
+    """Whether all addresses are multiples of ``size``: whether elements may be moved so many bytes at a time."""
+    return all(address % size == 0 for address in addresses)
