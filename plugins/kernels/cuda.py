@@ -28,10 +28,14 @@ class KernelModule:
         """Queue a kernel on a stream (its handle; 0 is the default stream). Raises KernelError."""
         if launch.empty:
             return
-        values = tuple(item.value for item in launch.arguments), tuple(type(item) for item in launch.arguments)
+        # The value of a null pointer is None in ctypes, which cuda-python does not take.
+        values = tuple(0 if item.value is None else item.value for item in launch.arguments)
+        parameters = values, tuple(type(item) for item in launch.arguments)
         function = self._function(launch.kernel, launch.shared_bytes)
         sides = (*launch.grid, *launch.block)
-        self._call(KernelReason.KERNEL_LAUNCH_FAILED, "cuLaunchKernel", function, *sides, launch.shared_bytes, stream, values, 0)
+        self._call(
+            KernelReason.KERNEL_LAUNCH_FAILED, "cuLaunchKernel", function, *sides, launch.shared_bytes, stream, parameters, 0
+        )
 
     def _function(self, name: str, shared_bytes: int) -> Any:
         if name not in self._functions:

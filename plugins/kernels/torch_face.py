@@ -19,6 +19,7 @@ from apex_plugins.kernels.launch import Launch
 from apex_plugins.kernels.reasons import KernelError, KernelReason
 
 Result = Tensor | tuple[Tensor, ...]
+FLOATS = {torch.float32, torch.float16, torch.bfloat16}  # of a call that a kernel may take over
 # Letters of the kernels' names.
 TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.uint8: "u8", torch.float8_e4m3fn: "e4m3"}
 
@@ -41,19 +42,23 @@ def run(op: str, launches: Sequence[Launch], device: torch.device) -> None:
 
 
 def by_kernel(op: str, kernel: Callable[..., Result], formula: Callable[..., Result], *arguments: Any) -> Result:
-    """``kernel(*arguments)`` where the tensors are on a GPU, all of one type, and the kernels can run; else ``formula``.
+    """``kernel(*arguments)`` where the tensors are on a GPU, all floats of one type, and the kernels can run; else ``formula``.
 
-    Both take the same arguments, tensors first or anywhere, and give the same tensors. Gradients are those of the formula,
-    which is computed again for them.
+    Both take the same arguments and give the same tensors. Gradients are those of the formula, which is computed again for them.
+    ``torch.compile`` sees the formula.
     """
     tensors = [item for item in arguments if isinstance(item, Tensor)]
-    kinds = {item.dtype for item in tensors if item.is_floating_point()}
-    if not all(item.is_cuda for item in tensors) or len(kinds) != 1 or not kinds <= TYPES.keys() or why_not(op) is not None:
+    if not all(item.is_cuda for item in tensors) or torch.compiler.is_compiling():
         return formula(*arguments)
-    return _KernelFunction.apply(kernel, formula, *arguments)
+    kinds = {item.dtype for item in tensors if item.is_floating_point()}
+    if len(kinds) != 1 or not kinds <= FLOATS or why_not(op) is not None:
+        return formula(*arguments)
+    return KernelFunction.apply(kernel, formula, *arguments)
 
 
-class _KernelFunction(torch.autograd.Function):
+class KernelFunction(torch.autograd.Function):
+    """``apply(kernel, formula, *arguments)``: the kernel's result, with the gradients of the formula."""
+
     @staticmethod
     def forward(ctx: Any, kernel: Callable[..., Result], formula: Callable[..., Result], *arguments: Any) -> Result:
         ctx.formula = formula

@@ -2,7 +2,7 @@
 // functions for its block and thread, the host face for all of them in turn.
 //
 // Tile, halo and the sides of the image are multiples of 8, so no border of a tile or of the image cuts a run of up to 8 pixels.
-// Ids outside the grid read nothing that is not there: what they name lies outside the image, which is 0.
+// Ids outside the grid read nothing that is not there: they name no tile, which is 0.
 #pragma once
 
 #include <type_traits>
@@ -22,9 +22,10 @@ struct Corner {
     int64_t top, left;
 };
 
-// The first pixel of tile `id` with its halo; negative where the halo begins outside the image.
+// The first pixel of tile `id` with its halo; negative where the halo begins outside the image, as all of it does for no tile.
 APEX_HD inline Corner tile_corner(int64_t id, const PackSizes& s) {
     const int64_t cols = s.width / s.tile, row = id / cols;
+    if (id < 0 || row >= s.height / s.tile) return {s.height, s.width};
     return {row * s.tile - s.halo, (id - row * cols) * s.tile - s.halo};
 }
 
