@@ -59,9 +59,9 @@ __device__ void decode_nms(const Call<T>& call, const Source& source) {
 
 // The best class of every anchor of all images, one thread each.
 template <class T>
-__device__ void find_best(const T* scores, int rows, int classes, Best* best) {
+__device__ void find_best(const T* scores, int rows, int classes, bool wide, Best* best) {
     const long long row = (long long)blockIdx.x * THREADS + threadIdx.x;
-    const Best found = Scores<T>{scores, classes}(row < rows ? int(row) : -1);
+    const Best found = Scores<T>{scores, classes, wide}(row < rows ? int(row) : -1);
     if (row < rows) best[row] = found;
 }
 
@@ -72,15 +72,15 @@ __device__ void find_best(const T* scores, int rows, int classes, Best* best) {
 #define SETTINGS int max_detections, int pre_nms, float score, float iou
 #define OUT(T) float *boxes, T *best_scores, int64_t *labels, int64_t *ids
 #define ARGUMENTS {ltrb, centres, strides, anchors, max_detections, pre_nms, score, iou, boxes, best_scores, labels, ids}
-#define SCORES_OF_IMAGE(T) apex::Scores<T>{scores + (long long)blockIdx.x * anchors * classes, classes}
+#define SCORES_OF_IMAGE(T) apex::Scores<T>{scores + (long long)blockIdx.x * anchors * classes, classes, wide != 0}
 #define FOUND_OF_IMAGE apex::Found{best + (long long)blockIdx.x * anchors}
 
 #define DECODE_NMS(NAME, T)                                                                                                \
     APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, SCORES_OF_IMAGE(T))), const T *scores, IN, int anchors, \
-                     int classes, SETTINGS, OUT(T))
+                     int classes, int wide, SETTINGS, OUT(T))
 #define FIND_BEST(NAME, T)                                                                                              \
-    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 4, (apex::find_best<T>(scores, rows, classes, best)), const T *scores, int rows, \
-                     int classes, apex::Best *best)
+    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 4, (apex::find_best<T>(scores, rows, classes, wide != 0, best)), const T *scores, int rows, \
+                     int classes, int wide, apex::Best *best)
 #define FROM_BEST(NAME, T)                                                                                               \
     APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, FOUND_OF_IMAGE)), const apex::Best *best, IN, int anchors, \
                      SETTINGS, OUT(T))

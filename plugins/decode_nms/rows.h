@@ -6,7 +6,7 @@
 
 namespace apex {
 
-// The best of the classes that fall to thread `lane` of `lanes`; 16 bytes at a time where rows begin at such addresses.
+// The best of the classes that fall to thread `lane` of `lanes`; 16 bytes at a time where rows are `wide`, multiples of that.
 template <class T>
 __device__ Best best_in_row(const T* row, int classes, int lane, int lanes, bool wide) {
     using Wide = Run<T, 16 / sizeof(T)>;
@@ -37,10 +37,10 @@ struct Scores {
     static constexpr int AHEAD = 1;  // questions that are worth asking at once
     const T* rows;
     int classes;
+    bool wide;
 
     __device__ Best operator()(int anchor) const {
         const int lanes = lanes_of(classes), groups = WARP / lanes, self = threadIdx.x % WARP;
-        const bool wide = classes % int(16 / sizeof(T)) == 0 && is_aligned<T, 16 / sizeof(T)>(rows);
         Best mine = nothing();
         for (int round = 0; round < lanes; ++round) {  // in each, as many rows are read as there are groups of `lanes` threads
             const int wanted = __shfl_sync(ALL, anchor, round * groups + self / lanes);

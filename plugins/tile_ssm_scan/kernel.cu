@@ -16,12 +16,13 @@ constexpr int BATCH = 4;      // tokens that a scanning thread loads at once; a 
 template <class T>
 using Quad = Run<T, STATES>;
 
-// One direction of the op, and how it is cut: `slice` channels in a block (a multiple of STATES), `chunk` tokens at a time.
+// One direction of the op, and how it is cut (launch.py): `slice` channels in a block, a multiple of STATES; `chunk` tokens at a time,
+// a multiple of BATCH; `aligned` where every row can be read and written in quads.
 template <class T>
 struct Scan {
     const T *x, *dt, *a, *b, *c, *d;
     T* y;
-    int tokens, heads, channels, states, slice, chunk;
+    int tokens, heads, channels, states, slice, chunk, aligned;
     bool reverse;
 };
 
@@ -57,8 +58,8 @@ __device__ long long channel_offset(const Scan<T>& scan, const Place& place, int
 
 // Four numbers of a row, of which it has `valid`; zeros behind them.
 template <class T>
-__device__ Quad<T> load_quad(const T* from, int valid) {
-    if (valid >= STATES) return load_run<T, STATES>(from);
+__device__ Quad<T> load_quad(const T* from, int valid, bool aligned) {
+    if (aligned && valid >= STATES) return load_run<T, STATES>(from);
     Quad<T> out = {};
     APEX_UNROLL
     for (int i = 0; i < STATES; ++i) {
@@ -79,7 +80,7 @@ __device__ Quad<T> fetch(const Scan<T>& scan, const Place& place, int item, int 
     const T* from = is_x ? scan.x + channel_offset(scan, place, step)
                          : (item < half ? scan.b : scan.c) + row_of(scan, place, step) * scan.states;
     const int valid = is_x ? scan.channels - place.channel : scan.states;
-    return load_quad(from + at, valid - at);
+    return load_quad(from + at, valid - at, scan.aligned);
 }
 
 template <class T>
@@ -109,11 +110,11 @@ __device__ void stage(const Chunk& chunk, const Scan<T>& scan, const Place& plac
 }
 
 template <class T>
-__device__ void store_quad(T* to, const Four& value, int valid) {
+__device__ void store_quad(T* to, const Four& value, int valid, bool aligned) {
     Quad<T> out;
     APEX_UNROLL
     for (int i = 0; i < STATES; ++i) out.at[i] = As<T>::from(value.at[i]);
-    if (valid >= STATES) return store_run<T, STATES>(to, out);
+    if (aligned && valid >= STATES) return store_run<T, STATES>(to, out);
     APEX_UNROLL
     for (int i = 0; i < STATES; ++i) {
         if (i < valid) to[i] = out.at[i];
@@ -123,8 +124,8 @@ __device__ void store_quad(T* to, const Four& value, int valid) {
 // Thread `self` of those that stage adds up and writes its share of the results of the chunk that begins with `first`.
 template <class T>
 __device__ void drain(const Chunk& chunk, const Scan<T>& scan, const Place& place, int first, int self) {
-    for (unsigned item = self; item < scan.chunk * place.quads; item += SCANNERS) {
-        const int row = item / unsigned(place.quads), quad = item % unsigned(place.quads), at = quad * STATES;
+    for (unsigned item = self; item < unsigned(scan.chunk * place.quads); item += SCANNERS) {
+        const int row = int(item / place.quads), quad = int(item % place.quads), at = quad * STATES;
         const int valid = scan.channels - place.channel - at;
         if (first + row >= scan.tokens || valid <= 0) continue;
         const Four* part = chunk.part + row * place.lanes * place.quads + quad;
@@ -133,7 +134,7 @@ __device__ void drain(const Chunk& chunk, const Scan<T>& scan, const Place& plac
     APEX_UNROLL
             for (int i = 0; i < STATES; ++i) sum.at[i] += part[lane * place.quads].at[i];
         }
-        store_quad(scan.y + channel_offset(scan, place, first + row) + at, sum, valid);
+        store_quad(scan.y + channel_offset(scan, place, first + row) + at, sum, valid, scan.aligned);
     }
 }
 
@@ -197,8 +198,8 @@ __device__ void run(const Scan<T>& scan, unsigned block) {
 }  // namespace
 }  // namespace apex
 
-#define SIZES int tokens, int heads, int channels, int states, int slice, int chunk
-#define OF_SIZES tokens, heads, channels, states, slice, chunk
+#define SIZES int tokens, int heads, int channels, int states, int slice, int chunk, int aligned
+#define OF_SIZES tokens, heads, channels, states, slice, chunk, aligned
 
 #define ONE_DIRECTION(NAME, T)                                                                                           \
     APEX_BLOCK_ENTRY(NAME, apex::THREADS, 2,                                                                             \

@@ -3,6 +3,8 @@
 // channel find are added up in their order. Everything is computed in float.
 #pragma once
 
+#include <cmath>
+
 #include "kernels/host_device.h"
 
 namespace apex {
@@ -22,9 +24,9 @@ struct alignas(8) Step {
 // The token that is number `step` of the scan.
 APEX_HD inline int token_of(int step, int tokens, bool reverse) { return reverse ? tokens - 1 - step : step; }
 
-APEX_HD inline float rate_of(float a) { return expf(a); }
+APEX_HD inline float rate_of(float a) { return std::exp(a); }
 
-APEX_HD inline Step step_of(float rate, float dt) { return {expf(-rate * dt), dt}; }
+APEX_HD inline Step step_of(float rate, float dt) { return {std::exp(-rate * dt), dt}; }
 
 // One token in one lane: h = a h + dt B x; returns this lane's part of C h, and `skip` x with it (skip: D in the first lane, else 0).
 APEX_HD inline float advance(Four& state, const Four& b, const Four& c, Step step, float x, float skip) {
