@@ -248,3 +248,10 @@ def test_a_planted_fault_is_refused_with_its_code(
     refusals = [answer for answer in told.values() if isinstance(answer, dict)]
     assert all(words in answer["message"] and answer["remedy"] for answer in refusals)
     assert len(refusals) == 2 or fault in ("none", "fits")
+
+
+def test_the_default_engine_is_built_from_plugins_alone(told: dict[str, Any], stubs: Path, repo_root: Path) -> None:
+    """What the exporter writes on a node is what the plugin of that name takes; ``told`` says that there is a compiler."""
+    answers = json.loads(registry.run(stubs, "faults.py", "none", str(repo_root / "engines" / "nuclei-nano" / "model.onnx")))
+    assert set(map(tuple, answers["build"])) == {("plan", "")} and len(answers["build"]) >= 3
+    assert set(answers["load"]) == {None}
