@@ -1,4 +1,7 @@
-"""TileUnpackFusion on a map of its own: every cell is written, the chosen blended and the others copied, to the last bit."""
+"""What kernels must do because TensorRT makes one launch of an op, whatever its shapes: on this processor, against the references.
+
+TileUnpackFusion has a kernel for maps of its own, that of the torch binding works on a copy. TilePack is launched for no tiles too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 
 from apex_plugins.kernels.host import host_library
 from apex_plugins.kernels.reasons import KernelError
+from apex_plugins.tile_pack.launch import kernel_name as pack_kernel_name
 from apex_plugins.tile_unpack_fusion.launch import run_length, whole_grid, whole_kernel_name
 from apex_plugins.tile_unpack_fusion.reference import tile_unpack_fusion
 
@@ -56,3 +60,14 @@ def test_the_whole_map_is_that_of_the_reference(library: ctypes.CDLL, dtype: typ
         np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
         untouched = wanted == rounded[0]
         assert (found[untouched] == wanted[untouched]).all(), "a copied cell is the same to the last bit"
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+def test_a_block_that_has_no_tile_to_pack_reads_and_writes_nothing(kind: str) -> None:
+    """A level of K = 0 tiles: TensorRT gets a grid of one block, and the addresses may be of nothing."""
+    try:
+        pack = getattr(host_library("tile_pack"), pack_kernel_name(kind, kind))
+    except KernelError as error:
+        pytest.skip(f"{error.reason}: {error.message}")
+    nowhere = [ctypes.c_void_p(0)] * 3
+    pack(*nowhere, *(ctypes.c_int(size) for size in (0, 3, 64, 64, 32, 8, 4)), ctypes.c_void_p(0), ctypes.c_int(1))
