@@ -1,6 +1,6 @@
 """What kernels must do because TensorRT makes one launch of an op whatever its shapes: on this processor, against the references.
 
-TileUnpackFusion has a kernel for maps of its own; that of the torch binding works on a copy. TilePack is launched for no tiles too.
+TileUnpackFusion has one for a map of its own; that of the torch binding works on a copy. TilePack may be launched for no tiles.
 """
 
 from __future__ import annotations
