@@ -27,6 +27,10 @@ PLUGIN_FACES = {
     "reference.py": {"numpy"},
     "onnx_function.py": {"numpy", "onnx", "onnxscript"},
     "torch_op.py": {"numpy", "torch"},
+    "torch_cuda.py": {"torch"},
+    "torch_face.py": {"torch"},
+    "trt_plugin.py": {"numpy", "tensorrt"},
+    "tensorrt_launch.py": {"tensorrt"},
 }
 
 

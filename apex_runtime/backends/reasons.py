@@ -38,6 +38,12 @@ class ReasonCode(StrEnum):
     PLAN_LOAD_FAILED = "plan_load_failed"
     PLAN_DOES_NOT_FIT = "plan_does_not_fit"
     PLUGIN_NOT_AVAILABLE = "plugin_not_available"
+    PLUGIN_NOT_REGISTERED = "plugin_not_registered"
+    PLUGIN_NAMESPACE_MISMATCH = "plugin_namespace_mismatch"
+    PLUGIN_VERSION_MISMATCH = "plugin_version_mismatch"
+    PLUGIN_FIELDS_MISMATCH = "plugin_fields_mismatch"
+    PLUGIN_NOT_USED = "plugin_not_used"
+    PLUGIN_IMPORT_FAILED = "plugin_import_failed"
     BATCH_NOT_IN_PLAN = "batch_not_in_plan"
     MODEL_LOAD_FAILED = "model_load_failed"
     EXECUTION_FAILED = "execution_failed"
@@ -84,6 +90,25 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.PLAN_LOAD_FAILED: "Build the bundle again with the version that is installed here: apex-rt build-engine.",
     ReasonCode.PLAN_DOES_NOT_FIT: "Build the bundle again from its model with this version of apex-rt build-engine.",
     ReasonCode.PLUGIN_NOT_AVAILABLE: "Export the model again with this version of apex-train, which writes a body for every op.",
+    ReasonCode.PLUGIN_NOT_REGISTERED: (
+        "Import apex_plugins.<op>.trt_plugin, or load the library that holds the plugin, before the engine is built or loaded."
+    ),
+    ReasonCode.PLUGIN_NAMESPACE_MISMATCH: (
+        "A plugin of another library bears this name: do not load that library, or register the plugin in the namespace apex."
+    ),
+    ReasonCode.PLUGIN_VERSION_MISMATCH: (
+        "Use plugin, model and apex-x of one release: export the model again and load no older plugin library."
+    ),
+    ReasonCode.PLUGIN_FIELDS_MISMATCH: (
+        "Use plugin, model and apex-x of one release: the message lists the fields that are missing, foreign or of another type."
+    ),
+    ReasonCode.PLUGIN_NOT_USED: (
+        "This version of TensorRT's parser prefers function bodies; report its version, and build with --backend tensorrt-rtx or "
+        "--backend ort-cuda meanwhile."
+    ),
+    ReasonCode.PLUGIN_IMPORT_FAILED: (
+        "The function body is used instead. For the kernels install TensorRT 10.12 or newer: tensorrt.plugin must have aot_impl."
+    ),
     ReasonCode.BATCH_NOT_IN_PLAN: "Use a smaller --batch, or build the bundle again with a larger --max-batch.",
     ReasonCode.MODEL_LOAD_FAILED: "Export the model again with this version of apex-train.",
     ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",

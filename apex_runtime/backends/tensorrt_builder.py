@@ -16,6 +16,8 @@ from typing import Any
 from apex_runtime.backends.capabilities import compute_capability
 from apex_runtime.backends.matrix_products import FIRST_WITH_FP32_GEMM, NOTE, without_matrix_products
 from apex_runtime.backends.onnx_contract import OnnxFile
+from apex_runtime.backends.op_calls import op_calls
+from apex_runtime.backends.plugin_use import PluginUse, as_parsed, choose_implementations
 from apex_runtime.backends.reasons import ReasonCode, argument_error, backend_error
 from apex_runtime.backends.tensorrt_api import Log, load_flavour, make_logger, reasons_of
 from apex_runtime.backends.timing_cache import Note, TimingCache
@@ -42,12 +44,13 @@ class ShapeRange:
 class Plan:
     """One serialised engine for one compute capability (89 for sm_89); 0 where the building machine's GPU did not say.
 
-    ``note`` says what was changed in the graph for this target, if anything.
+    ``note`` says what was changed in the graph for this target, if anything; ``plugins`` by what the ops of ours are computed.
     """
 
     compute_capability: int
     data: bytes
     note: str = ""
+    plugins: tuple[PluginUse, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -79,19 +82,24 @@ def build_plans(
 ) -> list[Plan]:
     """One plan per compute capability, in the order asked.
 
-    ``timing_cache``: the file of TensorRT's kernel timings, None for the user's own; ``note`` hears what was wrong with it.
+    ``timing_cache``: the file of TensorRT's kernel timings, None for the user's own; ``note`` hears what was wrong with it, and
+    which ops are built from their bodies for want of a plugin. TensorRT for RTX has no plugins.
     Raises BackendError with the parser's or builder's own words, KeyboardInterrupt when ``progress`` cancels.
     """
     trt = load_flavour(flavour)
     targets = _targets(trt, flavour, capabilities)
+    uses = choose_implementations(trt, op_calls(file.model)) if flavour == "tensorrt" else ()
     logger = make_logger(trt, log)
     plans = []
     for number, target in targets:
         source, changed = _for_target(file, number)
         # TensorRT for RTX times nothing
         timing = TimingCache(flavour, str(trt.__version__), number, timing_cache, note) if flavour == "tensorrt" else None
-        plan = _build_one(trt, source, number, target, max_batch, logger, progress, timing)
-        plans.append(Plan(number, plan, changed))
+        plan, built = _build_one(trt, source, number, target, max_batch, logger, progress, timing, uses)
+        plans.append(Plan(number, plan, changed, built))
+    for use in plans[0].plugins:
+        if use.reason:
+            note(f"{use.call.name} is built from its function body: {use.detail} [{use.reason}]")
     return plans
 
 
@@ -139,11 +147,13 @@ def _build_one(
     max_batch: int,
     logger: Any,
     progress: Progress | None,
-    timing: TimingCache | None = None,
-) -> bytes:
+    timing: TimingCache | None,
+    uses: tuple[PluginUse, ...],
+) -> tuple[bytes, tuple[PluginUse, ...]]:
     logger.errors.clear()
     builder = trt.Builder(logger)
-    network = _parse(trt, builder, file, logger)
+    network = _parse(trt, builder, file, logger, uses)
+    built = as_parsed(trt, network, uses)
     config = builder.create_builder_config()
     _add_profile(builder, network, config, optimisation_profile(file.info, max_batch), file)
     if target is not None:
@@ -160,7 +170,7 @@ def _build_one(
         raise backend_error(ReasonCode.PLAN_BUILD_FAILED, f"{file.path}: no plan for sm_{number}: {reasons_of(logger)}")
     if timing is not None:
         timing.keep(config)
-    return bytes(memory)
+    return bytes(memory), built
 
 
 def _set_target(trt: ModuleType, config: Any, number: int, target: Any) -> None:
@@ -173,9 +183,12 @@ def _set_target(trt: ModuleType, config: Any, number: int, target: Any) -> None:
         config.set_flag(user_allocation)
 
 
-def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any) -> Any:
+def _parse(trt: ModuleType, builder: Any, file: OnnxFile, logger: Any, uses: Sequence[PluginUse]) -> Any:
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
+    override = getattr(trt.OnnxParserFlag, "ENABLE_PLUGIN_OVERRIDE", None) if any(use.has_plugin for use in uses) else None
+    if override is not None:  # parsers differ in whether a node that names its plugin comes before the function of that name
+        parser.set_flag(override)
     if not parser.parse(file.data):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         words = "; ".join(

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apex_runtime.backends.capabilities import probe
 from apex_runtime.backends.onnx_contract import OnnxFile, TensorSpec, expected_inputs, expected_outputs, read_onnx
+from apex_runtime.backends.op_calls import op_calls
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends.plugin_use import PluginUse
 from apex_runtime.backends.tensorrt_api import Log
 from apex_runtime.backends.tensorrt_builder import Plan, Progress, ShapeRange, build_plans, optimisation_profile
 from apex_runtime.backends.timing_cache import Note
@@ -39,11 +40,7 @@ from apex_runtime.bundle.precision import precision_report
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    import onnx
-
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
-APEX_DOMAIN = "apex"
 _PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
@@ -81,7 +78,8 @@ def build_bundle(
         _write_artefacts(file, plans, staging)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
         command = _command(file, backend, out_dir, compute_capabilities, max_batch)
-        manifest = _describe(file, backend, staging, ranges, command, started)
+        uses = plans[0].plugins if plans else ()
+        manifest = _describe(file, backend, staging, ranges, command, started, uses)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _move_into_place(staging, out_dir)
     finally:
@@ -124,7 +122,13 @@ def _write_artefacts(file: OnnxFile, plans: Sequence[Plan], staging: Path) -> No
 
 
 def _describe(
-    file: OnnxFile, backend: Backend, staging: Path, ranges: tuple[ShapeRange, ...], command: str, started: float
+    file: OnnxFile,
+    backend: Backend,
+    staging: Path,
+    ranges: tuple[ShapeRange, ...],
+    command: str,
+    started: float,
+    uses: Sequence[PluginUse],
 ) -> Manifest:
     artefacts = tuple(_artefact(path) for path in sorted(staging.iterdir()))
     capabilities = tuple(item.compute_capability for item in artefacts if item.compute_capability)
@@ -142,7 +146,7 @@ def _describe(
         classes=file.info.classes,
         preprocessing=file.info.preprocessing,
         tiles=file.info.tiles,
-        plugins=_plugins(file.model),
+        plugins=tuple(_plugin_record(use) for use in uses or map(PluginUse, op_calls(file.model))),
         tools=_tool_versions(backend),
         build=Build(
             command=command,
@@ -179,18 +183,16 @@ def _tensor_record(spec: TensorSpec) -> Tensor:
     )
 
 
-def _plugins(model: onnx.ModelProto) -> tuple[Plugin, ...]:
-    """The ops of our domain that the graph calls, with the version on their nodes."""
-    bodies = {function.name for function in model.functions if function.domain == APEX_DOMAIN}
-    versions: dict[str, str] = {}
-    for node in model.graph.node:
-        if node.domain == APEX_DOMAIN:
-            attributes = {
-                attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.name == "plugin_version"
-            }
-            versions[node.op_type] = attributes.get("plugin_version", "1")
-    return tuple(
-        Plugin(name=name, namespace=APEX_DOMAIN, version=versions[name], body=name in bodies) for name in sorted(versions)
+def _plugin_record(use: PluginUse) -> Plugin:
+    call = use.call
+    return Plugin(
+        name=call.name,
+        namespace=call.namespace,
+        version=call.version,
+        body=call.body,
+        attributes=dict(call.attributes),
+        implementation=use.implementation,
+        reason=use.reason,
     )
 
 

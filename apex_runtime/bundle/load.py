@@ -13,7 +13,7 @@ from apex_runtime.backends.session import Session
 from apex_runtime.bundle.fallback import Candidate, Chosen, Refusal, open_first
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.manifest import MANIFEST_NAME, MODEL_NAME, REBUILD, Manifest, is_bundle, read_manifest
-from apex_runtime.bundle.verify import check_agreement, check_plugins, choose_plan, model_of, verify_artefacts
+from apex_runtime.bundle.verify import check_agreement, check_bodies, choose_plan, model_of, verify_artefacts
 from apex_runtime.errors import BundleError, MissingPackageError, UsageError
 from apex_runtime.model_info import Decode
 
@@ -86,7 +86,7 @@ def _open_bundle(folder: Path, threads: int | None, device: str, policy: str) ->
     requested = "ort-cuda" if manifest.backend == "ort-cpu" and device != "cpu" else manifest.backend
     index = device_index(device)
     if not manifest.find("plan"):
-        check_plugins(folder, manifest)
+        check_bodies(folder, manifest)
     chosen = open_first(Candidate(model, threads, index, lambda: choose_plan(folder, manifest, index)), requested, policy)
     check_agreement(folder, manifest, chosen.session)
     return _opened(chosen, requested, model, index, manifest)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from apex_runtime.backends.plugin_use import Implementation
 from apex_runtime.errors import BundleError
 from apex_runtime.model_info import Category, Preprocessing, TileInfo
 
@@ -75,12 +76,19 @@ class ProfileRange(_Record):
 
 
 class Plugin(_Record):
-    """A custom op of the graph; ``body`` says that the file carries its meaning in standard ops."""
+    """A custom op of the graph; ``body`` says that the file carries its meaning in standard ops.
+
+    ``attributes``: name -> int or float, as its nodes have them. ``implementation`` is what computes it: the body, a kernel that
+    the plan carries, or a plugin of TensorRT's registry; ``reason`` is the code of why it is the body where a plugin was wanted.
+    """
 
     name: str
     namespace: str
     version: str
     body: bool
+    attributes: dict[str, str] = {}
+    implementation: Implementation = "body"
+    reason: str = ""
 
 
 class Build(_Record):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from apex_runtime.backends.capabilities import compute_capability, import_tensorrt
+from apex_runtime.backends.op_calls import OpCall
+from apex_runtime.backends.plugin_use import check_before_load
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Session
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Artefact, Manifest, Plugin
+from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Artefact, Manifest
 from apex_runtime.errors import BackendError, BundleError
 
 
@@ -44,14 +45,14 @@ def choose_plan(folder: Path, manifest: Manifest, index: int) -> Path:
             f"{folder}: its plans are of {manifest.backend} {manifest.backend_version}, installed here is {installed}.",
             remedy=rebuild(manifest),
         )
-    check_plugins(folder, manifest, lambda plugin: _registered(module, manifest.backend, plugin))
+    _check_plugins(module, folder, manifest)
     return folder / _plan_for(folder, manifest, compute_capability(index)).path
 
 
-def check_plugins(folder: Path, manifest: Manifest, registered: Callable[[Plugin], bool] = lambda _plugin: False) -> None:
-    """Every op of ours carries its body, or the backend has it (``registered``). Raises BackendError."""
+def check_bodies(folder: Path, manifest: Manifest) -> None:
+    """Every op of ours carries its body: what runs the bundle has no plugins. Raises BackendError."""
     for plugin in manifest.plugins:
-        if not plugin.body and not registered(plugin):
+        if not plugin.body:
             raise backend_error(
                 ReasonCode.PLUGIN_NOT_AVAILABLE,
                 f"{folder}: op {plugin.namespace}.{plugin.name} version {plugin.version} has no body, and no plugin is here.",
@@ -107,9 +108,13 @@ def _for_other_gpu(folder: Path, manifest: Manifest, capability: int | None, the
     )
 
 
-def _registered(module: ModuleType, flavour: str, plugin: Plugin) -> bool:
-    """Whether TensorRT's registry has a creator; TensorRT for RTX takes no plugins."""
-    if flavour != "tensorrt":
-        return False
-    registry = module.get_plugin_registry()
-    return registry.get_creator(plugin.name, plugin.version, plugin.namespace) is not None
+def _check_plugins(trt: ModuleType, folder: Path, manifest: Manifest) -> None:
+    """Each op of the plan by what computes it. Raises BackendError."""
+    if manifest.backend != "tensorrt":
+        return check_bodies(folder, manifest)
+    for plugin in manifest.plugins:
+        call = OpCall(plugin.name, plugin.namespace, plugin.version, tuple(sorted(plugin.attributes.items())), plugin.body)
+        try:
+            check_before_load(trt, call, plugin.implementation if plugin.body or plugin.implementation == "plan" else "registry")
+        except BackendError as error:
+            raise BackendError(f"{folder}: {error.message}", f"{error.remedy} {rebuild(manifest)}", code=error.code) from error

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from apex_runtime.backends.tensorrt_builder import Progress
     from apex_runtime.bundle.manifest import Backend, Manifest
 
+_COMPUTED_BY = {
+    "body": "function body",
+    "plan": "plugin, its kernel is in the plan",
+    "registry": "plugin, which must be registered where the plan is loaded",
+}
+
 
 @click.command("build-engine")
 @click.argument("model", type=click.Path())
@@ -158,6 +164,8 @@ def _plan_name(capability: int) -> str:
 def _report(manifest: Manifest, output: str) -> str:
     lines = [f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.build.seconds:.1f} s"]
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
+    if manifest.backend == "tensorrt":
+        lines += [f"  {plugin.name:<18}{_COMPUTED_BY[plugin.implementation]}" for plugin in manifest.plugins]
     if manifest.backend != "ort-cpu":
         lines.append(f"it runs on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
     return "\n".join(lines)

@@ -12,9 +12,9 @@ import onnx
 import torch
 from onnxscript.values import Op, Opset
 
+from apex_plugins.catalogue import FOLDERS
 from apex_plugins.spec import DOMAIN, OpSpec
 
-FOLDERS = ("tile_pack", "tile_ssm_scan", "tile_unpack_fusion", "decode_nms")
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 
 

@@ -6,9 +6,13 @@ Suffixes: B batch, K selected tiles, H and W image pixels, P = tile + 2 * halo.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
+
+from apex_plugins.kernels.torch_face import by_kernel
+from apex_plugins.tile_pack.torch_cuda import OP, tile_pack_kernel
 
 
 def tile_pack(image_B3HW: Tensor, ids_BK: Tensor, levels_BK: Tensor, tile: int, halo: int) -> Tensor:
@@ -17,11 +21,11 @@ def tile_pack(image_B3HW: Tensor, ids_BK: Tensor, levels_BK: Tensor, tile: int, 
     ids_BK are int64, row-major on the grid of W / tile columns. levels_BK is the level that the call is of and changes nothing
     (see ``reference.py``, which checks values; here only shapes are looked at, so that no step waits for the device). Gradient
     flows to the image.
-    While exporting, the call becomes one ``apex::TilePack`` node.
+    While exporting, the call becomes one ``apex::TilePack`` node; on a GPU the kernel runs where it can (``torch_cuda.py``).
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.tile_pack(image_B3HW, ids_BK, levels_BK, tile, halo)
-    return tile_pack_formula(image_B3HW, ids_BK, tile, halo)
+    return cast(Tensor, by_kernel(OP, tile_pack_kernel, tile_pack_formula, image_B3HW, ids_BK, tile, halo))
 
 
 def tile_pack_formula(image_B3HW: Tensor, ids_BK: Tensor, tile: int, halo: int) -> Tensor:

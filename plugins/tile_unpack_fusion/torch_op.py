@@ -5,8 +5,13 @@ Suffixes: B batch, K selected tiles, N tiles of the grid, C channels, h and w ma
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+
+from apex_plugins.kernels.torch_face import by_kernel
+from apex_plugins.tile_unpack_fusion.torch_cuda import OP, tile_unpack_fusion_kernel
 
 STRIDE = 8  # input pixels per cell of the map
 
@@ -18,11 +23,13 @@ def tile_unpack_fusion(
 
     ids_BK are int64, distinct within an image, row-major on the grid of w * 8 / tile columns; levels_BK is the level that the
     call is of and changes nothing (see ``reference.py``, which checks values). Gradient flows to base, tiles and alpha. The
-    result has the wider type of base and tiles. While exporting, the call becomes one ``apex::TileUnpackFusion`` node.
+    result has the wider type of base and tiles. While exporting, the call becomes one ``apex::TileUnpackFusion`` node;
+    on a GPU the kernel runs where it can (``torch_cuda.py``).
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.tile_unpack_fusion(base_BChw, tiles_BKCnn, ids_BK, levels_BK, alpha_BK1nn, tile)
-    return tile_unpack_fusion_formula(base_BChw, tiles_BKCnn, ids_BK, alpha_BK1nn, tile)
+    inputs = base_BChw, tiles_BKCnn, ids_BK, alpha_BK1nn, tile
+    return cast(Tensor, by_kernel(OP, tile_unpack_fusion_kernel, tile_unpack_fusion_formula, *inputs))
 
 
 def tile_unpack_fusion_formula(base_BChw: Tensor, tiles_BKCnn: Tensor, ids_BK: Tensor, alpha_BK1nn: Tensor, tile: int) -> Tensor:

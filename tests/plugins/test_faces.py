@@ -1,4 +1,7 @@
-"""Every op through every face that this machine can run: NumPy reference, torch formula, torch custom op, ONNX body."""
+"""Every op through every face that this machine can run: NumPy reference, torch formula, torch custom op, ONNX body, kernel.
+
+The kernels run on this processor by their host faces, and on a GPU; what is missing here is skipped with its reason code.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from kernel_faces import HOST_FACES, NUMPY_TYPES, TOLERANCES, cuda_face
 
 from apex_plugins.spec import DOMAIN
 from apex_train.export.ops import FOLDERS, load_ops
@@ -52,6 +56,21 @@ def test_face_equals_the_reference(folder, face, make_case, run_body):
             assert got.dtype == (np.int64 if wanted.dtype == np.int64 else np.float32)
             scale = max(1.0, float(np.abs(wanted).max(initial=0)))
             np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[folder] * scale, err_msg=f"seed {seed} {attributes}")
+
+
+@pytest.mark.parametrize("kind", TOLERANCES)
+@pytest.mark.parametrize("face", ["host", "cuda"])
+@pytest.mark.parametrize("folder", HOST_FACES)
+def test_kernel_equals_the_reference(folder, face, kind, make_case):
+    for seed in SEEDS:
+        inputs, attributes = make_case(folder, seed)
+        narrow = {k: v.astype(NUMPY_TYPES[kind]) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+        wide = {k: v.astype(np.float64) if v.dtype == NUMPY_TYPES[kind] else v for k, v in narrow.items()}
+        expected = getattr(module(folder, "reference"), folder)(*wide.values(), **attributes)
+        found = cuda_face(folder, narrow, attributes) if face == "cuda" else HOST_FACES[folder](narrow, attributes)
+        got = (found[0] if isinstance(found, tuple) else found).astype(np.float64)
+        largest = max(1.0, float(np.abs(expected).max(initial=0)))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES[kind] * largest, err_msg=f"seed {seed} {attributes}")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -11,6 +11,7 @@ import pytest
 
 from apex_runtime.backends import tensorrt_builder
 from apex_runtime.backends.onnx_contract import OnnxFile, read_onnx
+from apex_runtime.backends.plugin_use import PluginUse
 from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_profile
 from apex_runtime.errors import ApexError, BackendError, UsageError
 
@@ -41,6 +42,10 @@ class FakeTensorRT:
         self.ILogger = type("ILogger", (_Base,), {"Severity": severity})
         self.IProgressMonitor = type("IProgressMonitor", (_Base,), {})
         self.parses, self.builds, self.shape_tensor = parses, builds, shape_tensor
+        self.OnnxParserFlag = SimpleNamespace(ENABLE_PLUGIN_OVERRIDE="override")
+        self.LayerType = SimpleNamespace(PLUGIN_V3="plugin")
+        self.parser_flags: list[str] = []
+        self.plugin_layers = 0
         self.profiles: list[dict[str, tuple]] = []
         self.configs: list[SimpleNamespace] = []
         self.BuilderFlag = SimpleNamespace(REQUIRE_USER_ALLOCATION="user allocation") if targets else SimpleNamespace(TF32="tf32")
@@ -53,7 +58,10 @@ class FakeTensorRT:
             SimpleNamespace(name=name, is_shape_tensor=name == "tiles" and self.shape_tensor)
             for name in ("images", "tiles", "tile_bonus")
         ]
-        network = SimpleNamespace(num_inputs=3, get_input=inputs.__getitem__)
+        layers = [SimpleNamespace(type="plugin") for _ in range(self.plugin_layers)]
+        network = SimpleNamespace(
+            num_inputs=3, get_input=inputs.__getitem__, num_layers=len(layers), get_layer=layers.__getitem__
+        )
 
         def build(_network: object, config: SimpleNamespace) -> bytes | None:
             self.configs.append(config)
@@ -72,7 +80,12 @@ class FakeTensorRT:
         error = SimpleNamespace(
             node_name=lambda: "TilePack_3", node=lambda: 3, node_operator=lambda: "TilePack", desc=lambda: "unsupported op"
         )
-        return SimpleNamespace(parse=lambda _data: self.parses, num_errors=1, get_error=lambda _index: error)
+        return SimpleNamespace(
+            parse=lambda _data: self.parses,
+            num_errors=1,
+            get_error=lambda _index: error,
+            set_flag=self.parser_flags.append,
+        )
 
     def _config(self) -> SimpleNamespace:
         config = SimpleNamespace(target=None, flags=[], timings=None)
@@ -132,6 +145,28 @@ def test_a_flavour_without_targets_builds_for_the_local_gpu(
     assert [config.timings for config in fake.configs] == [b"", b"t"], "the second build knows what the first one timed"
     with pytest.raises(UsageError, match="this machine only"):
         build_plans(model, "tensorrt", [89])
+
+
+def test_plugins_are_asked_for_and_the_plan_says_what_became_of_it(
+    model: OnnxFile, use: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tensorrt_builder, "compute_capability", lambda: 89)
+    chosen = {"implementation": "plan", "reason": "", "detail": ""}
+    monkeypatch.setattr(
+        tensorrt_builder, "choose_implementations", lambda _trt, calls: tuple(PluginUse(call, **chosen) for call in calls)
+    )
+    fake, notes = use(FakeTensorRT()), []
+    fake.plugin_layers = 1
+    build = lambda: build_plans(model, "tensorrt", [], timing_cache=tmp_path / "timings", note=notes.append)[0]  # noqa: E731
+    assert [(item.call.name, item.implementation) for item in build().plugins] == [("SelectionKey", "plan")]
+    assert fake.parser_flags == ["override"] and notes == []
+    fake.plugin_layers = 0
+    assert build().plugins[0].implementation == "body"
+    assert "SelectionKey is built from its function body" in notes[0] and "[plugin_not_used]" in notes[0]
+    fake.parser_flags.clear()
+    chosen |= {"implementation": "body", "reason": "nvcc_not_found", "detail": "no nvcc"}
+    assert build().plugins[0].reason == "nvcc_not_found" and "no nvcc [nvcc_not_found]" in notes[1]
+    assert fake.parser_flags == [], "without plugins the parser is left as it is"
 
 
 @pytest.mark.parametrize(

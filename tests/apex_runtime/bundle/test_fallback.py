@@ -33,8 +33,8 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
         self.device = FakeDevice()
         self.trt = FakeTensorRT(model, self.device)
-        self.trt.get_plugin_registry = lambda: SimpleNamespace(get_creator=lambda *which: self.plugins.get(which))
-        self.plugins: dict[tuple, object] = {}
+        self.trt.get_plugin_registry = lambda: SimpleNamespace(all_creators=self.plugins)
+        self.plugins: list[object] = []
         self.missing: dict[str, ReasonCode] = {}
         self.capability = 89
         self.cuda_opens: list[tuple] = []
@@ -197,11 +197,24 @@ def test_a_plan_for_another_gpu_says_with_which_option_to_build_it(machine: Mach
 
 def test_a_registered_plugin_takes_the_place_of_a_body(machine: Machine, plans: Callable[..., Path]) -> None:
     bundle = plans("tensorrt", 89)
-    edit(bundle, plugins=[{"name": "TilePack", "namespace": "apex", "version": "1", "body": False}])
-    with pytest.raises(BackendError, match="plugin_not_available"):
+    record = {"name": "TilePack", "namespace": "apex", "version": "1", "body": False}
+    edit(bundle, plugins=[record | {"attributes": {"tile": "int", "halo": "int"}}])
+    with pytest.raises(BackendError, match="plugin_not_registered") as caught:
         open_engine(bundle)
-    machine.plugins[("TilePack", "1", "apex")] = object()
+    assert str(bundle) in caught.value.message and "Build the bundle again" in caught.value.remedy
+    fields = [SimpleNamespace(name=name, type=SimpleNamespace(name="INT64")) for name in ("tile", "halo")]
+    machine.plugins.append(SimpleNamespace(name="TilePack", plugin_version="1", plugin_namespace="apex", field_names=fields))
     assert open_engine(bundle).executed == "tensorrt"
+
+
+def test_a_plan_with_its_own_kernels_needs_no_plugin_but_ops_of_its_version(machine: Machine, plans: Callable[..., Path]) -> None:
+    bundle = plans("tensorrt", 89)
+    record = {"name": "TilePack", "namespace": "apex", "body": True, "implementation": "plan"}
+    edit(bundle, plugins=[record | {"version": "1", "attributes": {"tile": "int", "halo": "int"}}])
+    assert open_engine(bundle).executed == "tensorrt"
+    edit(bundle, plugins=[record | {"version": "2", "attributes": {"tile": "int", "halo": "int"}}])
+    with pytest.raises(BackendError, match="plugin_version_mismatch"):
+        open_engine(bundle)
 
 
 def test_onnx_runtime_needs_every_body(tiny_bundle: Path) -> None:

@@ -1,0 +1,43 @@
+"""TileUnpackFusion on CUDA tensors by its kernel, on torch's current stream. Never executed on a GPU so far: unproven."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apex_plugins.kernels.torch_face import TYPES, run
+from apex_plugins.tile_unpack_fusion.launch import launch
+
+OP = "tile_unpack_fusion"
+
+
+def tile_unpack_fusion_kernel(
+    base_BChw: Tensor, tiles_BKCnn: Tensor, ids_BK: Tensor, alpha_BK1nn: Tensor, tile: int, in_place: bool = False
+) -> Tensor:
+    """The map [B,C,h,w] with the tiles blended in: a copy of ``base_BChw``, or itself, contiguous then, when ``in_place``.
+
+    All of one type. Raises ValueError for what does not fit, KernelError where the kernel cannot run.
+    """
+    b, c, h, w = base_BChw.shape
+    cells = tile // 8
+    if tile % 8 or h % cells or w % cells:
+        raise ValueError(f"tile_unpack_fusion: map {h}x{w} is not a grid of tiles of {tile} / 8 cells")
+    if in_place and not base_BChw.is_contiguous():
+        raise ValueError("tile_unpack_fusion: only a contiguous map can be changed in place")
+    merged = base_BChw if in_place else base_BChw.clone(memory_format=torch.contiguous_format)
+    seen, ids, alpha = tiles_BKCnn.contiguous(), ids_BK.contiguous(), alpha_BK1nn.contiguous()
+    at = merged.data_ptr()
+    what = launch(
+        at,
+        seen.data_ptr(),
+        ids.data_ptr(),
+        0,
+        alpha.data_ptr(),
+        at,
+        kind=TYPES[merged.dtype],
+        shape=(b, c, h, w),
+        tiles=ids.shape[1],
+        cells=cells,
+    )
+    run(OP, [what], merged.device)
+    return merged

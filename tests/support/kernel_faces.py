@@ -1,0 +1,123 @@
+"""Kernels of the ops for tests: on this processor by their host faces, and on a GPU by torch, with the types of NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from apex_plugins.kernels.host import host_library
+from apex_plugins.kernels.launch import Launch
+from apex_plugins.kernels.reasons import KernelError
+
+NUMPY_TYPES = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "u8": np.dtype(np.uint8),
+}
+LETTERS = {dtype: letters for letters, dtype in NUMPY_TYPES.items()}
+# What one rounding to the type may cost, relative to the largest of the numbers that go in.
+TOLERANCES = {"f32": 1e-5, "f16": 2e-3, "bf16": 8e-3}
+
+
+def library(op: str) -> ctypes.CDLL:
+    """The host face of an op, or the test is skipped with the reason code."""
+    try:
+        return host_library(op)
+    except KernelError as error:
+        if error.reason == "cxx_not_found":
+            pytest.skip(str(error))
+        raise
+
+
+def run_on_host(op: str, launch: Launch) -> None:
+    """Every thread of every block of a launch, one by one."""
+    if not launch.empty:
+        getattr(library(op), launch.kernel)(*launch.arguments, ctypes.c_int32(launch.grid[0]))
+
+
+def poisoned(shape: tuple[int, ...], dtype: np.dtype, offset: int = 0) -> np.ndarray:
+    """An array in which every element is NaN (255 in uint8); ``offset`` elements off what is aligned to 64 bytes."""
+    count = int(np.prod(shape))
+    memory = np.full(count * dtype.itemsize + 64 + offset * dtype.itemsize, 0xFF, np.uint8)
+    start = -memory.ctypes.data % 64 + offset * dtype.itemsize
+    return memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def moved(array: np.ndarray, offset: int = 0) -> np.ndarray:
+    """A copy of an array that lies ``offset`` elements off what is aligned."""
+    copy = poisoned(array.shape, array.dtype, offset)
+    copy[...] = array
+    return copy
+
+
+def host_tile_pack(
+    inputs: dict[str, np.ndarray], attributes: dict[str, Any], out: str | None = None, offset: int = 0, **more: Any
+) -> np.ndarray:
+    """[B,K,C,P,P] of an image [B,C,H,W], or of pixels [B,H,W,3] with a ``normalisation``."""
+    from apex_plugins.tile_pack.launch import launch
+
+    image, ids, levels = moved(inputs["image"], offset), inputs["ids"], inputs["levels"]
+    kind = LETTERS[image.dtype]
+    b, c, h, w = image.shape if kind != "u8" else tuple(image.shape[n] for n in (0, 3, 1, 2))
+    side = attributes["tile"] + 2 * attributes["halo"]
+    tiles = poisoned((b, ids.shape[1], c, side, side), NUMPY_TYPES[out or kind], offset)
+    addresses = (item.ctypes.data for item in (image, ids, levels, tiles))
+    run_on_host(
+        "tile_pack",
+        launch(*addresses, types=(kind, out or kind), shape=(b, c, h, w), tiles=ids.shape[1], **attributes, **more),
+    )
+    return tiles
+
+
+def host_tile_unpack_fusion(
+    inputs: dict[str, np.ndarray], attributes: dict[str, Any], in_place: bool = True, offset: int = 0
+) -> np.ndarray:
+    """The map with the tiles in it; when not ``in_place``, the poison that no tile covers stays."""
+    from apex_plugins.tile_unpack_fusion.launch import launch
+
+    base, tiles, ids, levels, alpha = (
+        moved(item, offset) if item.dtype.kind != "i" else np.ascontiguousarray(item) for item in inputs.values()
+    )
+    merged = base if in_place else poisoned(base.shape, base.dtype, offset)
+    addresses = (item.ctypes.data for item in (base, tiles, ids, levels, alpha, merged))
+    cells = attributes["tile"] // 8
+    run_on_host(
+        "tile_unpack_fusion",
+        launch(*addresses, kind=LETTERS[base.dtype], shape=base.shape, tiles=ids.shape[1], cells=cells),
+    )
+    return merged
+
+
+HOST_FACES: dict[str, Callable[..., Any]] = {"tile_pack": host_tile_pack, "tile_unpack_fusion": host_tile_unpack_fusion}
+
+
+def cuda_face(op: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    """The op's torch function on the GPU, where its kernel runs, or the test is skipped with the reason code."""
+    import importlib
+
+    import torch
+
+    from apex_plugins.kernels.torch_face import why_not
+
+    if (reason := why_not(op)) is not None:
+        pytest.skip(str(reason))
+    bits = {2: np.int16, 1: np.uint8}
+    kinds = {"bf16": torch.bfloat16, "e4m3": torch.float8_e4m3fn}
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        letters = LETTERS.get(array.dtype, "")
+        plain = array.view(bits[array.dtype.itemsize]) if letters in kinds else array
+        found = torch.from_numpy(np.ascontiguousarray(plain)).cuda()
+        return found.view(kinds[letters]) if letters in kinds else found
+
+    function = getattr(importlib.import_module(f"apex_plugins.{op}.torch_op"), op)
+    result = function(*(tensor(item) for item in inputs.values()), *attributes.values())
+    results = result if isinstance(result, tuple) else (result,)
+    return tuple((item.float() if item.is_floating_point() else item).cpu().numpy() for item in results)
