@@ -21,7 +21,7 @@
 
 namespace apex::fibers {
 
-constexpr size_t STACK = 64 * 1024;
+constexpr size_t STACK = 16 * 1024 + 320;  // bytes; no power of two, or the tops of all stacks would share a few lines of the cache
 constexpr int WARP = 32;
 
 struct Index {
@@ -46,7 +46,7 @@ struct Fiber {
 struct Block {
     std::vector<Fiber> threads;
     std::vector<Barrier> warps;
-    std::vector<uint32_t> shown;  // by each thread to its warp
+    std::vector<uint32_t> shown[2];  // by each thread to its warp, in turns
     Barrier whole;
     int count = 0;  // of __syncthreads_count
     std::function<void()> work;
@@ -128,18 +128,19 @@ inline void run_blocks(int blocks, int threads, std::function<void()> work) {
     running.work = std::move(work);
     running.threads.resize(threads);
     running.warps.resize(threads / WARP);
-    running.shown.resize(threads);
+    for (auto& shown : running.shown) shown.resize(threads);
     for (int i = 0; i < blocks; ++i) run_block(i);
 }
 
-// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know.
+// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know. Who is done early shows its next word in the
+// other place, and cannot come further.
 template <class Look>
 auto exchange(uint32_t word, const Look& look) {
-    running.shown[thread_index.x] = word;
+    const unsigned warp = thread_index.x / WARP;
+    uint32_t* shown = running.shown[running.warps[warp].opened % 2].data();
+    shown[thread_index.x] = word;
     wait_for_warp();
-    const auto seen = look(&running.shown[thread_index.x / WARP * WARP]);
-    wait_for_warp();
-    return seen;
+    return look(shown + warp * WARP);
 }
 
 }  // namespace apex::fibers
