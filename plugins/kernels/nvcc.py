@@ -51,5 +51,5 @@ def run_compiler(command: Sequence[str | Path]) -> str:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip()
-        raise KernelError(KernelReason.KERNEL_COMPILE_FAILED, f"{Path(command[0]).name} failed: {words[-4000:]}")
+        raise KernelError(KernelReason.KERNEL_COMPILE_FAILED, f"{Path(command[0]).name} failed: {words[:4000]}")
     return done.stdout + done.stderr
