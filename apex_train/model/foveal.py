@@ -57,7 +57,7 @@ class TileContext(nn.Module):
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
-    def _parameters(self, token_BKC: Tensor, direction: int) -> Parameters:
+    def _of_direction(self, token_BKC: Tensor, direction: int) -> Parameters:
         dt, b, c = self.scans[direction](token_BKC).float().split([self.heads, self.state, self.state], dim=-1)
         return F.softplus(dt), self.log_rate[direction].float(), b, c, self.skip[direction].float()
 
@@ -65,7 +65,7 @@ class TileContext(nn.Module):
         """Per-tile features, averaged over their cells and in Hilbert order -> (scale, shift), [B,K,C] each."""
         token_BKC = self.norm(mean_BKC)
         value_BKHP = self.value(token_BKC).unflatten(-1, (self.heads, -1))
-        parameters = self._parameters(token_BKC, 0), self._parameters(token_BKC, 1)
+        parameters = self._of_direction(token_BKC, 0), self._of_direction(token_BKC, 1)
         forward, backward = tile_ssm_scan_both(value_BKHP.float(), *parameters)
         share = torch.sigmoid(self.merge(token_BKC))
         scale, shift = self.film(share * forward.flatten(2) + (1 - share) * backward.flatten(2)).chunk(2, dim=-1)

@@ -44,8 +44,9 @@ def tile_ssm_scan_both(x_BKHP: Tensor, forward: Parameters, backward: Parameters
 
 
 def _both_formula(x_BKHP: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-    forward, backward = parameters[:5], parameters[5:]
-    return tile_ssm_scan_formula(x_BKHP, *forward, reverse=False), tile_ssm_scan_formula(x_BKHP, *backward, reverse=True)
+    dt, a, bm, cm, d, dt_back, a_back, bm_back, cm_back, d_back = parameters
+    y = tile_ssm_scan_formula(x_BKHP, dt, a, bm, cm, d, reverse=False)
+    return y, tile_ssm_scan_formula(x_BKHP, dt_back, a_back, bm_back, cm_back, d_back, reverse=True)
 
 
 def tile_ssm_scan_formula(
