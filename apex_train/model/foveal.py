@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apex_plugins.tile_ssm_scan.torch_op import tile_ssm_scan
+from apex_plugins.tile_ssm_scan.torch_op import Parameters, tile_ssm_scan_both
 from apex_train.model.blocks import ConvNorm, ResidualBlock
 
 STRIDE = 8
@@ -57,20 +57,18 @@ class TileContext(nn.Module):
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
-    def _scan(self, token_BKC: Tensor, value_BKHP: Tensor, direction: int) -> Tensor:
-        parameters = self.scans[direction](token_BKC).float()
-        dt, b, c = parameters.split([self.heads, self.state, self.state], dim=-1)
-        a, d = self.log_rate[direction].float(), self.skip[direction].float()
-        return tile_ssm_scan(value_BKHP.float(), F.softplus(dt), a, b, c, d, reverse=bool(direction))
+    def _of_direction(self, token_BKC: Tensor, direction: int) -> Parameters:
+        dt, b, c = self.scans[direction](token_BKC).float().split([self.heads, self.state, self.state], dim=-1)
+        return F.softplus(dt), self.log_rate[direction].float(), b, c, self.skip[direction].float()
 
     def modulation(self, mean_BKC: Tensor) -> tuple[Tensor, Tensor]:
         """Per-tile features, averaged over their cells and in Hilbert order -> (scale, shift), [B,K,C] each."""
         token_BKC = self.norm(mean_BKC)
         value_BKHP = self.value(token_BKC).unflatten(-1, (self.heads, -1))
-        forward = self._scan(token_BKC, value_BKHP, 0).flatten(2)
-        backward = self._scan(token_BKC, value_BKHP, 1).flatten(2)
+        parameters = self._of_direction(token_BKC, 0), self._of_direction(token_BKC, 1)
+        forward, backward = tile_ssm_scan_both(value_BKHP.float(), *parameters)
         share = torch.sigmoid(self.merge(token_BKC))
-        scale, shift = self.film(share * forward + (1 - share) * backward).chunk(2, dim=-1)
+        scale, shift = self.film(share * forward.flatten(2) + (1 - share) * backward.flatten(2)).chunk(2, dim=-1)
         return 1 + torch.tanh(scale), shift
 
     def forward(self, tiles_BKCnn: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ __device__ inline void sort_keys(uint64_t* keys, int size) {
 }
 
 __device__ inline void sort_first(uint64_t* keys, int count) {
+    if (count <= 1) return;
     int size = 64;
     while (size < count) size *= 2;
     for (int i = count + int(threadIdx.x); i < size; i += ROWS) keys[i] = 0;
@@ -74,7 +75,7 @@ __device__ int choose_of_level(Candidates& candidates, const Source& source, int
             best[i] = source(anchor < end ? anchor : -1);
         }
         APEX_UNROLL
-        for (int i = 0; i < Source::AHEAD; ++i) {
+        for (int i = 0; i < Source::AHEAD && first + i * ROWS < end; ++i) {
             const uint64_t key = entering_key(best[i].score, first + i * ROWS + int(threadIdx.x), threshold);
             collect(candidates, key > least ? key : 0);
             __syncthreads();

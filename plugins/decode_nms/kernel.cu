@@ -1,7 +1,5 @@
 // DecodeNMS: one block per image chooses, decodes and suppresses. It finds the best class of the anchors itself (one launch and no
 // memory beside the outputs, as TensorRT's ahead-of-time plugins ask), or takes them from a kernel that had the whole GPU for it.
-#include "kernels/blocks.h"
-// Before all others: on this processor it brings the threads.
 #include "decode_nms/suppress.h"
 
 namespace apex {

@@ -102,6 +102,6 @@ def _block_per_image(
 ) -> Launch:
     inputs = (first_input, geometry.ltrb, geometry.centres, geometry.strides)
     numbers = (*sizes, settings.max_detections, settings.pre_nms)
-    threshold = float(TYPES[kind](settings.score))  # scores are compared with it in their own type
+    threshold = np.asarray(settings.score, TYPES[kind]).item()  # scores are compared with it in their own type
     values = arguments(inputs, numbers, outputs, (threshold, settings.iou))
     return Launch(name, (batch, 1, 1), (ROWS, 1, 1), 0, values)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "decode_nms/kernel.h"
+#include "kernels/blocks.h"
 #include "kernels/runs.h"
 
 namespace apex {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from apex_plugins.decode_nms.reference import STRIDES
+from apex_plugins.decode_nms.torch_cuda import decode_nms_kernel, kernel_takes
 
 
 def decode_boxes(ltrb_BA4: Tensor, centres_A2: Tensor, strides_A: Tensor) -> Tensor:
@@ -35,12 +36,27 @@ def decode_nms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """boxes [B,M,4], scores [B,M], labels [B,M], candidate_ids [B,M], padded; the meaning is that of ``reference.decode_nms``.
 
-    Inference only: no gradient leaves it. While exporting, the call becomes one ``apex::DecodeNMS`` node; else it takes the
-    steps of the ONNX body: candidates of each level, boxes, pairwise IoU, one pass over the rows, padding.
+    Inference only: no gradient leaves it. While exporting, the call becomes one ``apex::DecodeNMS`` node; on a GPU the kernels
+    run where they can (``torch_cuda.py``), with the same detections.
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.decode_nms(scores_BAC, ltrb_BA4, centres_A2, strides_A, max_detections, pre_nms, score, iou)
-    scores_BAC, ltrb_BA4, centres_A2, strides_A = (item.detach() for item in (scores_BAC, ltrb_BA4, centres_A2, strides_A))
+    tensors = (scores_BAC.detach(), ltrb_BA4.detach(), centres_A2.detach(), strides_A.detach())
+    function = decode_nms_kernel if kernel_takes(*tensors) else decode_nms_formula
+    return function(*tensors, max_detections, pre_nms, score, iou)
+
+
+def decode_nms_formula(
+    scores_BAC: Tensor,
+    ltrb_BA4: Tensor,
+    centres_A2: Tensor,
+    strides_A: Tensor,
+    max_detections: int,
+    pre_nms: int,
+    score: float,
+    iou: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The steps of the ONNX body: candidates of each level, boxes, pairwise IoU, one pass over the rows, padding."""
     batch = scores_BAC.shape[0]
     best_BA, label_BA = scores_BAC.max(dim=-1)
     ids_BP = _candidates(best_BA, strides_A, pre_nms)
@@ -92,7 +108,7 @@ def _decode_nms_op(
     score: float,
     iou: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return decode_nms(scores, ltrb, centres, strides, max_detections, pre_nms, score, iou)
+    return decode_nms_formula(scores, ltrb, centres, strides, max_detections, pre_nms, score, iou)
 
 
 @_decode_nms_op.register_fake

@@ -4,8 +4,6 @@
 // It does not show every race, and it says nothing about speed.
 #pragma once
 
-#undef _FORTIFY_SOURCE  // its check of longjmp knows one stack only; so this file comes first
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstddef>
@@ -21,7 +19,7 @@
 
 namespace apex::fibers {
 
-constexpr size_t STACK = 64 * 1024;
+constexpr size_t STACK = 16 * 1024 + 320;  // bytes; no power of two, or the tops of all stacks would share a few lines of the cache
 constexpr int WARP = 32;
 
 struct Index {
@@ -33,8 +31,12 @@ struct Barrier {
     int arrived = 0, opened = 0;
 };
 
+// A place to come back to, as the compiler's own setjmp keeps it: that of the C library takes three times as long, and its checks
+// know one stack only.
+using Mark = void* [5];
+
 struct Fiber {
-    jmp_buf at;
+    Mark at;
     std::vector<unsigned char> stack = std::vector<unsigned char>(STACK);
     const Barrier* waits_for = nullptr;
     int opened = 0;  // how often that barrier had, when it came there
@@ -46,11 +48,11 @@ struct Fiber {
 struct Block {
     std::vector<Fiber> threads;
     std::vector<Barrier> warps;
-    std::vector<uint32_t> shown;  // by each thread to its warp
+    std::vector<uint32_t> shown[2];  // by each thread to its warp, in turns
     Barrier whole;
     int count = 0;  // of __syncthreads_count
     std::function<void()> work;
-    jmp_buf scheduler;
+    Mark scheduler;
     ucontext_t home;
 };
 
@@ -58,15 +60,19 @@ inline Index block_index, thread_index;
 inline Block running;
 alignas(16) inline unsigned char shared_memory[48 * 1024];
 
-inline void wait_at(Barrier& barrier, int members) {
+// A function must not jump by the compiler's longjmp and be a place to come back to.
+[[gnu::noinline]] inline void back() { __builtin_longjmp(running.scheduler, 1); }
+[[gnu::noinline]] inline void go_on(Fiber& fiber) { __builtin_longjmp(fiber.at, 1); }
+
+[[gnu::noinline]] inline void wait_at(Barrier& barrier, int members) {
     Fiber& self = running.threads[thread_index.x];
     self.waits_for = &barrier;
     self.opened = barrier.opened;
     if (++barrier.arrived == members) {
         barrier.arrived = 0;
         ++barrier.opened;
-    } else if (_setjmp(self.at) == 0) {
-        _longjmp(running.scheduler, 1);
+    } else if (__builtin_setjmp(self.at) == 0) {
+        back();
     }
 }
 
@@ -76,15 +82,15 @@ inline void wait_for_warp() { wait_at(running.warps[thread_index.x / WARP], WARP
 inline void run_thread() {
     running.work();
     running.threads[thread_index.x].finished = true;
-    _longjmp(running.scheduler, 1);
+    back();
 }
 
 // Lets a thread go on until it waits or ends. Only its start is a switch of contexts; later it is jumped to, without system calls.
-inline void resume(unsigned index) {
+[[gnu::noinline]] inline void resume(unsigned index) {
     Fiber& fiber = running.threads[index];
     thread_index.x = index;
-    if (_setjmp(running.scheduler) != 0) return;
-    if (fiber.started) _longjmp(fiber.at, 1);
+    if (__builtin_setjmp(running.scheduler) != 0) return;
+    if (fiber.started) go_on(fiber);
     fiber.started = true;
     ucontext_t own;
     getcontext(&own);
@@ -128,18 +134,19 @@ inline void run_blocks(int blocks, int threads, std::function<void()> work) {
     running.work = std::move(work);
     running.threads.resize(threads);
     running.warps.resize(threads / WARP);
-    running.shown.resize(threads);
+    for (auto& shown : running.shown) shown.resize(threads);
     for (int i = 0; i < blocks; ++i) run_block(i);
 }
 
-// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know.
+// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know. Who is done early shows its next word in the
+// other place, and cannot come further.
 template <class Look>
 auto exchange(uint32_t word, const Look& look) {
-    running.shown[thread_index.x] = word;
+    const unsigned warp = thread_index.x / WARP;
+    uint32_t* shown = running.shown[running.warps[warp].opened % 2].data();
+    shown[thread_index.x] = word;
     wait_for_warp();
-    const auto seen = look(&running.shown[thread_index.x / WARP * WARP]);
-    wait_for_warp();
-    return seen;
+    return look(shown + warp * WARP);
 }
 
 }  // namespace apex::fibers

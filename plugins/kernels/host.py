@@ -21,7 +21,7 @@ _FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-ffp-con
 def host_library(op: str) -> ctypes.CDLL:
     """``host_face.cpp`` of an op as a loaded library. Raises KernelError: no compiler, it fails, no folder to write."""
     compiler = find_compiler()
-    path = kernel_path(op, ".so", ("*.cpp", "*.h"), (_version(*compiler), *_FLAGS))
+    path = kernel_path(op, ".so", ("*.cpp", "*.cu", "*.h"), (_version(*compiler), *_FLAGS))
     if not path.exists():
         with workplace(path) as folder:
             run_compiler([*compiler, *_FLAGS, "-I", SOURCES, "-o", folder / "library", SOURCES / op / "host_face.cpp"])

@@ -2,7 +2,6 @@
 // Half of its threads scan, with the state in registers; the other half brings the next chunk of tokens into shared memory and the
 // results of the last one out of it, so that the scan, which is a chain, never waits for memory.
 #include "kernels/blocks.h"
-// Before all others: on this processor it brings the threads.
 #include "kernels/runs.h"
 #include "tile_ssm_scan/kernel.h"
 

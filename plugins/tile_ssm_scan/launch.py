@@ -54,10 +54,8 @@ def sizes(tokens: Any, heads: int, channels: int, states: int, aligned: bool) ->
     return tokens, heads, channels, states, cuts.slice, cuts.chunk, int(aligned)
 
 
-def launch(
-    inputs: Sequence[int], y: int, *, kind: str, shape: tuple[int, int, int, int], states: int, reverse: bool
-) -> Launch:
-    """One direction, for the addresses of x, dt, A, Bm, Cm, D and y; ``shape`` is (B, K, H, P). ValueError where no kernel fits."""
+def launch(inputs: Sequence[int], y: int, *, kind: str, shape: tuple[int, int, int, int], states: int, reverse: bool) -> Launch:
+    """One direction, for the addresses of x, dt, A, Bm, Cm, D and y; ``shape`` is (B, K, H, P). ValueError: no kernel fits."""
     return _launch(kernel_name(kind), inputs, (y,), kind, shape, states, (int(reverse),))
 
 

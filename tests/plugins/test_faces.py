@@ -10,7 +10,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from kernel_faces import HOST_FACES, NUMPY_TYPES, TOLERANCES, cuda_face
+from kernel_faces import HOST_FACES, NUMPY_TYPES, TOLERANCES, cuda_face, host_decode_nms
 
 from apex_plugins.spec import DOMAIN
 from apex_train.export.ops import FOLDERS, load_ops
@@ -71,6 +71,18 @@ def test_kernel_equals_the_reference(folder, face, kind, make_case):
         got = (found[0] if isinstance(found, tuple) else found).astype(np.float64)
         largest = max(1.0, float(np.abs(expected).max(initial=0)))
         np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES[kind] * largest, err_msg=f"seed {seed} {attributes}")
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+@pytest.mark.parametrize("face", ["host", "cuda"])
+def test_detections_of_the_kernels_equal_those_of_the_reference(face, kind, make_case):
+    for seed in SEEDS:
+        inputs, attributes = make_case("decode_nms", seed)
+        inputs = {k: v.astype(NUMPY_TYPES[kind] if k == "scores" else np.float32) for k, v in inputs.items()}
+        expected = module("decode_nms", "reference").decode_nms(*inputs.values(), **attributes)
+        got = cuda_face("decode_nms", inputs, attributes) if face == "cuda" else host_decode_nms(inputs, attributes)
+        for wanted, found in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(found, wanted, err_msg=f"seed {seed} {attributes}")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from kernel_faces import run_on_host
 
+from apex_plugins.decode_nms import torch_op as nms
+from apex_plugins.decode_nms.torch_cuda import decode_nms_kernel, kernel_takes
 from apex_plugins.kernels import cuda
 from apex_plugins.kernels.launch import INT_MAX, Launch, arguments
 from apex_plugins.kernels.reasons import KernelError
@@ -18,6 +20,8 @@ from apex_plugins.kernels.torch_face import KernelFunction, by_kernel, why_not
 from apex_plugins.tile_pack.launch import Normalisation
 from apex_plugins.tile_pack.torch_cuda import tile_pack_kernel
 from apex_plugins.tile_pack.torch_op import tile_pack_formula
+from apex_plugins.tile_ssm_scan import torch_op as scan
+from apex_plugins.tile_ssm_scan.torch_cuda import tile_ssm_scan_kernel
 from apex_plugins.tile_unpack_fusion.torch_cuda import tile_unpack_fusion_kernel
 from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion_formula
 
@@ -25,7 +29,7 @@ from apex_plugins.tile_unpack_fusion.torch_op import tile_unpack_fusion_formula
 @pytest.fixture
 def on_host(monkeypatch):
     """Kernels that the binding launches are run by their host faces, on the memory of the CPU tensors."""
-    for op in ("tile_pack", "tile_unpack_fusion"):
+    for op in ("tile_pack", "tile_ssm_scan", "tile_unpack_fusion", "decode_nms"):
         binding = importlib.import_module(f"apex_plugins.{op}.torch_cuda")
         monkeypatch.setattr(binding, "run", lambda op, launches, device: [run_on_host(op, item) for item in launches])
 
@@ -68,6 +72,75 @@ def test_the_binding_converts_and_normalises(on_host):
         tile_pack_kernel(image, ids, 24, 8)
     with pytest.raises(ValueError, match="uint8 with 3 channels"):
         tile_pack_kernel(image.permute(0, 2, 3, 1), ids, 16, 8, normalisation=how)
+
+
+def scan_tensors(make_case, seed, dtype=torch.float32):
+    inputs, attributes = make_case("tile_ssm_scan", seed)
+    return [torch.from_numpy(item).to(dtype) for item in inputs.values()], bool(attributes["reverse"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_scan_computes_what_the_formula_does(dtype, on_host, make_case):
+    for seed in range(20):
+        (x, *others), reverse = scan_tensors(make_case, seed, dtype)
+        strided = x.transpose(1, 3).contiguous().transpose(1, 3)
+        got, expected = tile_ssm_scan_kernel(strided, *others, reverse), scan.tile_ssm_scan_formula(x, *others, reverse)
+        close = {torch.float32: 3e-5, torch.float16: 2e-3, torch.bfloat16: 8e-3}[dtype] * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(got, expected, rtol=0, atol=close)
+
+
+def test_both_scans_and_their_gradients_equal_two_calls(on_host, make_case, monkeypatch):
+    monkeypatch.setattr(scan, "by_kernel", lambda op, *arguments: KernelFunction.apply(*arguments))
+    (x, *forward), _ = scan_tensors(make_case, 4)
+    backward = [item.flip(0) * 0.5 for item in forward]
+    found = []
+    for function in (
+        scan.tile_ssm_scan_both,
+        lambda x, one, other: (scan.tile_ssm_scan_formula(x, *one, False), scan.tile_ssm_scan_formula(x, *other, True)),
+    ):
+        leaves = [item.clone().requires_grad_() for item in (x, *forward, *backward)]
+        y, y_back = function(leaves[0], tuple(leaves[1:6]), tuple(leaves[6:]))
+        weights = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
+        (y * weights + y_back * weights.flip(1)).sum().backward()
+        found.append([y.detach(), y_back.detach(), *(item.grad for item in leaves)])
+    assert not torch.equal(found[0][0], found[0][1])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_that_no_kernel_holds_is_left_to_the_formula(monkeypatch):
+    monkeypatch.setattr(scan, "by_kernel", lambda *arguments: pytest.fail("asked for a state of 129"))
+    x, dt, one = torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1), torch.ones(1)
+    wide = torch.full((1, 2, 129), 0.1)
+    forward = (dt, one, wide, wide, one)
+    y, y_back = scan.tile_ssm_scan_both(x, forward, forward)
+    torch.testing.assert_close(y.flip(1), y_back)
+    assert y[0, 1] != y[0, 0]
+
+
+def test_decode_nms_gives_the_detections_of_the_formula(on_host, make_case):
+    for seed in range(20):
+        inputs, attributes = make_case("decode_nms", seed)
+        scores, ltrb, centres, strides = (torch.from_numpy(item).float() for item in inputs.values())
+        for given in ((scores, ltrb), (scores.half(), ltrb.half())):
+            tensors = *given, centres, strides
+            expected = nms.decode_nms_formula(*tensors, **attributes)
+            for got, wanted in zip(decode_nms_kernel(*tensors, **attributes), expected, strict=True):
+                assert got.dtype == wanted.dtype and torch.equal(got, wanted), (seed, attributes)
+
+
+def test_decode_nms_on_a_gpu_takes_what_it_computes_exactly(monkeypatch):
+    monkeypatch.setattr("apex_plugins.decode_nms.torch_cuda.why_not", lambda op: None)
+
+    def tensors(*dtypes, device="cuda"):
+        return [SimpleNamespace(dtype=dtype, is_cuda=device == "cuda") for dtype in dtypes]
+
+    single, half, brain, double = torch.float32, torch.float16, torch.bfloat16, torch.float64
+    for dtypes in ((single,) * 4, (half, single, single, single), (half, half, single, single), (single, brain, single, single)):
+        assert kernel_takes(*tensors(*dtypes))
+    for dtypes in ((half,) * 4, (double,) * 4, (brain, single, single, single), (single, double, single, single)):
+        assert not kernel_takes(*tensors(*dtypes))
+    assert not kernel_takes(*tensors(*(single,) * 4, device="cpu"))
 
 
 def test_gradients_are_those_of_the_formula(on_host):

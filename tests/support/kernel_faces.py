@@ -95,7 +95,41 @@ def host_tile_unpack_fusion(
     return merged
 
 
-HOST_FACES: dict[str, Callable[..., Any]] = {"tile_pack": host_tile_pack, "tile_unpack_fusion": host_tile_unpack_fusion}
+def host_tile_ssm_scan(inputs: dict[str, np.ndarray], attributes: dict[str, Any], offset: int = 0) -> np.ndarray:
+    """y [B,K,H,P], in the type of the inputs."""
+    from apex_plugins.tile_ssm_scan.launch import launch
+
+    held = [moved(item, offset) for item in inputs.values()]
+    y = poisoned(held[0].shape, held[0].dtype, offset)
+    how = {"kind": LETTERS[y.dtype], "shape": y.shape, "states": held[3].shape[2], "reverse": bool(attributes["reverse"])}
+    run_on_host("tile_ssm_scan", launch([item.ctypes.data for item in held], y.ctypes.data, **how))
+    return y
+
+
+def host_decode_nms(
+    inputs: dict[str, np.ndarray], attributes: dict[str, Any], alone: bool = False, offset: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Boxes, scores, labels, candidate ids of scores in float32 or float16 and float32 coordinates."""
+    from apex_plugins.decode_nms.launch import Geometry, Settings, launch_alone, launches, workspace_bytes
+
+    scores, *geometry = (moved(item, offset) for item in inputs.values())
+    batch, anchors, _ = shape = scores.shape
+    flat = batch, attributes["max_detections"]
+    outputs = poisoned((*flat, 4), np.dtype(np.float32)), poisoned(flat, scores.dtype), *(np.full(flat, -7) for _ in range(2))
+    workspace = poisoned((workspace_bytes(batch, anchors) // 4,), np.dtype(np.float32))
+    places = scores.ctypes.data, Geometry(*(item.ctypes.data for item in geometry)), [item.ctypes.data for item in outputs]
+    how = {"kind": LETTERS[scores.dtype], "shape": shape, "settings": Settings(**attributes)}
+    for launch in [launch_alone(*places, **how)] if alone else launches(*places, workspace.ctypes.data, **how):
+        run_on_host("decode_nms", launch)
+    return outputs
+
+
+# Of the ops that compute: a face takes inputs of one type. DecodeNMS decides, and is held to every bit elsewhere.
+HOST_FACES: dict[str, Callable[..., Any]] = {
+    "tile_pack": host_tile_pack,
+    "tile_ssm_scan": host_tile_ssm_scan,
+    "tile_unpack_fusion": host_tile_unpack_fusion,
+}
 
 
 def cuda_face(op: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> tuple[np.ndarray, ...]:
