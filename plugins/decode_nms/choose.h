@@ -105,7 +105,8 @@ __device__ inline int first_above(const float* strides, int anchors, float strid
 
 // Fills `chosen` with the keys of all that enter, best first; returns how many.
 template <class Source>
-__device__ int choose(Candidates& candidates, const Source& source, const float* strides, int anchors, int limit, float threshold) {
+__device__ int choose(
+    Candidates& candidates, const Source& source, const float* strides, int anchors, int limit, float threshold) {
     int total = 0, begin = 0;
     for (int level = 0; level < LEVELS; ++level) {
         const int end = level + 1 < LEVELS ? first_above(strides, anchors, stride_of(level)) : anchors;
