@@ -14,7 +14,7 @@ struct Candidates {
     int count;  // of keys in `room`
 };
 
-// Sorts a power of two of keys, at most 2 * ROWS, the largest first: Batcher's bitonic sort.
+// Sorts a power of two of keys, 64 to 2 * ROWS, the largest first: Batcher's bitonic sort. Waits for all threads first and last.
 __device__ inline void sort_keys(uint64_t* keys, int size) {
     const int self = threadIdx.x;
     int last = size;
@@ -33,12 +33,12 @@ __device__ inline void sort_keys(uint64_t* keys, int size) {
     __syncthreads();
 }
 
+// Sorts the first `count` keys; what lies behind them is lost.
 __device__ inline void sort_first(uint64_t* keys, int count) {
     if (count <= 1) return;
     int size = 64;
     while (size < count) size *= 2;
     for (int i = count + int(threadIdx.x); i < size; i += ROWS) keys[i] = 0;
-    __syncthreads();
     sort_keys(keys, size);
 }
 
@@ -105,7 +105,8 @@ __device__ inline int first_above(const float* strides, int anchors, float strid
 
 // Fills `chosen` with the keys of all that enter, best first; returns how many.
 template <class Source>
-__device__ int choose(Candidates& candidates, const Source& source, const float* strides, int anchors, int limit, float threshold) {
+__device__ int choose(
+    Candidates& candidates, const Source& source, const float* strides, int anchors, int limit, float threshold) {
     int total = 0, begin = 0;
     for (int level = 0; level < LEVELS; ++level) {
         const int end = level + 1 < LEVELS ? first_above(strides, anchors, stride_of(level)) : anchors;
@@ -113,7 +114,6 @@ __device__ int choose(Candidates& candidates, const Source& source, const float*
         for (int i = threadIdx.x; i < count; i += ROWS) candidates.chosen[total + i] = candidates.room[i];
         total += count;
         begin = end;
-        __syncthreads();
     }
     sort_first(candidates.chosen, total);
     return total;

@@ -1,5 +1,5 @@
-// DecodeNMS: one block per image chooses, decodes and suppresses. It finds the best class of the anchors itself (one launch and no
-// memory beside the outputs, as TensorRT's ahead-of-time plugins ask), or takes them from a kernel that had the whole GPU for it.
+// DecodeNMS: one block per image chooses, decodes and suppresses. It finds the best class of the anchors itself (one launch and
+// no memory beside the outputs, as TensorRT's ahead-of-time plugins ask), or takes it from a kernel with a whole GPU.
 #include "decode_nms/suppress.h"
 
 namespace apex {
@@ -73,15 +73,15 @@ __device__ void find_best(const T* scores, int rows, int classes, bool wide, Bes
 #define SCORES_OF_IMAGE(T) apex::Scores<T>{scores + (long long)blockIdx.x * anchors * classes, classes, wide != 0}
 #define FOUND_OF_IMAGE apex::Found{best + (long long)blockIdx.x * anchors}
 
-#define DECODE_NMS(NAME, T)                                                                                                \
-    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, SCORES_OF_IMAGE(T))), const T *scores, IN, int anchors, \
-                     int classes, int wide, SETTINGS, OUT(T))
-#define FIND_BEST(NAME, T)                                                                                              \
-    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 4, (apex::find_best<T>(scores, rows, classes, wide != 0, best)), const T *scores, int rows, \
-                     int classes, int wide, apex::Best *best)
-#define FROM_BEST(NAME, T)                                                                                               \
-    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, FOUND_OF_IMAGE)), const apex::Best *best, IN, int anchors, \
-                     SETTINGS, OUT(T))
+#define DECODE_NMS(NAME, T)                                                                                      \
+    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, SCORES_OF_IMAGE(T))), const T *scores, \
+                     IN, int anchors, int classes, int wide, SETTINGS, OUT(T))
+#define FIND_BEST(NAME, T)                                                                                            \
+    APEX_BLOCK_ENTRY(NAME, apex::THREADS, 4, (apex::find_best<T>(scores, rows, classes, wide != 0, best)),            \
+                     const T *scores, int rows, int classes, int wide, apex::Best *best)
+#define FROM_BEST(NAME, T)                                                                                            \
+    APEX_BLOCK_ENTRY(NAME, apex::ROWS, 1, (apex::decode_nms<T>(ARGUMENTS, FOUND_OF_IMAGE)), const apex::Best *best,   \
+                     IN, int anchors, SETTINGS, OUT(T))
 
 DECODE_NMS(apex_decode_nms_f32, float)
 DECODE_NMS(apex_decode_nms_f16, apex::f16)

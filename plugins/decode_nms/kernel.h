@@ -1,6 +1,6 @@
 // DecodeNMS and the box decode: every comparison and every rounding, for the kernels and for the host face alike.
-// The result is a list of decisions, so every number must be the same everywhere, to the last bit: products and sums are rounded one
-// by one (no fused multiply-add; the host face is compiled with -ffp-contract=off), and the anchor decides between equal scores.
+// The result is a list of decisions, so every number must be the same everywhere, to the last bit: products and sums are rounded
+// one by one (no fused multiply-add; the host face is compiled with -ffp-contract=off), and the anchor decides between equals.
 #pragma once
 
 #include "kernels/host_device.h"
@@ -51,14 +51,18 @@ APEX_HD inline int lanes_of(int classes) { return classes <= 4 ? 1 : classes <= 
 
 // The order of candidates as a number: a larger key goes first, which is the higher score, and of equals the lower anchor.
 // Scores that enter are > 0, and such floats are ordered as their bits are. 0 is the key of no candidate.
-APEX_HD inline uint64_t key_of(float score, int anchor) { return uint64_t(bits_of(score)) << 32 | (0xffffffffu - uint32_t(anchor)); }
+APEX_HD inline uint64_t key_of(float score, int anchor) {
+    return uint64_t(bits_of(score)) << 32 | (0xffffffffu - uint32_t(anchor));
+}
 
 APEX_HD inline float score_of(uint64_t key) { return float_of(uint32_t(key >> 32)); }
 
 APEX_HD inline int anchor_of(uint64_t key) { return int(0xffffffffu - uint32_t(key)); }
 
 // The key of an anchor where its score exceeds `threshold`, which is >= 0; else 0.
-APEX_HD inline uint64_t entering_key(float score, int anchor, float threshold) { return score > threshold ? key_of(score, anchor) : 0; }
+APEX_HD inline uint64_t entering_key(float score, int anchor, float threshold) {
+    return score > threshold ? key_of(score, anchor) : 0;
+}
 
 struct alignas(16) Box {
     float x1, y1, x2, y2;

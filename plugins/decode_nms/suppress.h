@@ -9,8 +9,8 @@ struct Suppression {
     Box box[ROWS];
     float area[ROWS];
     int label[ROWS];
-    // Of the 32 rows in hand: those that are left, and for each the rows before it that overlap it. Two, so that the next 32 can be
-    // prepared while a slow warp still reads.
+    // Of the 32 rows in hand: those that are left, and for each the rows before it that overlap it. Two, so that the next 32 can
+    // be prepared while a slow warp still reads.
     unsigned left[2];
     unsigned before[2][WARP];
 };

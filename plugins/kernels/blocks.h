@@ -14,8 +14,8 @@ constexpr unsigned ALL = 0xffffffffu;  // the threads of a warp
 
 }  // namespace apex
 
-// An entry point for blocks of SIZE threads, of which a multiprocessor must be able to hold AT_LEAST. CALL is what every thread does;
-// the further arguments are its parameters. A kernel under nvcc; elsewhere a function of the same name that does `blocks` blocks.
+// An entry point for blocks of SIZE threads, of which a multiprocessor must be able to hold AT_LEAST. CALL is what every thread
+// does; the further arguments are its parameters. A kernel under nvcc; elsewhere a function of that name for `blocks` blocks.
 #ifdef __CUDACC__
 #define APEX_BLOCK_ENTRY(NAME, SIZE, AT_LEAST, CALL, ...) \
     extern "C" __global__ void __launch_bounds__(SIZE, AT_LEAST) NAME(__VA_ARGS__) { CALL; }

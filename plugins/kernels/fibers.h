@@ -1,6 +1,6 @@
-// The threads of a CUDA block as fibers of one thread of this processor, so that a kernel whose threads wait for each other is tested
-// without a GPU: the same lines, barriers and exchanges within warps included. A fiber runs until it has to wait, then the next one
-// does, first to last and last to first in turn, so that what no barrier separates happens in either order.
+// The threads of a CUDA block as fibers of one thread of this processor, so that a kernel whose threads wait for each other is
+// tested without a GPU: the same lines, barriers and exchanges within warps included. A fiber runs until it has to wait, then the
+// next one does, first to last and last to first in turn, so that what no barrier separates happens in either order.
 // It does not show every race, and it says nothing about speed.
 #pragma once
 
@@ -19,7 +19,8 @@
 
 namespace apex::fibers {
 
-constexpr size_t STACK = 16 * 1024 + 320;  // bytes; no power of two, or the tops of all stacks would share a few lines of the cache
+// Bytes; no power of two, or the tops of all stacks would share a few lines of the cache.
+constexpr size_t STACK = 16 * 1024 + 320;
 constexpr int WARP = 32;
 
 struct Index {
@@ -85,7 +86,7 @@ inline void run_thread() {
     back();
 }
 
-// Lets a thread go on until it waits or ends. Only its start is a switch of contexts; later it is jumped to, without system calls.
+// Lets a thread go on until it waits or ends. Only its start is a switch of contexts; later a jump does, without system calls.
 [[gnu::noinline]] inline void resume(unsigned index) {
     Fiber& fiber = running.threads[index];
     thread_index.x = index;
@@ -138,8 +139,8 @@ inline void run_blocks(int blocks, int threads, std::function<void()> work) {
     for (int i = 0; i < blocks; ++i) run_block(i);
 }
 
-// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know. Who is done early shows its next word in the
-// other place, and cannot come further.
+// Shows a word to the warp; `look` makes of the 32 words what this thread wants to know. Who is done early shows its next word in
+// the other place, and cannot come further.
 template <class Look>
 auto exchange(uint32_t word, const Look& look) {
     const unsigned warp = thread_index.x / WARP;

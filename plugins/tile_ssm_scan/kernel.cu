@@ -1,6 +1,6 @@
 // TileSSMScan in linear time: a block takes one head of one image and a slice of its channels, in one direction.
-// Half of its threads scan, with the state in registers; the other half brings the next chunk of tokens into shared memory and the
-// results of the last one out of it, so that the scan, which is a chain, never waits for memory.
+// Half of its threads scan, with the state in registers; the other half brings the next chunk of tokens into shared memory and
+// the results of the last one out of it, so that the scan, which is a chain, never waits for memory.
 #include "kernels/blocks.h"
 #include "kernels/runs.h"
 #include "tile_ssm_scan/kernel.h"
@@ -15,8 +15,8 @@ constexpr int BATCH = 4;      // tokens that a scanning thread loads at once; a 
 template <class T>
 using Quad = Run<T, STATES>;
 
-// One direction of the op, and how it is cut (launch.py): `slice` channels in a block, a multiple of STATES; `chunk` tokens at a time,
-// a multiple of BATCH; `aligned` where every row can be read and written in quads.
+// One direction of the op, and how it is cut (launch.py): `slice` channels in a block, a multiple of STATES; `chunk` tokens at a
+// time, a multiple of BATCH; `aligned` where every row can be read and written in quads.
 template <class T>
 struct Scan {
     const T *x, *dt, *a, *b, *c, *d;
@@ -98,9 +98,9 @@ __device__ void stage(const Chunk& chunk, const Scan<T>& scan, const Place& plac
     const float dt = has_step ? to_float(scan.dt[row_of(scan, place, first + self) * scan.heads + place.head]) : 0.0f;
     for (int item = self; item < items; item += IN_FLIGHT * SCANNERS) {
         Quad<T> taken[IN_FLIGHT];
-    APEX_UNROLL
+        APEX_UNROLL
         for (int i = 0; i < IN_FLIGHT; ++i) taken[i] = fetch(scan, place, item + i * SCANNERS, first);
-    APEX_UNROLL
+        APEX_UNROLL
         for (int i = 0; i < IN_FLIGHT; ++i) {
             if (item + i * SCANNERS < items) chunk.item[item + i * SCANNERS] = widened(taken[i]);
         }
@@ -130,7 +130,7 @@ __device__ void drain(const Chunk& chunk, const Scan<T>& scan, const Place& plac
         const Four* part = chunk.part + row * place.lanes * place.quads + quad;
         Four sum = part[0];
         for (int lane = 1; lane < place.lanes; ++lane) {
-    APEX_UNROLL
+            APEX_UNROLL
             for (int i = 0; i < STATES; ++i) sum.at[i] += part[lane * place.quads].at[i];
         }
         store_quad(scan.y + channel_offset(scan, place, first + row) + at, sum, valid, scan.aligned);
@@ -148,16 +148,16 @@ __device__ void scan_chunk(const Chunk& chunk, Four& state, const Place& place, 
         Four b_of[BATCH], c_of[BATCH];
         Step step[BATCH];
         float value[BATCH];
-    APEX_UNROLL
+        APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) {
             b_of[i] = b[(first + i) * lanes];
             c_of[i] = c[(first + i) * lanes];
             step[i] = chunk.step[first + i];
             value[i] = x[(first + i) * slice];
         }
-    APEX_UNROLL
+        APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) value[i] = advance(state, b_of[i], c_of[i], step[i], value[i], skip);
-    APEX_UNROLL
+        APEX_UNROLL
         for (int i = 0; i < BATCH; ++i) part[(first + i) * lanes * slice] = value[i];
     }
 }
@@ -188,7 +188,8 @@ __device__ void run(const Scan<T>& scan, unsigned block) {
             if (first > 0) drain(other, scan, place, first - scan.chunk, stager);
             if (first + scan.chunk < scan.tokens) stage(other, scan, place, first + scan.chunk, stager);
         } else if (self < place.lanes * scan.slice && first >= 0 && first < scan.tokens) {
-            scan_chunk(chunk_at(odd, scan.chunk, place), state, place, skip, scan.chunk, min(scan.chunk, scan.tokens - first), self);
+            const int tokens = min(scan.chunk, scan.tokens - first);
+            scan_chunk(chunk_at(odd, scan.chunk, place), state, place, skip, scan.chunk, tokens, self);
         }
         __syncthreads();
     }

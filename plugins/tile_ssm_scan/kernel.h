@@ -28,7 +28,7 @@ APEX_HD inline float rate_of(float a) { return std::exp(a); }
 
 APEX_HD inline Step step_of(float rate, float dt) { return {std::exp(-rate * dt), dt}; }
 
-// One token in one lane: h = a h + dt B x; returns this lane's part of C h, and `skip` x with it (skip: D in the first lane, else 0).
+// One token in one lane: h = a h + dt B x; returns this lane's part of C h, and `skip` x with it (D in the first lane, else 0).
 APEX_HD inline float advance(Four& state, const Four& b, const Four& c, Step step, float x, float skip) {
     const float drive = step.dt * x;
     float y = skip * x;
