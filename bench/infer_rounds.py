@@ -21,7 +21,7 @@ from apex_runtime.pipeline.results import OutputFolder
 from apex_runtime.pipeline.runner import Run
 from apex_runtime.pipeline.stages import RunOptions
 from apex_runtime.routing.budget import parse_budget
-from apex_runtime.windows.plan import DEFAULT_OVERLAP, parse_windowing
+from apex_runtime.windows.plan import parse_windowing
 
 
 @dataclass
@@ -64,7 +64,7 @@ def infer(opened: Opened, session: Session, items: Sequence[SourceItem], budget:
         predictor.filter(min_score, None, ()),
         batch=parse_batch("auto", opened.executed),
         save=frozenset(),
-        windowing=parse_windowing("auto", DEFAULT_OVERLAP, predictor.info.input),
+        windowing=parse_windowing("auto", None, predictor.info.input),
     )
     with tempfile.TemporaryDirectory() as folder:
         summary = Run(predictor, items, OutputFolder(Path(folder), predictor.info.classes), options).execute({}, {})

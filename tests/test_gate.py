@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import pkgutil
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_every_module_imports(room: str) -> None:
     package = importlib.import_module(room)
     names = [found.name for found in pkgutil.walk_packages(package.__path__, f"{room}.")]
     for name in names:
-        importlib.import_module(name)
+        if "trt_plugin" not in name and "tensorrt_launch" not in name or importlib.util.find_spec("tensorrt"):
+            importlib.import_module(name)
     assert names or room == "apex_engines"
 
 
