@@ -61,7 +61,7 @@ def test_every_module_imports(room: str) -> None:
     package = importlib.import_module(room)
     names = [found.name for found in pkgutil.walk_packages(package.__path__, f"{room}.")]
     for name in names:
-        if "trt_plugin" not in name and "tensorrt_launch" not in name or importlib.util.find_spec("tensorrt"):
+        if ("trt_plugin" not in name and "tensorrt_launch" not in name) or importlib.util.find_spec("tensorrt"):
             importlib.import_module(name)
     assert names or room == "apex_engines"
 
