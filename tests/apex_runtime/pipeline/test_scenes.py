@@ -20,6 +20,7 @@ from apex_runtime.pipeline.results import OutputFolder
 from apex_runtime.pipeline.runner import Run
 from apex_runtime.pipeline.stages import RunOptions
 from apex_runtime.routing.budget import parse_budget
+from apex_runtime.windows import passes
 from apex_runtime.windows.plan import parse_windowing
 
 
@@ -88,3 +89,15 @@ def test_batches_of_windows_change_nothing(tiny_onnx: Path, folder: Path, tmp_pa
     go(one, folder, tmp_path / "one")
     go(many, folder, tmp_path / "many", batch=4)
     assert records(tmp_path / "one") == records(tmp_path / "many") and many.calls < one.calls
+
+
+def test_masks_made_before_the_second_look_change_nothing(
+    tiny_onnx: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a window waits for a second look with its masks made or not: what the last look found is what counts."""
+    go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / "late")
+    monkeypatch.setattr(passes, "_UNPACKED", 1)
+    go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / "early")
+    found = records(tmp_path / "early")
+    assert found == records(tmp_path / "late")
+    assert any(line["budget"].get("twice") for line in found) and any(line["annotations"] for line in found)

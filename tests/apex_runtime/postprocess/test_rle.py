@@ -53,6 +53,14 @@ def test_many_at_once_are_those_of_pycocotools(height: int, width: int, densitie
             assert [found["counts"] for found in rois_to_rles(masks, height, width)] == expected
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_windows_without_pixels_among_others_are_empty_masks(shape: tuple[int, int]) -> None:
+    empty, full = RoiMask(1, 1, np.zeros(shape, np.uint8)), RoiMask(1, 1, np.ones((2, 2), np.uint8))
+    for masks in ([empty], [empty, full], [full, empty], [full, empty, full]):
+        expected = [coco_mask.encode(np.asfortranarray(mask.full(5, 6)))["counts"].decode() for mask in masks]
+        assert [found["counts"] for found in rois_to_rles(masks, 5, 6)] == expected
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12))
 def test_compression_comes_back_for_large_counts(counts: list[int]) -> None:
