@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -32,7 +33,7 @@ from apex_train.config import load_config  # noqa: E402
 from apex_train.data.loader import Batch  # noqa: E402
 from apex_train.engine.memory import OutOfMemoryError, Plan  # noqa: E402
 from apex_train.engine.probe import most_objects, worst_batch  # noqa: E402
-from apex_train.engine.step import Draw  # noqa: E402
+from apex_train.engine.step import Draw, Question  # noqa: E402
 from apex_train.engine.trainer import Trainer  # noqa: E402
 from apex_train.losses.compute import compute_training_losses  # noqa: E402
 
@@ -188,7 +189,12 @@ def precision(folder: Path) -> dict[str, Any]:
         losses = [run.train_step(many)["total"] for _ in range(40)]
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-        row = {"amp": amp, "steps_per_second": round(40 / seconds, 2), "first_loss": losses[0], "last_loss": losses[-1]}
+        row: dict[str, Any] = {
+            "amp": amp,
+            "steps_per_second": round(40 / seconds, 2),
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
+        }
         rows.append(row | {"bad_steps": run.bad_steps, "scale": run.scaler.get_scale() if run.scaler.is_enabled() else None})
     return {"rows": rows}
 
@@ -211,7 +217,8 @@ def recomputation(folder: Path) -> dict[str, Any]:
         run = trainer(folder / str(recompute), SMALL | {"train.amp": "off"})
         run.model.train()
         batch, count = worst_batch(8, 60, 512), 64
-        draw = Draw(count, torch.zeros(8, count).numpy(), with_peripheral=True)
+        zeros = np.zeros((8, count), np.float32)
+        draw = Draw(count, zeros, with_peripheral=True, question=Question(np.zeros(8, bool), 0, (0,), zeros))
         plan = Plan(8, recompute)
         run.stepper.gradients(batch, draw, plan, 8, 480)
         torch.cuda.reset_peak_memory_stats()

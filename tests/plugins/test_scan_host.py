@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_faces import NUMPY_TYPES, TOLERANCES, host_tile_ssm_scan, poisoned, run_on_host
+from kernel_faces import NUMPY_TYPES, TOLERANCES, host_tile_ssm_scan, poisoned, run_kernel
 
 from apex_plugins.tile_ssm_scan.launch import MAX_STATES, cut, launch_both
 from apex_plugins.tile_ssm_scan.reference import tile_ssm_scan
@@ -97,7 +97,8 @@ def test_both_directions_in_one_launch(kind):
     outputs = y, y_back = poisoned(x.shape, x.dtype), poisoned(x.shape, x.dtype)
     forward, backward = ([item.ctypes.data for item in list(way.values())[1:]] for way in ways)
     places = x.ctypes.data, forward, backward, *(item.ctypes.data for item in outputs)
-    run_on_host(OP, launch_both(*places, kind=kind, shape=x.shape, states=12))
+    arrays = [*ways[0].values(), *list(ways[1].values())[1:], *outputs]
+    run_kernel(OP, launch_both(*places, kind=kind, shape=x.shape, states=12), arrays)
     for found, way, reverse in ((y, ways[0], 0), (y_back, ways[1], 1)):
         np.testing.assert_array_equal(found, host_tile_ssm_scan(way, {"reverse": reverse}))
         wanted = truth(way, reverse)

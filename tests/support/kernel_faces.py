@@ -1,14 +1,18 @@
-"""Kernels of the ops for tests: on this processor by their host faces, and on a GPU by torch, with the types of NumPy."""
+"""Kernels of the ops for tests: on this processor by their host faces, and on a GPU by torch, with the types of NumPy.
+
+With APEX_TEST_KERNELS=gpu what the tests run by the host faces runs on the GPU instead (``kernel_on_gpu.py``).
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from kernel_on_gpu import ON_GPU, run_on_gpu
 
 from apex_plugins.kernels.host import host_library
 from apex_plugins.kernels.launch import Launch
@@ -42,6 +46,14 @@ def run_on_host(op: str, launch: Launch) -> None:
         getattr(library(op), launch.kernel)(*launch.arguments, ctypes.c_int32(launch.grid[0]))
 
 
+def run_kernel(op: str, launch: Launch, arrays: Sequence[np.ndarray]) -> None:
+    """A launch for the addresses of ``arrays``, on this processor or, when the tests were asked to, on the GPU."""
+    if ON_GPU:
+        run_on_gpu(op, launch, arrays)
+    else:
+        run_on_host(op, launch)
+
+
 def poisoned(shape: tuple[int, ...], dtype: np.dtype, offset: int = 0) -> np.ndarray:
     """An array in which every element is NaN (255 in uint8); ``offset`` elements off what is aligned to 64 bytes."""
     count = int(np.prod(shape))
@@ -68,11 +80,10 @@ def host_tile_pack(
     b, c, h, w = image.shape if kind != "u8" else tuple(image.shape[n] for n in (0, 3, 1, 2))
     side = attributes["tile"] + 2 * attributes["halo"]
     tiles = poisoned((b, ids.shape[1], c, side, side), NUMPY_TYPES[out or kind], offset)
-    addresses = (item.ctypes.data for item in (image, ids, levels, tiles))
-    run_on_host(
-        "tile_pack",
-        launch(*addresses, types=(kind, out or kind), shape=(b, c, h, w), tiles=ids.shape[1], **attributes, **more),
-    )
+    arrays = (image, ids, levels, tiles)
+    addresses = (item.ctypes.data for item in arrays)
+    what = launch(*addresses, types=(kind, out or kind), shape=(b, c, h, w), tiles=ids.shape[1], **attributes, **more)
+    run_kernel("tile_pack", what, arrays)
     return tiles
 
 
@@ -86,12 +97,9 @@ def host_tile_unpack_fusion(
         moved(item, offset) if item.dtype.kind != "i" else np.ascontiguousarray(item) for item in inputs.values()
     )
     merged = base if in_place else poisoned(base.shape, base.dtype, offset)
-    addresses = (item.ctypes.data for item in (base, tiles, ids, levels, alpha, merged))
-    cells = attributes["tile"] // 8
-    run_on_host(
-        "tile_unpack_fusion",
-        launch(*addresses, kind=LETTERS[base.dtype], shape=base.shape, tiles=ids.shape[1], cells=cells),
-    )
+    arrays = (base, tiles, ids, levels, alpha, merged)
+    how = {"kind": LETTERS[base.dtype], "shape": base.shape, "tiles": ids.shape[1], "cells": attributes["tile"] // 8}
+    run_kernel("tile_unpack_fusion", launch(*(item.ctypes.data for item in arrays), **how), arrays)
     return merged
 
 
@@ -102,7 +110,7 @@ def host_tile_ssm_scan(inputs: dict[str, np.ndarray], attributes: dict[str, Any]
     held = [moved(item, offset) for item in inputs.values()]
     y = poisoned(held[0].shape, held[0].dtype, offset)
     how = {"kind": LETTERS[y.dtype], "shape": y.shape, "states": held[3].shape[2], "reverse": bool(attributes["reverse"])}
-    run_on_host("tile_ssm_scan", launch([item.ctypes.data for item in held], y.ctypes.data, **how))
+    run_kernel("tile_ssm_scan", launch([item.ctypes.data for item in held], y.ctypes.data, **how), [*held, y])
     return y
 
 
@@ -120,7 +128,7 @@ def host_decode_nms(
     places = scores.ctypes.data, Geometry(*(item.ctypes.data for item in geometry)), [item.ctypes.data for item in outputs]
     how = {"kind": LETTERS[scores.dtype], "shape": shape, "settings": Settings(**attributes)}
     for launch in [launch_alone(*places, **how)] if alone else launches(*places, workspace.ctypes.data, **how):
-        run_on_host("decode_nms", launch)
+        run_kernel("decode_nms", launch, [scores, *geometry, *outputs, workspace])
     return outputs
 
 
@@ -140,6 +148,9 @@ def cuda_face(op: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]
 
     from apex_plugins.kernels.torch_face import why_not
 
+    # What torch leaves uninitialised it fills then: NaN, or the largest integer.
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
     if (reason := why_not(op)) is not None:
         pytest.skip(str(reason))
     bits = {2: np.int16, 1: np.uint8}
