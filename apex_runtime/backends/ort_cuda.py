@@ -29,6 +29,7 @@ from apex_runtime.backends.ort import (
 )
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Tiles, in_all, per_level
+from apex_runtime.backends.shape_inputs import shape_input, with_shape_inputs
 from apex_runtime.errors import BackendError
 from apex_runtime.model_info import ModelInfo, output_names
 
@@ -62,7 +63,8 @@ class OrtCudaSession:
         self._info = file.info
         self._index = index
         self.graph_refusal = ""
-        self._session = self._open(file.path, name_nodes(file.model), threads)
+        numbers = [spec.name for spec in expected_inputs(file.info) if spec.dtype == "int64"]
+        self._session = self._open(file.path, name_nodes(with_shape_inputs(file.model, numbers)), threads)
         self._bound: RequestShapes[_Bound] = RequestShapes(self._release)
         self._graphs_made = 0
 
@@ -109,7 +111,8 @@ class OrtCudaSession:
         options = session_options(threads)
         _load_cuda_libraries()
         options.add_session_config_entry(RECORD_PLACEMENT, "1")
-        cuda = {"device_id": str(self._index), "enable_cuda_graph": "1" if capture else "0"}
+        # The precision of a model is written in its graph: no 19-bit products where that says float32.
+        cuda = {"device_id": str(self._index), "enable_cuda_graph": "1" if capture else "0", "use_tf32": "0"}
         return open_session(path, graph.data, options, [(PROVIDER, cuda), "CPUExecutionProvider"])
 
     def _give_up_graphs(self, error: Exception) -> None:
@@ -139,8 +142,9 @@ class OrtCudaSession:
         self._graphs_made += 1  # a number is never used twice: the arrays of a graph that was released are gone
         bound = _Bound(self._graphs_made, self._session.io_binding(), {})
         for spec in expected_inputs(self._info):
-            if spec.dtype == "int64":  # the numbers of tiles decide shapes, which ONNX Runtime computes on the host
-                bound.binding.bind_ortvalue_input(spec.name, OrtValue.ortvalue_from_numpy(feeds[spec.name]))
+            if spec.dtype == "int64":  # a number of tiles, which the captured graph knows too
+                number = OrtValue.ortvalue_from_shape_and_type((int(feeds[spec.name][0]),), "uint8", _MEMORY, self._index)
+                bound.binding.bind_ortvalue_input(shape_input(spec.name), number)
                 continue
             value = OrtValue.ortvalue_from_shape_and_type(feeds[spec.name].shape, spec.dtype, _MEMORY, self._index)
             bound.binding.bind_ortvalue_input(spec.name, value)

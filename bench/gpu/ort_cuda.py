@@ -72,7 +72,7 @@ def bundle(folder: Path) -> dict[str, Any]:
 def parity(folder: Path) -> dict[str, Any]:
     """Of the checkpoint in torch on the CPU, and of ONNX Runtime on the CPU, against CUDA."""
     found = {}
-    for name, reference in (("torch", CHECKPOINT), ("ort-cpu", MODEL)):
+    for name, reference in (("ort-cpu", MODEL), ("torch", CHECKPOINT)):
         found[name] = command("parity", reference, "--against", folder / "cuda", "--json", "-o", folder / f"{name}.json")
         found[name].pop("stdout", None)
         report = found[name].pop("json", None)
@@ -214,10 +214,10 @@ SECTIONS: tuple[Callable[[Path], dict[str, Any]], ...] = (
     doctor,
     session,
     bundle,
-    parity,
+    latency,
     inference,
     threads,
-    latency,
+    parity,
 )
 
 

@@ -87,6 +87,7 @@ class KernelFunction(torch.autograd.Function):
 @cache
 def _module(op: str, device: int) -> tuple[KernelModule | None, KernelError | None]:
     """Loaded once per op and GPU; so is the refusal."""
+    torch.cuda.synchronize(device)  # torch makes the context, which a module is loaded into, when it first does something
     try:
         return KernelModule(fatbin(op)), None
     except KernelError as error:

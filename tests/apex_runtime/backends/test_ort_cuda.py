@@ -73,7 +73,7 @@ def recorder(reference: OrtSession, monkeypatch: pytest.MonkeyPatch) -> Recorder
 def test_bound_runs_give_what_the_model_gives(tiny_onnx: Path, reference: OrtSession, recorder: Recorder) -> None:
     session = OrtCudaSession(tiny_onnx, index=1, threads=1)
     assert session.name == "ort-cuda" and session.info == reference.info and session.graph_refusal == ""
-    assert recorder.made == [{"device_id": "1", "enable_cuda_graph": "1"}]
+    assert recorder.made == [{"device_id": "1", "enable_cuda_graph": "1", "use_tf32": "0"}]
     for batch, tiles in ((2, 3), (2, 3), (1, 16), (2, 3), (3, 1), (1, 16)):
         images, bonus = feeds(batch)
         found, wanted = session.run(images, tiles, bonus), reference.run(images, tiles, bonus)
