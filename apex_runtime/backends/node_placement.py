@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apex_runtime.backends.host_shapes import fix_known_sides
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class NamedGraph:
 
 
 def name_nodes(model: onnx.ModelProto) -> NamedGraph:
-    """The same graph, flat, ready for the question. A node of unknown type counts as computing floats."""
+    """The same graph, flat, with its known sides as constants, ready for the question. Of unknown type: counts as floats."""
     from onnx import TensorProto, inliner, shape_inference
 
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.UNDEFINED}
-    flat = shape_inference.infer_shapes(inliner.inline_local_functions(model))
+    flat = shape_inference.infer_shapes(inliner.inline_local_functions(model), data_prop=True)
+    fix_known_sides(flat)
     types = {value.name: value.type.tensor_type.elem_type for value in (*flat.graph.value_info, *flat.graph.output)}
     is_float = {}
     for index, node in enumerate(flat.graph.node):

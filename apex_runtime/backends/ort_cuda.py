@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apex_runtime.backends.captured import RequestShapes
+from apex_runtime.backends.host_shapes import shape_input, with_shape_inputs
 from apex_runtime.backends.node_placement import RECORD_PLACEMENT, NamedGraph, float_nodes_outside, name_nodes
 from apex_runtime.backends.onnx_contract import expected_inputs, expected_outputs, read_onnx
 from apex_runtime.backends.ort import (
@@ -29,7 +30,6 @@ from apex_runtime.backends.ort import (
 )
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Tiles, in_all, per_level
-from apex_runtime.backends.shape_inputs import shape_input, with_shape_inputs
 from apex_runtime.errors import BackendError
 from apex_runtime.model_info import ModelInfo, output_names
 

@@ -39,7 +39,7 @@ from apex_plugins.tile_ssm_scan.torch_op import tile_ssm_scan_formula  # noqa: E
 from apex_train.checkpoint import load_model  # noqa: E402
 from apex_train.engine.memory import Plan  # noqa: E402
 from gpu.moving import HALF, Row, eight_bits, packing, unpacking  # noqa: E402
-from gpu.timed import copy_ceiling, eager_milliseconds, graph_milliseconds  # noqa: E402
+from gpu.timed import copy_rate, eager_milliseconds, graph_milliseconds  # noqa: E402
 from gpu.training import CHECKPOINT, EXACT, device_facts, repeated, trainer  # noqa: E402
 
 # batch, tokens, heads, channels, states: that of the figure that is asked, those of the nano model, and the longest
@@ -199,7 +199,7 @@ def main(output: Path) -> None:
     content: dict[str, Any] = {"device": device_facts(), "cuda": torch.version.cuda}
     content["not_available"] = {op: str(reason) for op in ops() if (reason := why_not(op)) is not None}
     content["ready_after_seconds"] = round(time.perf_counter() - started, 2)
-    ceiling = copy_ceiling()
+    ceiling = copy_rate(2**33, 1)
     content |= {"copy_terabytes_per_second": round(ceiling / 1e12, 3), "seconds": {}, "failed": {}}
     click.echo(str(content))
     for section in SECTIONS:

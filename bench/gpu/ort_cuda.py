@@ -90,8 +90,8 @@ def latency(folder: Path) -> dict[str, Any]:
     """Per budget: the graph, with copies, end to end; one image and eight at a time; the CPU of this machine beside it."""
     bench = ("bench", "--json", "--data", IMAGES)
     return {
-        "cuda": command(*bench, folder / "cuda", "--device", "cuda", "--batch", "1,8", "--repeat", 30),
-        "cpu": command(*bench, MODEL, "--budget", "0.25,1.0", "--repeat", 10),
+        "cuda": command(*bench, folder / "cuda", "--device", "cuda", "--batch", "1,8", "--seconds", 8),
+        "cpu": command(*bench, MODEL, "--budget", "0.25,1.0", "--threads", 8, "--seconds", 4),
         "deadline": command(*bench, folder / "cuda", "--device", "cuda", "--budget", "4ms", "--repeat", 10),
     }
 

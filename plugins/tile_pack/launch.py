@@ -7,6 +7,7 @@ from typing import Any
 
 from apex_plugins.kernels.launch import SIZES_OF_TYPES, THREADS, Grid, Launch, are_multiples, arguments, blocks_of_runs
 
+SMALLEST_SCALE = 2.0**-64  # far from where its inverse would not be a normal number
 PIXELS = "u8"  # the type of images that are [B,H,W,3] and are normalised on the way
 VARIANTS = (("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f16"), ("f32", "e4m3"), ("f16", "e4m3"))
 PIXEL_VARIANTS = tuple((PIXELS, tiles) for tiles in ("f32", "f16", "bf16", "e4m3"))
@@ -27,9 +28,9 @@ def kernel_name(image: str, tiles: str) -> str:
     return f"apex_tile_pack_{image}" if image == tiles else f"apex_tile_pack_{image}_{tiles}"
 
 
-def run_length(image: str, tiles: str) -> int:
+def run_length(tiles: str) -> int:
     """How many pixels a thread moves at once when the addresses allow it; otherwise one."""
-    return 4 if image != PIXELS and SIZES_OF_TYPES[tiles] == 4 else 8
+    return 4 if SIZES_OF_TYPES[tiles] == 4 else 8
 
 
 def grid(batch: Any, tiles: Any, channels: int, side: int, run: int, pixels: bool) -> tuple[Any, int, int]:
@@ -57,9 +58,11 @@ def launch(
     """The launch for addresses and sizes: ``shape`` is (B, C, H, W) whatever the layout of the image, ``tiles`` is K.
 
     ``types`` are those of image and tiles. ``normalisation`` comes with pixels and only with them; ``scale`` is what an
-    8-bit output is to be multiplied by to be read. Raises ValueError where no kernel fits.
+    8-bit output is to be multiplied by to be read. Raises ValueError where no kernel fits, and for a scale that is none.
     """
-    name, run, side = kernel_name(*types), run_length(*types), tile + 2 * halo
+    if not SMALLEST_SCALE <= scale <= 1 / SMALLEST_SCALE:
+        raise ValueError(f"tile_pack: a scale must be in {SMALLEST_SCALE:g}..{1 / SMALLEST_SCALE:g}, got {scale}")
+    name, run, side = kernel_name(*types), run_length(types[1]), tile + 2 * halo
     batch, channels, height, width = shape
     pixels = types[0] == PIXELS
     if pixels != (normalisation is not None) or (pixels and channels != 3):

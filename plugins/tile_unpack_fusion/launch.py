@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from apex_plugins.kernels.launch import RUN_BYTES, SIZES_OF_TYPES, THREADS, Grid, Launch, are_multiples, arguments, blocks_of_runs
+from apex_plugins.kernels.launch import (
+    INT_MAX,
+    RUN_BYTES,
+    SIZES_OF_TYPES,
+    THREADS,
+    Grid,
+    Launch,
+    are_multiples,
+    arguments,
+    blocks_of_runs,
+)
 
 TYPES = ("f32", "f16", "bf16")
 
@@ -53,13 +63,16 @@ def launch(
 ) -> Launch:
     """The launch for addresses and sizes: ``shape`` is (B, C, h, w) of the map, ``tiles`` is K, ``cells`` is n.
 
-    ``merged`` may be ``base``; where it is not, it must hold a copy of it, for only the chosen tiles are written. Raises
-    ValueError where no kernel fits.
+    Where ``merged`` is ``base``, the chosen tiles are blended in and nothing else is touched; otherwise all of ``merged`` is
+    written. Raises ValueError where no kernel fits.
     """
     batch, channels, height, width = shape
-    name, run = kernel_name(kind), run_length(cells, kind)
+    if channels * height * width > INT_MAX:
+        raise ValueError(f"tile_unpack_fusion: a map of {channels}x{height}x{width} has more cells than the kernels count")
+    name, run = (kernel_name if merged == base else whole_kernel_name)(kind), run_length(cells, kind)
     if not are_multiples((base, seen, alpha, merged), SIZES_OF_TYPES[kind] * run):
         run = 1
     sizes = (tiles, channels, height, width, cells, run)
-    blocks: Grid = grid(batch, tiles, channels, cells, run)
+    in_place: Grid = grid(batch, tiles, channels, cells, run)
+    blocks = in_place if merged == base else whole_grid(batch, (channels, height, width), cells, run)
     return Launch(name, blocks, (THREADS, 1, 1), 0, arguments((base, seen, ids, levels, alpha), sizes, (merged,)))

@@ -14,7 +14,7 @@ OP = "tile_unpack_fusion"
 def tile_unpack_fusion_kernel(
     base_BChw: Tensor, tiles_BKCnn: Tensor, ids_BK: Tensor, alpha_BK1nn: Tensor, tile: int, in_place: bool = False
 ) -> Tensor:
-    """The map [B,C,h,w] with the tiles blended in: a copy of ``base_BChw``, or itself, contiguous then, when ``in_place``.
+    """The map [B,C,h,w] with the tiles blended in: one of its own, or ``base_BChw`` itself, contiguous then, when ``in_place``.
 
     All of one type. Raises ValueError for what does not fit, KernelError where the kernel cannot run.
     """
@@ -24,16 +24,15 @@ def tile_unpack_fusion_kernel(
         raise ValueError(f"tile_unpack_fusion: map {h}x{w} is not a grid of tiles of {tile} / 8 cells")
     if in_place and not base_BChw.is_contiguous():
         raise ValueError("tile_unpack_fusion: only a contiguous map can be changed in place")
-    merged = base_BChw if in_place else base_BChw.clone(memory_format=torch.contiguous_format)
-    seen, ids, alpha = tiles_BKCnn.contiguous(), ids_BK.contiguous(), alpha_BK1nn.contiguous()
-    at = merged.data_ptr()
+    base, seen, ids, alpha = (item.contiguous() for item in (base_BChw, tiles_BKCnn, ids_BK, alpha_BK1nn))
+    merged = base if in_place else torch.empty_like(base)
     what = launch(
-        at,
+        base.data_ptr(),
         seen.data_ptr(),
         ids.data_ptr(),
         0,
         alpha.data_ptr(),
-        at,
+        merged.data_ptr(),
         kind=TYPES[merged.dtype],
         shape=(b, c, h, w),
         tiles=ids.shape[1],

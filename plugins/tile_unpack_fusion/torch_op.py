@@ -28,7 +28,8 @@ def tile_unpack_fusion(
     """
     if torch.compiler.is_exporting():
         return torch.ops.apex.tile_unpack_fusion(base_BChw, tiles_BKCnn, ids_BK, levels_BK, alpha_BK1nn, tile)
-    inputs = base_BChw, tiles_BKCnn, ids_BK, alpha_BK1nn, tile
+    kind = torch.promote_types(base_BChw.dtype, tiles_BKCnn.dtype)
+    inputs = base_BChw.to(kind), tiles_BKCnn.to(kind), ids_BK, alpha_BK1nn.to(kind), tile
     return cast(Tensor, by_kernel(OP, tile_unpack_fusion_kernel, tile_unpack_fusion_formula, *inputs))
 
 

@@ -125,13 +125,14 @@ def test_every_number_of_16_bits_is_converted_as_numpy_does(image, tiles):
 def test_unpack_touches_the_cells_of_the_tiles_and_no_other(kind, make_case):
     for seed in range(40):
         inputs, attributes = make_case("tile_unpack_fusion", seed)
+        inputs["tiles"][:], inputs["alpha"][:] = 1000, 1
         narrow, _ = of_kind(inputs, kind)
-        merged = host_tile_unpack_fusion(narrow, attributes, in_place=False).astype(np.float64)
-        ones = np.ones(inputs["tiles"].shape)
+        merged = host_tile_unpack_fusion(narrow, attributes)
         covered = tile_unpack_fusion(
-            np.zeros(inputs["base"].shape), ones, inputs["ids"], inputs["levels"], np.ones(inputs["alpha"].shape), **attributes
+            np.zeros(inputs["base"].shape), inputs["tiles"], inputs["ids"], inputs["levels"], inputs["alpha"], **attributes
         )
-        np.testing.assert_array_equal(np.isnan(merged), covered == 0)
+        np.testing.assert_array_equal(merged[covered == 0], narrow["base"][covered == 0])
+        assert (merged[covered != 0].astype(np.float64) > 900).all()
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 4, 6, 8, 12, 16, 24])
@@ -160,6 +161,13 @@ def test_the_kernels_of_large_tiles():
     ids = np.array([[1, 0]])
     got = host_tile_pack({"image": image, "ids": ids, "levels": ids * 0}, {"tile": 256, "halo": 32})
     np.testing.assert_array_equal(got, tile_pack(image, ids, ids * 0, tile=256, halo=32))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e-30, float("inf"), float("nan")])
+def test_a_scale_that_is_none(scale):
+    ids, image = np.zeros((1, 1), np.int64), np.ones((1, 3, 8, 8), np.float32)
+    with pytest.raises(ValueError, match="scale must be in"):
+        host_tile_pack({"image": image, "ids": ids, "levels": ids}, {"tile": 8, "halo": 0}, out="e4m3", scale=scale)
 
 
 def test_ids_outside_the_grid_read_and_write_nothing():

@@ -1,6 +1,6 @@
 """What kernels must do because TensorRT makes one launch of an op whatever its shapes: on this processor, against the references.
 
-TileUnpackFusion has one for a map of its own; that of the torch binding works on a copy. TilePack may be launched for no tiles.
+TileUnpackFusion has a kernel for a map of its own. TilePack may be launched for no tiles.
 """
 
 from __future__ import annotations
@@ -9,24 +9,17 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_faces import NUMPY_TYPES, TOLERANCES, library, moved, poisoned, run_kernel
+from kernel_faces import NUMPY_TYPES, TOLERANCES, host_tile_unpack_fusion, library
 
-from apex_plugins.kernels.launch import THREADS, Launch, arguments
 from apex_plugins.tile_pack.launch import kernel_name as pack_kernel_name
-from apex_plugins.tile_unpack_fusion.launch import run_length, whole_grid, whole_kernel_name
 from apex_plugins.tile_unpack_fusion.reference import tile_unpack_fusion
 
 
 def merged_by(kind: str, base: np.ndarray, tiles: np.ndarray, ids: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """What the kernel writes into a map full of NaN."""
-    (batch, *shape), (count, cells), dtype = base.shape, tiles.shape[1:4:2], NUMPY_TYPES[kind]
-    run = run_length(cells, kind)
-    out = poisoned(base.shape, dtype)
-    inputs = [moved(base.astype(dtype)), moved(tiles.astype(dtype)), ids, np.zeros_like(ids), moved(alpha.astype(dtype))]
-    values = arguments([array.ctypes.data for array in inputs], (count, *shape, cells, run), [out.ctypes.data])
-    grid = whole_grid(batch, tuple(shape), cells, run)
-    run_kernel("tile_unpack_fusion", Launch(whole_kernel_name(kind), grid, (THREADS, 1, 1), 0, values), [*inputs, out])
-    return out
+    inputs = {"base": base, "tiles": tiles, "ids": ids, "levels": np.zeros_like(ids), "alpha": alpha}
+    narrow = {name: value.astype(NUMPY_TYPES[kind]) if value.dtype.kind == "f" else value for name, value in inputs.items()}
+    return host_tile_unpack_fusion(narrow, {"tile": 8 * tiles.shape[3]}, in_place=False)
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])

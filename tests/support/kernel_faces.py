@@ -90,7 +90,7 @@ def host_tile_pack(
 def host_tile_unpack_fusion(
     inputs: dict[str, np.ndarray], attributes: dict[str, Any], in_place: bool = True, offset: int = 0
 ) -> np.ndarray:
-    """The map with the tiles in it; when not ``in_place``, the poison that no tile covers stays."""
+    """The map with the tiles in it, or when not ``in_place`` one of its own, which was full of poison."""
     from apex_plugins.tile_unpack_fusion.launch import launch
 
     base, tiles, ids, levels, alpha = (
