@@ -1,4 +1,4 @@
-"""DecodeNMS on CUDA tensors by its kernels, on torch's current stream. Never executed on a GPU so far: unproven."""
+"""DecodeNMS on CUDA tensors by its kernels, on torch's current stream."""
 
 from __future__ import annotations
 

@@ -141,43 +141,4 @@ struct As<e4m3> {  // saturates: what is beyond 448 becomes 448
     }
 };
 
-// Pairs of floats to 8 bits, of which the GPU converts two at once.
-template <int N>
-APEX_HD inline void to_eight_bits(const float (&value)[N], e4m3 (&out)[N]) {
-    int i = 0;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-    APEX_UNROLL
-    for (; i + 1 < N; i += 2) {
-        uint16_t pair;
-        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(value[i + 1]), "f"(value[i]));
-        out[i] = e4m3{uint8_t(pair)};
-        out[i + 1] = e4m3{uint8_t(pair >> 8)};
-    }
-#endif
-    APEX_UNROLL
-    for (; i < N; ++i) out[i] = As<e4m3>::from(value[i]);
-}
-
-// Divides by one number again and again: multiplies by its inverse and puts the last bit right (Markstein 1990). What is too
-// large for 8 bits anyway, and NaN, is left as the product; so is -0.
-struct Divisor {
-    float by, inverse;
-
-    APEX_HD explicit Divisor(float number) : by(number), inverse(1.0f / number) {}
-
-    APEX_HD float of(float value) const {
-        const float near = value * inverse, rest = fused(-near, by, value);
-        return rest != 0.0f && near > -1024.0f && near < 1024.0f ? fused(rest, inverse, near) : near;
-    }
-
-private:
-    APEX_HD static float fused(float a, float b, float c) {
-#ifdef __CUDA_ARCH__
-        return __fmaf_rn(a, b, c);
-#else
-        return __builtin_fmaf(a, b, c);
-#endif
-    }
-};
-
 }  // namespace apex

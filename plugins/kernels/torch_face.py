@@ -1,7 +1,6 @@
 """How a torch function comes by its kernel: forward on the GPU by the kernel, backward by the formula, or the formula alone.
 
 A kernel that cannot be used is no error: the formula computes the same, and ``why_not`` says what is missing.
-Never executed on a GPU so far: unproven.
 """
 
 from __future__ import annotations

@@ -33,31 +33,15 @@ APEX_HD inline bool is_inside(int64_t y, int64_t x, const PackSizes& s) {
     return y >= 0 && y < s.height && x >= 0 && x < s.width;
 }
 
-// Floats in the type of the output, N together; 8-bit floats hold value / scale.
-template <class Out, int N>
-APEX_HD inline Run<Out, N> packed(const float (&value)[N], Divisor scale) {
-    Run<Out, N> out;
-    if constexpr (std::is_same_v<Out, e4m3>) {
-        float divided[N];
-        APEX_UNROLL
-        for (int i = 0; i < N; ++i) divided[i] = scale.of(value[i]);
-        to_eight_bits(divided, out.at);
-    } else {
-        APEX_UNROLL
-        for (int i = 0; i < N; ++i) out.at[i] = As<Out>::from(value[i]);
-    }
-    return out;
-}
-
-template <class Out, class In, int N>
-APEX_HD inline Run<Out, N> converted(const Run<In, N>& in, Divisor scale) {
+// A pixel in the type of the output; 8-bit floats hold value / scale.
+template <class Out, class In>
+APEX_HD inline Out packed(In value, float scale) {
     if constexpr (std::is_same_v<In, Out>) {
-        return in;
+        return value;
+    } else if constexpr (std::is_same_v<Out, e4m3>) {
+        return As<Out>::from(to_float(value) / scale);
     } else {
-        float value[N];
-        APEX_UNROLL
-        for (int i = 0; i < N; ++i) value[i] = to_float(in.at[i]);
-        return packed<Out, N>(value, scale);
+        return As<Out>::from(to_float(value));
     }
 }
 
@@ -69,18 +53,18 @@ APEX_HD inline void pack_runs(int block, int thread, const In* image, const int6
     const In* source = image + (b * s.channels + plane % s.channels) * s.height * s.width;
     Out* target = tiles + plane * side * side;
     const Corner corner = tile_corner(ids[place], s);
-    Run<In, N> taken[STEPS] = {};
     APEX_UNROLL
     for (int step = 0; step < STEPS; ++step) {
         const int run = run_of(block % chunks, step, thread);
+        if (run >= runs) return;
         const int64_t y = corner.top + run / row_runs, x = corner.left + run % row_runs * N;
-        if (run < runs && is_inside(y, x, s)) taken[step] = load_run<In, N>(source + y * s.width + x);
-    }
-    const Divisor divisor(scale);
-    APEX_UNROLL
-    for (int step = 0; step < STEPS; ++step) {
-        const int run = run_of(block % chunks, step, thread);
-        if (run < runs) store_run<Out, N>(target + int64_t(run) * N, converted<Out>(taken[step], divisor));
+        Run<Out, N> out{};
+        if (is_inside(y, x, s)) {
+            const Run<In, N> in = load_run<In, N>(source + y * s.width + x);
+            APEX_UNROLL
+            for (int i = 0; i < N; ++i) out.at[i] = packed<Out>(in.at[i], scale);
+        }
+        store_run<Out, N>(target + int64_t(run) * N, out);
     }
 }
 
@@ -99,29 +83,6 @@ struct Normalise {  // (value - mean) * factor, per channel
     float mean[3], factor[3];
 };
 
-// N pixels of three bytes.
-template <int N>
-struct Pixels {
-    Run<uint8_t, N> part[3];
-};
-
-template <int N>
-APEX_HD inline Pixels<N> load_pixels(const uint8_t* from) {
-    return {{load_run<uint8_t, N>(from), load_run<uint8_t, N>(from + N), load_run<uint8_t, N>(from + 2 * N)}};
-}
-
-// One channel of pixels, normalised.
-template <class Out, int N>
-APEX_HD inline Run<Out, N> normalised(const Pixels<N>& pixels, int channel, const Normalise& how, Divisor scale) {
-    float value[N];
-    APEX_UNROLL
-    for (int i = 0; i < N; ++i) {
-        const int at = 3 * i + channel;
-        value[i] = (float(pixels.part[at / N].at[at % N]) - how.mean[channel]) * how.factor[channel];
-    }
-    return packed<Out, N>(value, scale);
-}
-
 // image uint8 [B,H,W,3] -> tiles [B,K,3,P,P] of normalised pixels. A block's work is part of one tile, all three planes of it.
 template <class Out, int N>
 APEX_HD inline void pack_pixel_runs(int block, int thread, const uint8_t* image, const int64_t* ids, const PackSizes& s,
@@ -131,36 +92,34 @@ APEX_HD inline void pack_pixel_runs(int block, int thread, const uint8_t* image,
     const uint8_t* source = image + b * s.height * s.width * 3;
     Out* target = tiles + place * 3 * area;
     const Corner corner = tile_corner(ids[place], s);
-    Pixels<N> taken[STEPS] = {};
-    unsigned seen = 0;  // which steps are of the image, one bit each: outside it is 0 after the normalisation
-    APEX_UNROLL
-    for (int step = 0; step < STEPS; ++step) {
-        const int run = run_of(block % chunks, step, thread);
-        const int64_t y = corner.top + run / row_runs, x = corner.left + run % row_runs * N;
-        if (run >= runs || !is_inside(y, x, s)) continue;
-        taken[step] = load_pixels<N>(source + (y * s.width + x) * 3);
-        seen |= 1u << step;
-    }
-    const Divisor divisor(scale);
-    APEX_UNROLL
     for (int step = 0; step < STEPS; ++step) {
         const int run = run_of(block % chunks, step, thread);
         if (run >= runs) return;
-        APEX_UNROLL
-        for (int channel = 0; channel < 3; ++channel) {
-            Run<Out, N> out{};
-            if (seen >> step & 1u) out = normalised<Out, N>(taken[step], channel, how, divisor);
-            store_run<Out, N>(target + channel * area + int64_t(run) * N, out);
+        const int64_t y = corner.top + run / row_runs, x = corner.left + run % row_runs * N;
+        Run<Out, N> red{}, green{}, blue{};
+        if (is_inside(y, x, s)) {
+            const uint8_t* pixels = source + (y * s.width + x) * 3;
+            const Run<uint8_t, N> in[3] = {
+                load_run<uint8_t, N>(pixels), load_run<uint8_t, N>(pixels + N), load_run<uint8_t, N>(pixels + 2 * N)};
+            APEX_UNROLL
+            for (int i = 0; i < N; ++i) {
+                const int r = 3 * i, g = r + 1, b = r + 2;
+                red.at[i] = packed<Out>((float(in[r / N].at[r % N]) - how.mean[0]) * how.factor[0], scale);
+                green.at[i] = packed<Out>((float(in[g / N].at[g % N]) - how.mean[1]) * how.factor[1], scale);
+                blue.at[i] = packed<Out>((float(in[b / N].at[b % N]) - how.mean[2]) * how.factor[2], scale);
+            }
         }
+        store_run<Out, N>(target + int64_t(run) * N, red);
+        store_run<Out, N>(target + area + int64_t(run) * N, green);
+        store_run<Out, N>(target + 2 * area + int64_t(run) * N, blue);
     }
 }
 
 template <class Out>
 APEX_HD inline void pack_pixels_thread(int block, int thread, const uint8_t* image, const int64_t* ids, const PackSizes& s,
                                        const Normalise& how, float scale, Out* tiles) {
-    constexpr int N = sizeof(Out) == 4 ? 4 : 8;
-    if (s.run == N) {
-        pack_pixel_runs<Out, N>(block, thread, image, ids, s, how, scale, tiles);
+    if (s.run == 8) {
+        pack_pixel_runs<Out, 8>(block, thread, image, ids, s, how, scale, tiles);
     } else {
         pack_pixel_runs<Out, 1>(block, thread, image, ids, s, how, scale, tiles);
     }

@@ -28,9 +28,9 @@ def kernel_name(image: str, tiles: str) -> str:
     return f"apex_tile_pack_{image}" if image == tiles else f"apex_tile_pack_{image}_{tiles}"
 
 
-def run_length(tiles: str) -> int:
+def run_length(image: str, tiles: str) -> int:
     """How many pixels a thread moves at once when the addresses allow it; otherwise one."""
-    return 4 if SIZES_OF_TYPES[tiles] == 4 else 8
+    return 4 if image != PIXELS and SIZES_OF_TYPES[tiles] == 4 else 8
 
 
 def grid(batch: Any, tiles: Any, channels: int, side: int, run: int, pixels: bool) -> tuple[Any, int, int]:
@@ -62,7 +62,7 @@ def launch(
     """
     if not SMALLEST_SCALE <= scale <= 1 / SMALLEST_SCALE:
         raise ValueError(f"tile_pack: a scale must be in {SMALLEST_SCALE:g}..{1 / SMALLEST_SCALE:g}, got {scale}")
-    name, run, side = kernel_name(*types), run_length(types[1]), tile + 2 * halo
+    name, run, side = kernel_name(*types), run_length(*types), tile + 2 * halo
     batch, channels, height, width = shape
     pixels = types[0] == PIXELS
     if pixels != (normalisation is not None) or (pixels and channels != 3):

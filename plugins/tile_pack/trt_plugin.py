@@ -44,6 +44,6 @@ def launch(
     kind = LETTERS[image.dtype.name]
     batch, count = image.shape_expr[0], ids.shape_expr[1]
     channels, height, width = fixed(*tuple(image.shape_expr)[1:])
-    run = run_length(kind)
+    run = run_length(kind, kind)
     blocks = grid(batch, count, channels, tile + 2 * halo, run, pixels=False)
     return planned(KERNELS, kernel_name(kind, kind), blocks, BLOCK, (count, channels, height, width, tile, halo, run))

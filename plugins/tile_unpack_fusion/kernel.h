@@ -29,27 +29,20 @@ APEX_HD inline void unpack_runs(int block, int thread, const T* base, const T* t
     const int row_runs = s.cells / N, area = s.cells * s.cells, runs = s.channels * s.cells * row_runs, chunks = blocks_for(runs);
     const int64_t place = block / chunks, b = place / s.tiles, id = ids[place], cols = s.width / s.cells;
     if (id < 0 || id >= s.height / s.cells * cols) return;
-    const int corner = int(id / cols) * s.cells * s.width + int(id % cols) * s.cells;  // an image has fewer than 2^31 cells
-    const int64_t image = b * s.channels * s.height * s.width;
-    Run<T, N> before[STEPS] = {}, seen[STEPS] = {}, gate[STEPS] = {};
-    int cell[STEPS];
-    APEX_UNROLL
-    for (int step = 0; step < STEPS; ++step) {  // all loads first: a store would hold up those behind it
-        const int run = run_of(block % chunks, step, thread);
-        const int line = run / row_runs, x = run % row_runs * N, channel = line / s.cells, y = line % s.cells;
-        cell[step] = (channel * s.height + y) * s.width + corner + x;
-        if (run >= runs) continue;
-        before[step] = load_run<T, N>(base + image + cell[step]);
-        seen[step] = load_run<T, N>(tiles + place * s.channels * area + int64_t(run) * N);
-        gate[step] = load_run<T, N>(alpha + place * area + y * s.cells + x);
-    }
+    const int64_t top = id / cols * s.cells, left = id % cols * s.cells;
     APEX_UNROLL
     for (int step = 0; step < STEPS; ++step) {
-        if (run_of(block % chunks, step, thread) >= runs) return;
+        const int run = run_of(block % chunks, step, thread);
+        if (run >= runs) return;
+        const int line = run / row_runs, x = run % row_runs * N, channel = line / s.cells, y = line % s.cells;
+        const int64_t cell = ((b * s.channels + channel) * s.height + top + y) * s.width + left + x;
+        const Run<T, N> before = load_run<T, N>(base + cell);
+        const Run<T, N> seen = load_run<T, N>(tiles + place * s.channels * area + int64_t(run) * N);
+        const Run<T, N> gate = load_run<T, N>(alpha + place * area + y * s.cells + x);
         Run<T, N> after;
         APEX_UNROLL
-        for (int i = 0; i < N; ++i) after.at[i] = blended(before[step].at[i], seen[step].at[i], gate[step].at[i]);
-        store_run<T, N>(merged + image + cell[step], after);
+        for (int i = 0; i < N; ++i) after.at[i] = blended(before.at[i], seen.at[i], gate.at[i]);
+        store_run<T, N>(merged + cell, after);
     }
 }
 

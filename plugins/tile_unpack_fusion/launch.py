@@ -67,8 +67,6 @@ def launch(
     written. Raises ValueError where no kernel fits.
     """
     batch, channels, height, width = shape
-    if channels * height * width > INT_MAX:
-        raise ValueError(f"tile_unpack_fusion: a map of {channels}x{height}x{width} has more cells than the kernels count")
     name, run = (kernel_name if merged == base else whole_kernel_name)(kind), run_length(cells, kind)
     if not are_multiples((base, seen, alpha, merged), SIZES_OF_TYPES[kind] * run):
         run = 1

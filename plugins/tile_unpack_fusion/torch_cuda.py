@@ -1,4 +1,4 @@
-"""TileUnpackFusion on CUDA tensors by its kernel, on torch's current stream. Never executed on a GPU so far: unproven."""
+"""TileUnpackFusion on CUDA tensors by its kernel, on torch's current stream."""
 
 from __future__ import annotations
 

@@ -29,20 +29,14 @@ APEX_HD inline int chosen_as(const int64_t* ids, int tiles, int id, int thread) 
 template <class T, int N>
 APEX_HD inline void copy_runs(int chunk, int thread, int image, int id, const T* base, const UnpackSizes& s, T* merged) {
     const int row_runs = s.cells / N, runs = s.channels * s.cells * row_runs, cols = s.width / s.cells;
-    const int corner = id / cols * s.cells * s.width + id % cols * s.cells;
-    const int64_t start = int64_t(image) * s.channels * s.height * s.width;
-    Run<T, N> taken[STEPS] = {};
-    int cell[STEPS];
+    const int64_t top = id / cols * s.cells, left = id % cols * s.cells;
     APEX_UNROLL
     for (int step = 0; step < STEPS; ++step) {
         const int run = run_of(chunk, step, thread);
+        if (run >= runs) return;
         const int line = run / row_runs, x = run % row_runs * N, channel = line / s.cells, y = line % s.cells;
-        cell[step] = (channel * s.height + y) * s.width + corner + x;
-        if (run < runs) taken[step] = load_run<T, N>(base + start + cell[step]);
-    }
-    APEX_UNROLL
-    for (int step = 0; step < STEPS; ++step) {
-        if (run_of(chunk, step, thread) < runs) store_run<T, N>(merged + start + cell[step], taken[step]);
+        const int64_t cell = ((int64_t(image) * s.channels + channel) * s.height + top + y) * s.width + left + x;
+        store_run<T, N>(merged + cell, load_run<T, N>(base + cell));
     }
 }
 

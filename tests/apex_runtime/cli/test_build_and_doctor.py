@@ -134,8 +134,8 @@ def test_doctor(apex_rt, validate) -> None:
         assert words in ran.out
     document = json.loads(apex_rt("doctor", "--json").out)
     validate("doctor", document)
-    assert {row["backend"] for row in document["backends"] if row["proof"] == "proven"} == {"ort-cpu"}
-    assert ran.out.count("unproven") == len(BACKENDS) - 1
+    assert {row["backend"] for row in document["backends"] if row["proof"] == "proven"} == {"ort-cpu", "ort-cuda"}
+    assert ran.out.count("unproven") == len(BACKENDS) - 2
     rows = document["backends"]
     assert [row["backend"] for row in rows] == list(BACKENDS)
     assert rows[0]["run"]["available"] is True
