@@ -3,8 +3,8 @@
 cuda-python and not pycuda: pycuda (2026.1) wraps neither stream capture nor graphs, and it has to be compiled against the CUDA
 toolkit of the machine, where cuda-python is a wheel that also imports without a GPU. It is imported when a device is opened.
 
-``CudaDevice`` ran on an H200: memory, copies, a captured graph with a kernel of ours (bench/evidence/gpu-ort-cuda.json). Tests hold
-the callers to the protocol through a driver of their own.
+``CudaDevice`` ran on an H200: memory, copies, a captured graph with a kernel of ours (bench/evidence/gpu-ort-cuda.json). Tests
+hold the callers to the protocol through a driver of their own.
 """
 
 from __future__ import annotations

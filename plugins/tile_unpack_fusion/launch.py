@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from apex_plugins.kernels.launch import (
-    INT_MAX,
     RUN_BYTES,
     SIZES_OF_TYPES,
     THREADS,

@@ -2,8 +2,8 @@
 
 Its rules, in few words: shapes are made on the host; a node whose inputs are all on the host (or small constants, or inputs of
 the graph) is kept there too, unless the provider's own kernel reads them from the host anyway; whatever is then needed on the
-other side is copied. On an H200 it made exactly as many copies as this says for the engine that comes along: 16 as exported, 9 with the
-numbers of tiles as shapes (bench/evidence/gpu-ort-cuda.json).
+other side is copied. On an H200 it made exactly as many copies as this says for the engine that comes along: 16 as exported, 9
+with the numbers of tiles as shapes (bench/evidence/gpu-ort-cuda.json).
 """
 
 from __future__ import annotations
