@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from apex_runtime.errors import ApexError
     from apex_runtime.postprocess.tiles import Tile
     from apex_runtime.result import BudgetUse, Result
+    from apex_runtime.scene_result import SceneResult, SceneWindow
 
-__all__ = ["ApexError", "BudgetUse", "Engine", "Result", "RoiMask", "Tile", "load"]
+__all__ = ["ApexError", "BudgetUse", "Engine", "Result", "RoiMask", "SceneResult", "SceneWindow", "Tile", "load"]
 
 # Before anything imports ONNX Runtime: since 1.32 it keeps a device id and a database of events in the home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -27,6 +28,8 @@ _HOMES = {
     "Engine": "engine",
     "Result": "result",
     "RoiMask": "data.roi_mask",
+    "SceneResult": "scene_result",
+    "SceneWindow": "scene_result",
     "Tile": "postprocess.tiles",
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.bundle.load import Opened, open_engine
 from apex_runtime.data.image import decode_image
+from apex_runtime.data.scenes.scene import forget_decoded
 from apex_runtime.detections import Detections
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.in_turn import in_turn
@@ -19,8 +20,12 @@ from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.predictor import MAX_BATCH, Filter, Predictor, Prepared
 from apex_runtime.request import ARRAYS, AnyBudget, Image, budgets_of, images_of, with_budgets
 from apex_runtime.result import BudgetUse, Result
-from apex_runtime.routing.budget import Budget
+from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.planner import planned
+from apex_runtime.scene_result import SceneResult, scene_result
+from apex_runtime.scene_source import scene_of, whole
+from apex_runtime.windows.look import look_at_scene
+from apex_runtime.windows.plan import parse_windowing
 
 DEFAULT_ENGINE = "nuclei-nano"
 
@@ -108,6 +113,34 @@ class Engine:
     ) -> Result:
         """The result of one file or array; arguments as of ``predict``. Raises UsageError, ImageError, BackendError."""
         return next(self.predict([source], budget, min_score, max_detections, classes))
+
+    def predict_scene(
+        self,
+        source: Image,
+        budget: AnyBudget = 1.0,
+        min_score: float = 0.001,
+        max_detections: int | None = None,
+        classes: Sequence[str] | None = None,
+        window: str = "auto",
+        overlap: int | None = None,
+    ) -> SceneResult:
+        """The result of a large image, cut into windows that share ``budget``, as ``apex-rt infer`` does.
+
+        ``source``: a file, or an array uint8 [h,w,3] in RGB order, of which windows are read one by one: ``numpy.memmap`` will
+        do. ``window`` and ``overlap`` as on the command line: ``auto`` cuts what is more than 1.5 times the engine's input, by
+        windows of its size, ``none`` does not cut, ``1024`` or ``768x1024`` says the size. ``max_detections`` is of the scene.
+        Raises UsageError (a deadline says nothing of several windows), ImageError, BackendError.
+        """
+        wanted, asked = self._predictor.filter(min_score, max_detections, classes), parse_budget(budget)
+        scene = scene_of(source)
+        windows = parse_windowing(window, overlap, self.info.input).cut(*scene.size, self.info.input) or [whole(*scene.size)]
+        if len(windows) == 1:
+            asked = planned(asked, self.opened, self._threads, 1, self._device, self._path)
+        try:
+            look = look_at_scene(self._predictor, windows, scene.size, scene.read, asked, wanted)
+        finally:
+            forget_decoded()
+        return scene_result(look, scene.size, self.info, asked.asked, scene.source)
 
     def _results(self, requests: Iterable[tuple[Image, Budget]], wanted: Filter, batch: int) -> Iterator[Result]:
         for ready in self._batches(requests, batch):

@@ -12,19 +12,15 @@ import numpy as np
 from apex_runtime.data.scenes.scene import Scene, forget_decoded, open_scene
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.data.sources import SourceItem
-from apex_runtime.evaluation.results import result
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.pipeline.mosaic import Mosaic
 from apex_runtime.pipeline.pictures import draw_record, shapes_of_record
 from apex_runtime.pipeline.predictor import Predictor, Prepared
 from apex_runtime.pipeline.records import annotation_record, rounded
 from apex_runtime.pipeline.stages import RunOptions, Steering
-from apex_runtime.postprocess.rle import rois_to_rles
-from apex_runtime.postprocess.tiles import tile_records
 from apex_runtime.windows.found import Found
 from apex_runtime.windows.look import SceneLook, look_at_scene
-
-_UNPACKED = 1024  # masks at a time
+from apex_runtime.windows.records import coco_results, tiles_of_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +108,11 @@ def record_large(looked: LookedLarge, info: ModelInfo, options: RunOptions) -> t
 def _tiles(look: SceneLook, info: ModelInfo) -> Iterator[dict[str, Any]]:
     """The tiles of the last look at each window, in pixels of the scene."""
     for number, one in enumerate(look.windows):
-        for tile in tile_records(one.tile_ids, one.tile_levels, info.tiles, one.letterbox):
-            x, y, width, height = tile["bbox"]
-            yield tile | {"window": number, "bbox": [round(x + one.window.x, 3), round(y + one.window.y, 3), width, height]}
+        for tile in tiles_of_window(one, info):
+            yield {"id": tile.id, "level": tile.level, "bbox": list(tile.bbox), "window": number}
 
 
 def _annotations(found: Found, large: Large, info: ModelInfo) -> Iterator[dict[str, Any]]:
-    boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
-    for first in range(0, len(found), _UNPACKED):
-        masks = [packed.unpack() for packed in found.masks[first : first + _UNPACKED]]
-        encoded = rois_to_rles(masks, large.scene.height, large.scene.width)
-        for rank, (mask, segmentation) in enumerate(zip(masks, encoded, strict=True), first):
-            category = info.classes[labels[rank]].id
-            yield annotation_record(result(large.image_id, category, boxes[rank], scores[rank], segmentation), mask, rank)
+    size = large.scene.height, large.scene.width
+    for rank, (entry, mask) in enumerate(coco_results(found, size, info, large.image_id)):
+        yield annotation_record(entry, mask, rank)

@@ -76,8 +76,10 @@ def look_at_scene(
 
 def plan_scene(budget: Budget, content_W: np.ndarray, info: ModelInfo) -> tuple[int, Budget | None]:
     """Tiles of a scene whose windows have ``content_W`` content tiles (int64 [W]), and the budget of every window where one pass
-    is enough: all tiles, or as many of every level as the user said. Raises UsageError when GFLOPs do not reach."""
+    is enough: one window, all tiles, or as many of every level as the user said. Raises UsageError when GFLOPs do not reach."""
     n_content, count = int(content_W.sum()), len(content_W)
+    if count == 1:  # nothing to share out
+        return budget.tiles_for(n_content, n_content, info), budget
     if budget.levels:
         return min(n_content, int(budget.value) * count), budget
     if parse_budget(budget.asked).kind == "ms":  # tiles by now, but those of one image
