@@ -19,7 +19,6 @@ class KernelReason(StrEnum):
     KERNEL_LOAD_FAILED = "kernel_load_failed"
     KERNEL_LAUNCH_FAILED = "kernel_launch_failed"
     KERNELS_SWITCHED_OFF = "kernels_switched_off"
-    TYPE_NOT_SUPPORTED = "type_not_supported"
 
 
 REMEDIES: dict[KernelReason, str] = {
@@ -39,7 +38,6 @@ REMEDIES: dict[KernelReason, str] = {
     KernelReason.KERNEL_LOAD_FAILED: "Update the driver: it must be as new as the CUDA toolkit that compiled the kernels.",
     KernelReason.KERNEL_LAUNCH_FAILED: "Check the driver with nvidia-smi and the inputs with CUDA_LAUNCH_BLOCKING=1.",
     KernelReason.KERNELS_SWITCHED_OFF: "Nothing is needed: the formulas compute the same. For the kernels: train.kernels: auto",
-    KernelReason.TYPE_NOT_SUPPORTED: "Use float32, float16 or bfloat16, one type for all tensors of a call.",
 }
 
 

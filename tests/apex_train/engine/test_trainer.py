@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from apex_plugins.kernels.torch_face import why_not
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ConfigError, ImageError, UsageError
 from apex_train.checkpoint import load_model, read_checkpoint, save_checkpoint
@@ -395,14 +394,3 @@ def test_a_checkpoint_of_another_network_is_not_resumed(nuclei_fixture: Path, tm
     torch.save(content, tmp_path / "old.pt")
     with pytest.raises(UsageError, match="another version"):
         trainer(nuclei_fixture, tmp_path, train__epochs=1).resume(tmp_path / "old.pt")
-
-
-def test_a_run_says_whether_kernels_stand_for_formulas(nuclei_fixture: Path, tmp_path: Path) -> None:
-    try:
-        trainer(nuclei_fixture, tmp_path / "off", train__kernels="off")
-        reason = why_not("tile_pack")
-    finally:
-        trainer(nuclei_fixture, tmp_path / "auto")
-    assert reason is not None and reason.reason == "kernels_switched_off"
-    now = why_not("tile_pack")
-    assert now is None or now.reason != "kernels_switched_off"
