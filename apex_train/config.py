@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -23,7 +23,10 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        switch = cls.model_fields[str(info.field_name)].annotation is bool
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if value is False and "off" in get_args(annotation):  # YAML reads the word off as false
+            return "off"
+        switch = annotation is bool
         if isinstance(value, bool) and not switch:  # pydantic would read ``true`` as 1
             raise ValueError("expected a value, not true or false")
         if switch and not isinstance(value, bool):
@@ -153,6 +156,9 @@ class TrainSection(_Section):
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, or ddp under torchrun")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(default="auto", description="auto: off on a CPU, bf16 or fp16 on a GPU")
+    kernels: Literal["auto", "off"] = Field(
+        default="auto", description="auto: CUDA kernels of the ops where they can run; off: the formulas everywhere"
+    )
     deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
     bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
     only: Literal["all", "router"] = Field(default="all", description="router: every other weight stays what --init gave it")
@@ -175,7 +181,7 @@ class TrainSection(_Section):
 # What may differ between a run and its resumption: where and how often, not what is learned.
 FREE_TO_CHANGE = (
     *("workers", "evaluate_every", "bad_steps", "dataset_type", "device", "micro_batch", "on_oom", "save_every", "keep_epochs"),
-    *("patience", "min_delta", "deterministic"),
+    *("patience", "min_delta", "deterministic", "kernels"),
 )
 
 

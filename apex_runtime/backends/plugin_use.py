@@ -42,13 +42,14 @@ class PluginUse:
         return self.implementation != "body"
 
 
-def choose_implementations(trt: ModuleType, calls: Sequence[OpCall]) -> tuple[PluginUse, ...]:
+def choose_implementations(trt: ModuleType, calls: Sequence[OpCall], plugins: bool = True) -> tuple[PluginUse, ...]:
     """Register the plugins of these calls and say by what each is to be built, in the order of the calls.
 
-    An op without a plugin here is built from its body. Raises BackendError: a plugin of that name that does not fit, a node that
-    asks for another version or other attributes than the op has, an op with neither plugin nor body.
+    An op without a plugin here is built from its body, and without ``plugins`` every op is: none is registered then.
+    Raises BackendError: a plugin of that name that does not fit, a node that asks for another version or other attributes than
+    the op has, an op with neither plugin nor body.
     """
-    return tuple(_choose(trt, call) for call in calls)
+    return tuple(_choose(trt, call, plugins) for call in calls)
 
 
 def as_parsed(trt: ModuleType, network: Any, uses: tuple[PluginUse, ...]) -> tuple[PluginUse, ...]:
@@ -90,11 +91,13 @@ def check_before_load(trt: ModuleType, call: OpCall, implementation: Implementat
             raise _refusal(call, replace(problem, words=words))
 
 
-def _choose(trt: ModuleType, call: OpCall) -> PluginUse:
+def _choose(trt: ModuleType, call: OpCall, plugins: bool) -> PluginUse:
     spec = _spec(call)
     if spec is None:
         return _by_body(call, "", "this apex-x has no plugin of that name")
     _check_call(call, spec)
+    if not plugins:
+        return _by_body(call, ReasonCode.PLUGINS_SWITCHED_OFF.value, "plugins were switched off")
     registration = _register(trt, spec)
     problem = registry_problem(trt.get_plugin_registry(), spec)
     if problem is None:

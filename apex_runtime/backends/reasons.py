@@ -44,6 +44,7 @@ class ReasonCode(StrEnum):
     PLUGIN_FIELDS_MISMATCH = "plugin_fields_mismatch"
     PLUGIN_NOT_USED = "plugin_not_used"
     PLUGIN_IMPORT_FAILED = "plugin_import_failed"
+    PLUGINS_SWITCHED_OFF = "plugins_switched_off"
     BATCH_NOT_IN_PLAN = "batch_not_in_plan"
     MODEL_LOAD_FAILED = "model_load_failed"
     EXECUTION_FAILED = "execution_failed"
@@ -109,6 +110,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.PLUGIN_IMPORT_FAILED: (
         "The function body is used instead. For the kernels install TensorRT 10.12 or newer: tensorrt.plugin must have aot_impl."
     ),
+    ReasonCode.PLUGINS_SWITCHED_OFF: "Build again without --no-plugins, and without plugins: false in the recipe.",
     ReasonCode.BATCH_NOT_IN_PLAN: "Use a smaller --batch, or build the bundle again with a larger --max-batch.",
     ReasonCode.MODEL_LOAD_FAILED: "Export the model again with this version of apex-train.",
     ReasonCode.EXECUTION_FAILED: "Run apex-rt parity on this engine; if it fails, build the bundle again.",

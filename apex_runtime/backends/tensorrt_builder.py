@@ -79,20 +79,21 @@ def build_plans(
     log: Log | None = None,
     timing_cache: Path | None = None,
     note: Note = lambda _text: None,
+    plugins: bool = True,
 ) -> list[Plan]:
     """One plan per compute capability, in the order asked.
 
     ``timing_cache``: the file of TensorRT's kernel timings, None for the user's own; ``note`` hears what was wrong with it, and
-    which ops are built from their bodies for want of a plugin. TensorRT for RTX has no plugins.
+    which ops are built from their bodies for want of a plugin. Without ``plugins`` all are; TensorRT for RTX has none.
     Raises BackendError with the parser's or builder's own words, KeyboardInterrupt when ``progress`` cancels.
     """
     trt = load_flavour(flavour)
     targets = _targets(trt, flavour, capabilities)
-    uses = choose_implementations(trt, op_calls(file.model)) if flavour == "tensorrt" else ()
+    uses = choose_implementations(trt, op_calls(file.model), plugins) if flavour == "tensorrt" else ()
     logger = make_logger(trt, log)
     plans = []
     for number, target in targets:
-        source, changed = _for_target(file, number)
+        source, changed = _for_target(file if plugins else _of_bodies(file), number)
         # TensorRT for RTX times nothing
         timing = TimingCache(flavour, str(trt.__version__), number, timing_cache, note) if flavour == "tensorrt" else None
         plan, built = _build_one(trt, source, number, target, max_batch, logger, progress, timing, uses)
@@ -101,6 +102,14 @@ def build_plans(
         if use.reason:
             note(f"{use.call.name} is built from its function body: {use.detail} [{use.reason}]")
     return plans
+
+
+def _of_bodies(file: OnnxFile) -> OnnxFile:
+    """The file with its functions in place of their calls, so that a parser finds no node that a plugin could take."""
+    from onnx import inliner
+
+    model = inliner.inline_local_functions(file.model)
+    return replace(file, data=model.SerializeToString(), model=model)
 
 
 def _for_target(file: OnnxFile, number: int) -> tuple[OnnxFile, str]:

@@ -55,18 +55,20 @@ def build_bundle(
     log: Log | None = None,
     timing_cache: Path | None = None,
     note: Note = lambda _text: None,
+    plugins: bool = True,
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
     ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
-    took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file.
+    took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file. Without ``plugins`` TensorRT
+    builds every op from its function body.
     An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
     UsageError, ModelError, BackendError.
     """
     started = time.perf_counter()
     out_dir = Path(out_dir).resolve()
     _check_target(out_dir)
-    _check_options(backend, compute_capabilities, timing_cache)
+    _check_options(backend, compute_capabilities, timing_cache, plugins)
     file = read_onnx(model)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
@@ -74,10 +76,10 @@ def build_bundle(
     try:
         plans: list[Plan] = []
         if backend in _PLAN_BACKENDS:
-            plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note)
+            plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note, plugins)
         _write_artefacts(file, plans, staging)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
-        command = _command(file, backend, out_dir, compute_capabilities, max_batch)
+        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins)
         uses = plans[0].plugins if plans else ()
         manifest = _describe(file, backend, staging, ranges, command, started, uses)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -98,7 +100,11 @@ def _check_target(out_dir: Path) -> None:
         )
 
 
-def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path | None) -> None:
+def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path | None, plugins: bool) -> None:
+    if not plugins and backend != "tensorrt":
+        raise UsageError(
+            f"--no-plugins has no meaning for {backend}, which has none.", "Leave it out, or use --backend tensorrt."
+        )
     if backend not in _PLAN_BACKENDS and capabilities:
         raise UsageError(f"--compute-capability has no meaning for {backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     if timing_cache is not None and backend == "tensorrt-rtx":
@@ -206,13 +212,15 @@ def _tool_versions(backend: str) -> dict[str, str]:
     return tools if backend not in _PLAN_BACKENDS else tools | {backend: probe(backend).version}
 
 
-def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence[int], max_batch: int) -> str:
+def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence[int], max_batch: int, plugins: bool) -> str:
     """The command that makes this bundle again, with names instead of this machine's folders."""
     words = ["apex-rt build-engine", file.path.name, "--backend", backend]
     if capabilities:
         words += ["--compute-capability", ",".join(map(str, capabilities))]
     if backend in _PLAN_BACKENDS:
         words += ["--max-batch", str(max_batch)]
+    if not plugins:
+        words.append("--no-plugins")
     return " ".join([*words, "-o", out_dir.name])
 
 

@@ -19,7 +19,9 @@ MAX_BYTES = 1 << 20
 
 
 class BuildRecipe(BaseModel):
-    """Backend, number format, compute capabilities (TensorRT flavours only) and the largest batch of a plan."""
+    """Backend, number format, compute capabilities (TensorRT flavours only), the largest batch of a plan, and whether TensorRT
+    may build ops by plugins.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,6 +29,7 @@ class BuildRecipe(BaseModel):
     precision: Literal["fp32"] = "fp32"
     compute_capability: tuple[int, ...] = ()
     max_batch: int = Field(default=8, ge=1, le=256)
+    plugins: bool = True
 
     def to_yaml(self) -> str:
         """The file that reads back as this recipe."""

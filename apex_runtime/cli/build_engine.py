@@ -62,6 +62,7 @@ _COMPUTED_BY = {
     type=click.Path(path_type=Path, dir_okay=False),
     help="tensorrt: where the timings of kernels are kept for the next build.  [default: in the user's cache folder]",
 )
+@click.option("--no-plugins", is_flag=True, help="tensorrt: build every op from its function body, by no plugin.")
 @click.option("--verbose", is_flag=True, help="Show the builder's own log.")
 @json_option
 def build_engine(
@@ -73,6 +74,7 @@ def build_engine(
     compute_capability: tuple[int, ...],
     max_batch: int | None,
     timing_cache: Path | None,
+    no_plugins: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -95,7 +97,8 @@ def build_engine(
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
-    asked = load_recipe(recipe, {name: value for name, value in given.items() if value})
+    flags = {name: value for name, value in given.items() if value} | ({"plugins": False} if no_plugins else {})
+    asked = load_recipe(recipe, flags)
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
@@ -110,6 +113,7 @@ def build_engine(
             log=log,
             timing_cache=timing_cache,
             note=lambda text: click.echo(f"note: {text}", err=True),
+            plugins=asked.plugins,
         )
     if as_json:
         click.echo(

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from torch import nn
 
+from apex_plugins.kernels.torch_face import use_kernels
 from apex_runtime.backends.session import in_all
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import ApexError, UsageError
@@ -61,6 +62,7 @@ class Trainer:
         self.config, self.train_set, self.val_set, self.output, self.console = config, train, val, output, console
         self.placement = placement or resolve_device(config.train.device)
         self.peers = Peers(self.placement)
+        use_kernels(config.train.kernels == "auto")
         if config.train.deterministic:
             be_deterministic()
         self._build()

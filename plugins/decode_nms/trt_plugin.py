@@ -15,12 +15,11 @@ import tensorrt.plugin as trtp
 
 from apex_plugins.decode_nms.launch import ROWS, TYPES, Settings, is_wide, kernel_name
 from apex_plugins.decode_nms.reference import SPEC, output_shape
-from apex_plugins.kernels.tensorrt_launch import LETTERS, Planned, fixed, kernels, planned
-from apex_plugins.spec import DOMAIN
+from apex_plugins.kernels.tensorrt_launch import LETTERS, Planned, fixed, planned, plugin_of
 
-PLUGIN = f"{DOMAIN}::{SPEC.name}"
 IMPLEMENTATION = "plan"
-KERNELS = kernels("decode_nms")  # before anything is registered: a plugin without a kernel is worse than none
+Outputs = tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]
+PLUGIN, KERNELS = plugin_of(SPEC)  # before anything is registered: a plugin without a kernel is worse than none
 
 
 @trtp.register(PLUGIN)
@@ -33,7 +32,7 @@ def describe(
     pre_nms: int,
     score: float,
     iou: float,
-) -> tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc]:
+) -> Outputs:
     """Boxes, their scores, labels, candidate ids."""
     types = (ltrb.dtype, scores.dtype, trt.int64, trt.int64)
     shapes = output_shape(tuple(scores.shape_expr), max_detections)
@@ -46,7 +45,7 @@ def combine(
     ltrb: trtp.TensorDesc,
     centres: trtp.TensorDesc,
     strides: trtp.TensorDesc,
-    outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
+    outputs: Outputs,
 ) -> list[trtp.AutoTuneCombination]:
     """Scores in float32 or float16, where boxes are decoded in float32; all in plain layout."""
     return [trtp.AutoTuneCombination("FP32|FP16, FP32, FP32, FP32, FP32, FP32|FP16, INT64, INT64", "LINEAR")]
@@ -62,7 +61,7 @@ def launch(
     pre_nms: int,
     score: float,
     iou: float,
-    outputs: tuple[trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc, trtp.TensorDesc],
+    outputs: Outputs,
     tactic: int,
 ) -> Planned:
     """The kernel and its launch for these types. TensorRT aligns tensors beyond what a wide read needs."""

@@ -2,17 +2,20 @@
 
     python -m apex_plugins.kernels.build
 
-compiles all of them and prints what they need. The library calls below do the same for one op, when it is first used.
+compiles all of them, side by side, and prints what they need. The library calls below do the same for one op, when it is first
+used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +24,12 @@ from apex_plugins.kernels.nvcc import find_toolkit, run_compiler
 from apex_plugins.kernels.reasons import KernelError
 from apex_plugins.kernels.resources import Resources, parse_ptxas, refuse_local_memory
 
+COMMAND = "python -m apex_plugins.kernels.build"
 ARCHITECTURES = ("75", "80", "86", "89", "90a", "100", "120")
 PTX_ARCHITECTURE = "80"  # what no machine code above is for, the driver compiles from this
 _SOURCES = ("*.cu", "*.h")
 _FLAGS = ("-std=c++17", "-O3", "--threads=0", "-Xptxas", "-v")  # threads: one architecture on each core, their logs unmixed
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,35 @@ def ops() -> tuple[str, ...]:
 
 
 def fatbin(op: str) -> Path:
-    """The compiled kernels of an op for every architecture. Raises KernelError."""
-    return build(op).path
+    """The compiled kernels of an op for every architecture; a warning says so where that takes a while. Raises KernelError."""
+    return build(op, _warn).path
 
 
-def build(op: str) -> Built:
-    """Compile an op, unless that was done before. Raises KernelError: no nvcc, it fails, a kernel spills, no folder to write."""
+def _warn(op: str) -> None:
+    _LOG.warning("compiling the CUDA kernels of %s: half a minute, once. To do it for all ops beforehand: %s", op, COMMAND)
+
+
+def build_all(told: Callable[[str], None]) -> list[Built]:
+    """Compile every op, all at once: one that is at its last architecture leaves cores idle, which another can use.
+
+    ``told`` hears what begins and what is done, from any thread. Raises KernelError, when all have ended.
+    """
+
+    def one(op: str) -> Built:
+        built = build(op, lambda op: told(f"{op}: compiling for {len(ARCHITECTURES)} architectures"))
+        if not built.cached:
+            told(f"{op}: compiled in {built.seconds:.1f} s")
+        return built
+
+    with ThreadPoolExecutor(max(1, len(ops()))) as pool:
+        return list(pool.map(one, ops()))
+
+
+def build(op: str, announce: Callable[[str], None] = lambda op: None) -> Built:
+    """Compile an op, unless that was done before. Raises KernelError: no nvcc, it fails, a kernel spills, no folder to write.
+
+    ``announce`` is called with the op before the compiler is.
+    """
     flags = (*_FLAGS, *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in ARCHITECTURES))
     flags += (f"-gencode=arch=compute_{PTX_ARCHITECTURE},code=compute_{PTX_ARCHITECTURE}",)
     toolkit = find_toolkit()
@@ -59,6 +87,7 @@ def build(op: str) -> Built:
         facts = json.loads(report.read_text(encoding="utf-8"))
         return Built(op, path, tuple(Resources(**item) for item in facts["kernels"]), facts["seconds"], cached=True)
     with workplace(path) as folder:
+        announce(op)
         start = time.perf_counter()
         log = _compile(toolkit.nvcc, op, folder / "kernels", ("-fatbin", *flags))
         seconds = time.perf_counter() - start
@@ -93,15 +122,15 @@ def _compile(nvcc: Path, op: str, target: Path, flags: Iterable[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0, or 1 with the reason code when the kernels cannot be compiled here."""
     words = argparse.ArgumentParser(
-        prog="python -m apex_plugins.kernels.build",
+        prog=COMMAND,
         description="Compile the CUDA kernels of every op for every GPU, unless that was done, and say what they need.",
-        epilog="Example: python -m apex_plugins.kernels.build --json",
+        epilog=f"Example: {COMMAND} --json",
     )
     words.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     as_json = words.parse_args(arguments).json
     try:
         start = time.perf_counter()
-        found = [build(op) for op in ops()]
+        found = build_all(lambda line: print(line, file=sys.stderr, flush=True))
     except KernelError as error:
         refusal = {"reason": error.reason.value, "message": error.message, "remedy": error.remedy}
         print(json.dumps(refusal, indent=2) if as_json else error, file=sys.stdout if as_json else sys.stderr)

@@ -18,7 +18,7 @@ class KernelReason(StrEnum):
     TORCH_WITHOUT_CUDA = "torch_without_cuda"
     KERNEL_LOAD_FAILED = "kernel_load_failed"
     KERNEL_LAUNCH_FAILED = "kernel_launch_failed"
-    TYPE_NOT_SUPPORTED = "type_not_supported"
+    KERNELS_SWITCHED_OFF = "kernels_switched_off"
 
 
 REMEDIES: dict[KernelReason, str] = {
@@ -37,7 +37,7 @@ REMEDIES: dict[KernelReason, str] = {
     KernelReason.TORCH_WITHOUT_CUDA: "Install a build of torch for the CUDA of this machine's driver.",
     KernelReason.KERNEL_LOAD_FAILED: "Update the driver: it must be as new as the CUDA toolkit that compiled the kernels.",
     KernelReason.KERNEL_LAUNCH_FAILED: "Check the driver with nvidia-smi and the inputs with CUDA_LAUNCH_BLOCKING=1.",
-    KernelReason.TYPE_NOT_SUPPORTED: "Use float32, float16 or bfloat16, one type for all tensors of a call.",
+    KernelReason.KERNELS_SWITCHED_OFF: "Nothing is needed: the formulas compute the same. For the kernels: train.kernels: auto",
 }
 
 

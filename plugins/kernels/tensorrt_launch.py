@@ -12,8 +12,10 @@ from typing import Any
 
 import tensorrt.plugin as trtp
 
+from apex_plugins.catalogue import folder_of
 from apex_plugins.kernels.build import ptx
 from apex_plugins.kernels.launch import THREADS
+from apex_plugins.spec import DOMAIN, OpSpec
 
 # The driver compiles it for the GPU it finds, also for one that is younger than the toolkit; the plan is of one GPU in any case.
 ARCHITECTURE = "75"
@@ -25,9 +27,11 @@ BLOCK = (THREADS, 1, 1)
 Planned = tuple[str, bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
 
 
-def kernels(op: str) -> bytes:
-    """The PTX of an op's kernels, compiled when that was not done before. Raises KernelError."""
-    return ptx(op, ARCHITECTURE)
+def plugin_of(spec: OpSpec) -> tuple[str, bytes]:
+    """By what name TensorRT knows an op, and the PTX of its kernels, compiled unless that was done. Raises KernelError."""
+    folder = folder_of(spec.name)
+    assert folder is not None, spec.name
+    return f"{DOMAIN}::{spec.name}", ptx(folder, ARCHITECTURE)
 
 
 def fixed(*sizes: Any) -> tuple[int, ...]:

@@ -21,10 +21,19 @@ Result = Tensor | tuple[Tensor, ...]
 FLOATS = {torch.float32, torch.float16, torch.bfloat16}  # of a call that a kernel may take over
 # Letters of the kernels' names.
 TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.uint8: "u8", torch.float8_e4m3fn: "e4m3"}
+_wanted = True
+
+
+def use_kernels(wanted: bool) -> None:
+    """Whether kernels may stand for formulas in this process; they may until somebody says otherwise."""
+    global _wanted
+    _wanted = wanted
 
 
 def why_not(op: str) -> KernelError | None:
     """Why the kernels of an op cannot run on the current GPU, or None where they can. Compiles them when nobody did before."""
+    if not _wanted:
+        return KernelError(KernelReason.KERNELS_SWITCHED_OFF, "kernels were switched off")
     if not torch.cuda.is_available():
         return KernelError(KernelReason.TORCH_WITHOUT_CUDA, "torch sees no GPU")
     return _module(op, torch.cuda.current_device())[1]

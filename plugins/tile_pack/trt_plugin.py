@@ -6,14 +6,12 @@ Never executed on a GPU: unproven.
 # No "from __future__ import annotations": TensorRT reads the annotations, and strings would tell it nothing.
 import tensorrt.plugin as trtp
 
-from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, kernels, planned
-from apex_plugins.spec import DOMAIN
+from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, planned, plugin_of
 from apex_plugins.tile_pack.launch import grid, kernel_name, run_length
 from apex_plugins.tile_pack.reference import SPEC, output_shape
 
-PLUGIN = f"{DOMAIN}::{SPEC.name}"
 IMPLEMENTATION = "plan"
-KERNELS = kernels("tile_pack")  # before anything is registered: a plugin without a kernel is worse than none
+PLUGIN, KERNELS = plugin_of(SPEC)  # before anything is registered: a plugin without a kernel is worse than none
 
 
 @trtp.register(PLUGIN)

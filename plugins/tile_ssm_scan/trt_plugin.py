@@ -6,14 +6,12 @@ Never executed on a GPU: unproven.
 # No "from __future__ import annotations": TensorRT reads the annotations, and strings would tell it nothing.
 import tensorrt.plugin as trtp
 
-from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, kernels, planned
-from apex_plugins.spec import DOMAIN
+from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, planned, plugin_of
 from apex_plugins.tile_ssm_scan.launch import STATES, blocks, cut, kernel_name, sizes
 from apex_plugins.tile_ssm_scan.reference import SPEC
 
-PLUGIN = f"{DOMAIN}::{SPEC.name}"
 IMPLEMENTATION = "plan"
-KERNELS = kernels("tile_ssm_scan")  # before anything is registered: a plugin without a kernel is worse than none
+PLUGIN, KERNELS = plugin_of(SPEC)  # before anything is registered: a plugin without a kernel is worse than none
 
 
 @trtp.register(PLUGIN)

@@ -9,14 +9,13 @@ Never executed on a GPU: unproven.
 # No "from __future__ import annotations": TensorRT reads the annotations, and strings would tell it nothing.
 import tensorrt.plugin as trtp
 
-from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, kernels, planned
-from apex_plugins.spec import DOMAIN, TILE_CELL
+from apex_plugins.kernels.tensorrt_launch import BLOCK, LETTERS, TYPES, Planned, fixed, planned, plugin_of
+from apex_plugins.spec import TILE_CELL
 from apex_plugins.tile_unpack_fusion.launch import run_length, whole_grid, whole_kernel_name
 from apex_plugins.tile_unpack_fusion.reference import SPEC
 
-PLUGIN = f"{DOMAIN}::{SPEC.name}"
 IMPLEMENTATION = "plan"
-KERNELS = kernels("tile_unpack_fusion")  # before anything is registered: a plugin without a kernel is worse than none
+PLUGIN, KERNELS = plugin_of(SPEC)  # before anything is registered: a plugin without a kernel is worse than none
 
 
 @trtp.register(PLUGIN)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apex_runtime.errors import ConfigError
-from apex_train.config import FitConfig, load_config
+from apex_train.config import FitConfig, load_config, parse_assignment
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,12 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     config = load_config(file, {"train.epochs": 9})
     assert (config.train.epochs, config.train.batch, config.loss.box) == (9, 2, 1.5)
     assert config.augment == FitConfig().augment
+
+
+@pytest.mark.parametrize("key", ["amp", "kernels"])
+def test_the_word_off_is_no_boolean_though_yaml_reads_it_as_one(key: str, tmp_path: Path) -> None:
+    (tmp_path / "fit.yaml").write_text(f"train:\n  {key}: off\n")
+    assert getattr(load_config(tmp_path / "fit.yaml", {}).train, key) == "off"
+    assert getattr(load_config(None, dict([parse_assignment(f"train.{key}=off")])).train, key) == "off"
+    with pytest.raises(ConfigError, match="true or false"):
+        load_config(None, {f"train.{key}": True})

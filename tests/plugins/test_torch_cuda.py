@@ -16,7 +16,7 @@ from apex_plugins.decode_nms.torch_cuda import decode_nms_kernel, kernel_takes
 from apex_plugins.kernels import cuda
 from apex_plugins.kernels.launch import INT_MAX, Launch, arguments
 from apex_plugins.kernels.reasons import KernelError
-from apex_plugins.kernels.torch_face import KernelFunction, by_kernel, why_not
+from apex_plugins.kernels.torch_face import KernelFunction, by_kernel, use_kernels, why_not
 from apex_plugins.tile_pack.launch import Normalisation
 from apex_plugins.tile_pack.torch_cuda import tile_pack_kernel
 from apex_plugins.tile_pack.torch_op import tile_pack_formula
@@ -257,3 +257,13 @@ def test_cuda_python_is_missing_or_broken(monkeypatch):
 def test_a_size_beyond_32_bits_is_refused():
     with pytest.raises(ValueError, match="2147483648"):
         arguments((0,), (INT_MAX + 1,), (0,))
+
+
+def test_switched_off_kernels_are_not_even_asked_for(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: pytest.fail("asked for a GPU"))
+    use_kernels(False)
+    try:
+        reason = why_not("tile_pack")
+    finally:
+        use_kernels(True)
+    assert reason is not None and reason.reason == "kernels_switched_off"

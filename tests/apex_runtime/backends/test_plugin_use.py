@@ -106,6 +106,16 @@ def test_without_a_plugin_the_body_is_built_and_says_why(
     assert caught.value.code == "plugin_not_available"
 
 
+def test_switched_off_plugins_leave_the_registry_alone_and_the_body_says_why(trt: Fake) -> None:
+    trt.all_creators = [creator(fields=("tile",))]  # what would be refused is not even looked at
+    uses = choose_implementations(trt, [CALL, STRANGE], plugins=False)  # type: ignore[arg-type]
+    assert [(use.implementation, use.reason) for use in uses] == [("body", "plugins_switched_off"), ("body", "")]
+    assert trt.imports == []
+    with pytest.raises(BackendError, match="switched off") as caught:
+        choose_implementations(trt, [BODILESS], plugins=False)  # type: ignore[arg-type]
+    assert caught.value.code == "plugin_not_available"
+
+
 def test_an_op_that_nobody_knows_is_built_from_its_body(trt: Fake) -> None:
     assert choose_implementations(trt, [STRANGE])[0].implementation == "body"  # type: ignore[arg-type]
     assert trt.imports == []

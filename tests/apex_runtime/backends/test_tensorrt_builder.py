@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
+import onnxruntime
 import pytest
 
 from apex_runtime.backends import tensorrt_builder
@@ -45,6 +47,7 @@ class FakeTensorRT:
         self.OnnxParserFlag = SimpleNamespace(ENABLE_PLUGIN_OVERRIDE="override")
         self.LayerType = SimpleNamespace(PLUGIN_V3="plugin")
         self.parser_flags: list[str] = []
+        self.parsed: list[bytes] = []
         self.plugin_layers = 0
         self.profiles: list[dict[str, tuple]] = []
         self.configs: list[SimpleNamespace] = []
@@ -81,7 +84,7 @@ class FakeTensorRT:
             node_name=lambda: "TilePack_3", node=lambda: 3, node_operator=lambda: "TilePack", desc=lambda: "unsupported op"
         )
         return SimpleNamespace(
-            parse=lambda _data: self.parses,
+            parse=lambda data: self.parsed.append(data) or self.parses,
             num_errors=1,
             get_error=lambda _index: error,
             set_flag=self.parser_flags.append,
@@ -153,7 +156,9 @@ def test_plugins_are_asked_for_and_the_plan_says_what_became_of_it(
     monkeypatch.setattr(tensorrt_builder, "compute_capability", lambda: 89)
     chosen = {"implementation": "plan", "reason": "", "detail": ""}
     monkeypatch.setattr(
-        tensorrt_builder, "choose_implementations", lambda _trt, calls: tuple(PluginUse(call, **chosen) for call in calls)
+        tensorrt_builder,
+        "choose_implementations",
+        lambda _trt, calls, _plugins: tuple(PluginUse(call, **chosen) for call in calls),
     )
     fake, notes = use(FakeTensorRT()), []
     fake.plugin_layers = 1
@@ -167,6 +172,23 @@ def test_plugins_are_asked_for_and_the_plan_says_what_became_of_it(
     chosen |= {"implementation": "body", "reason": "nvcc_not_found", "detail": "no nvcc"}
     assert build().plugins[0].reason == "nvcc_not_found" and "no nvcc [nvcc_not_found]" in notes[1]
     assert fake.parser_flags == [], "without plugins the parser is left as it is"
+
+
+def test_without_plugins_the_parser_sees_no_node_that_one_could_take(
+    repo_root: Path, use: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = read_onnx(repo_root / "engines" / "nuclei-nano" / "model.onnx")
+    assert "apex" in {node.domain for node in model.model.graph.node}
+    monkeypatch.setattr(tensorrt_builder, "compute_capability", lambda: 89)
+    fake = use(FakeTensorRT())  # it has no registry that could be asked
+    (plan,) = build_plans(model, "tensorrt", [], timing_cache=tmp_path / "timings", plugins=False)
+    assert {item.implementation for item in plan.plugins} == {"body"}
+    assert {item.reason for item in plan.plugins if item.call.name == "TilePack"} == {"plugins_switched_off"}
+    (data,) = fake.parsed
+    parsed = onnx.load_from_string(data)
+    assert not parsed.functions and {node.domain for node in parsed.graph.node} == {""}
+    before, after = (onnxruntime.InferenceSession(item, providers=["CPUExecutionProvider"]) for item in (model.data, data))
+    assert [item.name for item in after.get_outputs()] == [item.name for item in before.get_outputs()]
 
 
 @pytest.mark.parametrize(

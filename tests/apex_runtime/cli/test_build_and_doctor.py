@@ -9,11 +9,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from apex_runtime.backends import capabilities
 from apex_runtime.backends.capabilities import BACKENDS
+from apex_runtime.backends.onnx_contract import OnnxFile
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
@@ -84,6 +86,33 @@ def test_a_timing_cache_is_for_tensorrt(apex_rt, tiny_onnx: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_plugins_are_switched_off_for_tensorrt_by_flag_or_recipe_and_the_manifest_says_so(
+    apex_rt, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apex_runtime.backends.op_calls import op_calls
+    from apex_runtime.backends.plugin_use import choose_implementations
+    from apex_runtime.backends.tensorrt_builder import Plan
+    from apex_runtime.bundle import build
+
+    def plans(file: OnnxFile, *arguments: object) -> list[Plan]:
+        assert arguments[-1] is False
+        nothing_asked = SimpleNamespace()  # of TensorRT: there is no registry to look into
+        return [Plan(90, b"plan", plugins=choose_implementations(nothing_asked, op_calls(file.model), plugins=False))]
+
+    monkeypatch.setattr(build, "build_plans", plans)
+    model = repo_root / "engines" / "nuclei-nano" / "model.onnx"
+    (tmp_path / "recipe.yaml").write_text("backend: tensorrt\nplugins: false\n")
+    for number, asked in enumerate((["--backend", "tensorrt", "--no-plugins"], ["--recipe", tmp_path / "recipe.yaml"])):
+        ran = apex_rt("build-engine", model, *asked, "-o", tmp_path / str(number), "--json")
+        manifest = json.loads(ran.out)["manifest"]
+        found = {(item["name"], item["implementation"], item["reason"]) for item in manifest["plugins"]}
+        assert ("TilePack", "body", "plugins_switched_off") in found
+        assert {implementation for _, implementation, _ in found} == {"body"}
+        assert " --no-plugins " in manifest["build"]["command"]
+    ran = apex_rt("build-engine", model, "--no-plugins", "-o", tmp_path / "other")
+    assert ran.code == 2 and "--no-plugins has no meaning for ort-cpu" in ran.err
+
+
 def test_what_is_wrong_with_a_timing_cache_is_a_note_on_standard_error(
     apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +120,7 @@ def test_what_is_wrong_with_a_timing_cache_is_a_note_on_standard_error(
     from apex_runtime.bundle import build
 
     def plans(*arguments: object) -> list[Plan]:
-        timing_cache, note = arguments[-2:]
+        timing_cache, note, _plugins = arguments[-3:]
         note(f"timing cache: {timing_cache} is damaged")  # type: ignore[operator]
         return [Plan(90, b"plan")]
 
