@@ -32,8 +32,7 @@ from evidence import write_evidence  # noqa: E402
 from apex_plugins.decode_nms.torch_op import decode_nms, decode_nms_formula  # noqa: E402
 from apex_plugins.kernels.build import ops  # noqa: E402
 from apex_plugins.kernels.cuda import KernelModule  # noqa: E402
-from apex_plugins.kernels.reasons import KernelError, KernelReason  # noqa: E402
-from apex_plugins.kernels.torch_face import TYPES, why_not  # noqa: E402
+from apex_plugins.kernels.torch_face import TYPES, use_kernels, why_not  # noqa: E402
 from apex_plugins.tile_ssm_scan.torch_cuda import tile_ssm_scan_both_kernel, tile_ssm_scan_kernel  # noqa: E402
 from apex_plugins.tile_ssm_scan.torch_op import tile_ssm_scan_formula  # noqa: E402
 from apex_train.checkpoint import load_model  # noqa: E402
@@ -182,10 +181,11 @@ def training(_: float) -> list[Row]:
 @contextmanager
 def by_formulas() -> Iterator[None]:
     """Every op by its torch formula."""
-    refusal = KernelError(KernelReason.NVCC_NOT_FOUND, "kept out for the comparison")
-    faces = ("apex_plugins.kernels.torch_face.why_not", "apex_plugins.decode_nms.torch_cuda.why_not")
-    with patch(faces[0], lambda op: refusal), patch(faces[1], lambda op: refusal):
+    use_kernels(False)
+    try:
         yield
+    finally:
+        use_kernels(True)
 
 
 SECTIONS: tuple[Callable[[float], list[Row]], ...] = (packing, unpacking, scanning, detecting, eight_bits, model, training)
