@@ -1,7 +1,9 @@
 """A run over many images: reading, the graph, and post-processing with writing overlap, with bounded memory between them.
 
-    reader thread --(bounded queue)--> caller's thread: the graph --(bounded queue)--> writer thread
+    reader thread --(bounded queue)--> caller's thread --> lanes: the graph --(bounded queue)--> writer thread
 
+Lanes take as many calls of the graph at a time as its session does (``lanes``); the writer waits for them in the order in which
+they began, so that the journal does not depend on their number.
 The frames of a clip are looked at in their order, each knowing the tiles of the one before (``routing/hysteresis.py``).
 An image that fails is recorded and skipped. ``stop`` ends the run after the batch in progress; what is done stays done.
 """
@@ -14,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -25,6 +28,7 @@ from apex_runtime.backends.session import Tiles
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.outputs.formats import ANNOTATED, CSV, FOLDERS, GEOJSON, TABLE, ImageFiles
 from apex_runtime.outputs.table import write_table
+from apex_runtime.pipeline.lanes import Lanes
 from apex_runtime.pipeline.pictures import redraw, save_picture
 from apex_runtime.pipeline.post import record
 from apex_runtime.pipeline.predictor import Predictor
@@ -38,6 +42,7 @@ from apex_runtime.video.statistics import video_summary
 from apex_runtime.video.writer import ClipWriter
 from apex_runtime.windows.passes import Interrupted
 
+_Seen = Looked | Failure
 _Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 
 # done, failed: how many images so far
@@ -77,8 +82,9 @@ class Run:
         self._films = ClipWriter(folder.folder / FOLDERS[ANNOTATED])
         self._files = ImageFiles(folder.folder, options.save, folder.categories, self.ids, options.draw_score)
         self._paths = {item.relative: item.path for item in items}
-        self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=2 * options.batch)
-        self._looked: Queue[LookedLarge | Looked | Done | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._lanes = Lanes(options.lanes, self.stop)
+        self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=(1 + options.lanes) * options.batch)
+        self._looked: Queue[Future[list[_Seen]] | LookedLarge | Done | Failure | None] = Queue(maxsize=1 + options.lanes)
 
     def execute(self, settings: dict[str, Any], facts: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         """Do it; returns the summary that is also written. ``facts`` are added to the summary as they are.
@@ -94,7 +100,8 @@ class Run:
         reader.start()
         writer.start()
         try:
-            self._look_at_all()
+            with self._lanes:
+                self._look_at_all()
         except BaseException:
             self.stop.set()
             raise
@@ -145,8 +152,6 @@ class Run:
             else:
                 self._gather(item, waiting)
         for group in waiting.values():
-            if self.stop.is_set():
-                return
             self._look_at(group)
 
     def _gather(self, item: Loaded, waiting: dict[_Kind, list[Loaded]]) -> None:
@@ -174,29 +179,33 @@ class Run:
         self._looked.put(done)
 
     def _look_at(self, batch: list[Loaded]) -> None:
-        """One graph call; when it fails, image by image, so that one of them or their number cannot spoil the others."""
-        if batch[0].frame:
+        """One graph call, in the next free lane; none any more after a stop. Frames are waited for: the next one needs their tiles."""
+        frames = batch[0].frame is not None
+        if frames:
             batch = [self._with_bonus(item) for item in batch]
-        try:
-            found = look(batch, self.predictor)
-        except Exception as error:
-            if len(batch) > 1:
-                for item in batch:
-                    self._look_at([item])
-            else:
-                self._looked.put(Failure.of(batch[0].file_name, error))
+        future = self._lanes.begin(self._seen, batch)
+        if future is None:
             return
-        for looked in found:
-            if looked.loaded.frame:
+        self._looked.put(future)
+        for looked in future.result() if frames else []:
+            if isinstance(looked, Looked):
                 numbers = self._numbers(looked.outputs["tile_ids"], looked.outputs["tile_levels"])
                 self._memory.remember(_grid(looked.loaded), numbers)
-            self._looked.put(looked)
+
+    def _seen(self, batch: list[Loaded]) -> list[_Seen]:
+        """When the call fails, image by image, so that one of them or their number cannot spoil the others."""
+        try:
+            return list(look(batch, self.predictor))
+        except Exception as error:
+            if len(batch) > 1:
+                return [seen for item in batch for seen in self._seen([item])]
+            return [Failure.of(batch[0].file_name, error)]
 
     def _look_at_large(self, large: Large) -> None:
         """A scene, window by window; one that a stop cuts short leaves nothing, and is done anew by ``resume``."""
         self._scenes.acquire()
         try:
-            self._looked.put(look_at_large(large, self.predictor, self.options, self.stop))
+            self._looked.put(look_at_large(large, self.predictor, self.options, self._lanes))
         except Interrupted:
             self._scenes.release()
         except Exception as error:
@@ -215,7 +224,7 @@ class Run:
         """The only thread that touches the output folder. After a fatal error it goes on emptying its queue."""
         while (item := self._looked.get()) is not None:
             if self.fatal is None:
-                self._or_fatal(self._write, item)
+                self._or_fatal(self._write_next, item)
             if isinstance(item, LookedLarge):
                 self._scenes.release()
         self._or_fatal(self._films.close)
@@ -226,6 +235,10 @@ class Run:
         except BaseException as error:
             self.fatal = self.fatal or error
             self.stop.set()
+
+    def _write_next(self, item: Future[list[_Seen]] | LookedLarge | Done | Failure) -> None:
+        for one in item.result() if isinstance(item, Future) else [item]:
+            self._write(one)
 
     def _write(self, item: LookedLarge | Looked | Done | Failure) -> None:
         if isinstance(item, Failure):
