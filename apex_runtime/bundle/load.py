@@ -59,8 +59,9 @@ def open_engine(
     needs a GPU takes the first one unless another is named. ``policy``: strict fails when that backend cannot run here,
     permissive runs the same graph by the next of ort-cuda and ort-cpu that can, and says so. ``size`` (height, width) and
     ``decode`` are for checkpoints only: an exported file has one of each. ``many``: for many images a minute, not for one as soon
-    as can be; ort-cpu then takes ``lanes`` calls at a time instead of one with all threads. Raises UsageError, ModelError, BundleError,
-    BackendError; each with a remedy.
+    as can be; ort-cpu then takes ``lanes`` calls at a time instead of one with all threads.
+
+    Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:

@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """``count`` lanes; of one lane the caller's thread is all there is, for contexts of a GPU belong to the thread that made them.
+    """``count`` lanes. A block: at its end what was begun is finished.
 
-    A block: at its end what was begun is finished.
+    One lane is the caller's thread: contexts of a GPU belong to the thread that made them.
     """
 
     def __init__(self, count: int = 1, stop: threading.Event | None = None) -> None:

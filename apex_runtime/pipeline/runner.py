@@ -11,14 +11,12 @@ An image that fails is recorded and skipped. ``stop`` ends the run after the bat
 from __future__ import annotations
 
 import errno
-import statistics
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -36,6 +34,7 @@ from apex_runtime.pipeline.reader import Reader
 from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, read_journal
 from apex_runtime.pipeline.scenes import Large, LookedLarge, look_at_large
 from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look
+from apex_runtime.pipeline.totals import Totals
 from apex_runtime.routing.hysteresis import TileMemory
 from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.video.statistics import video_summary
@@ -76,6 +75,7 @@ class Run:
         self.resumed = 0
         self.fatal: BaseException | None = None
         self._exhausted = False
+        self._totals = Totals()
         self._scenes = threading.Semaphore(_SCENES)
         self._reader = Reader(predictor, options, self.ids, folder)
         self._memory = TileMemory(options.hysteresis)
@@ -94,6 +94,8 @@ class Run:
         started = time.perf_counter()
         skip = self.folder.start(self.ids, settings, resume)
         self.resumed = len(skip)
+        for line in read_journal(self.folder.folder / JOURNAL):
+            self._totals.add(line)
         self.progress(self.resumed, 0)
         reader = threading.Thread(target=self._read_all, args=(skip,), name="apex-reader", daemon=True)
         writer = threading.Thread(target=self._write_all, name="apex-writer", daemon=True)
@@ -179,7 +181,7 @@ class Run:
         self._looked.put(done)
 
     def _look_at(self, batch: list[Loaded]) -> None:
-        """One graph call, in the next free lane; none any more after a stop. Frames are waited for: the next one needs their tiles."""
+        """One graph call, in the next free lane; none after a stop. Frames are waited for: the next one needs their tiles."""
         frames = batch[0].frame is not None
         if frames:
             batch = [self._with_bonus(item) for item in batch]
@@ -266,6 +268,7 @@ class Run:
         if picture is not None and frame is not None:
             self._films.add(frame.clip, picture)
         self.folder.add(line)
+        self._totals.add(line)
         self.done += 1
 
     def _summary(self, settings: dict[str, Any], facts: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -277,7 +280,7 @@ class Run:
             "settings": settings,
             **facts,
             "images": {"found": found, "done": finished, "failed": failed, "resumed": self.resumed},
-            **_totals(self.folder.folder),
+            **self._totals.summary(),
             **self._video(),
             **({"images_without_place": self._files.without_place} if GEOJSON in self.options.save else {}),
             "seconds": round(seconds, 3),
@@ -288,18 +291,6 @@ class Run:
         clips = {item.clip.name: item.clip for item in self.items if item.clip}
         video = video_summary(read_journal(self.folder.folder / JOURNAL), clips, self.options.draws)
         return {} if video is None else {"video": video}
-
-
-def _totals(folder: Path) -> dict[str, Any]:
-    """Detections, tiles and median milliseconds over the journal: of all finished images, resumed ones included."""
-    detections, tiles, times = 0, 0, defaultdict(list)
-    for line in read_journal(folder / JOURNAL):
-        detections += len(line["annotations"])
-        tiles += line["budget"]["spent"]
-        for name, value in line["milliseconds"].items():
-            times[name].append(value)
-    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
-    return {"detections": detections, "tiles_spent": tiles, "median_milliseconds": medians}
 
 
 def _kind(item: Loaded) -> _Kind:
