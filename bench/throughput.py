@@ -7,9 +7,9 @@ command's defaults, which are lanes, several calls of the graph at a time with a
 with one call at a time that has all threads (``single_``). Then the same calls of the graph are made again on the arrays that lie
 ready, nothing around them: with all threads in one call (``graph_``), and in lanes (``lanes_graph_``).
 
-``ratio`` is the run over the graph with all threads in one call, ``ratio_to_lanes`` the run over the graph in lanes, which is what
-the same cores can do at best. The latter is the product of two others: the share of the run that the lanes were busy (the rest they
-waited for work), and what a call costs in lanes alone over what it costs while files are decoded and results written beside it.
+``ratio`` is the run over the graph with all threads in one call, ``ratio_to_lanes`` the run over the graph in lanes, the most that
+the same cores can do. The latter is the product of two others: the share of the run that the lanes were busy (the rest they waited
+for work), and what a call costs in lanes alone over what it costs while files are decoded and results written beside it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def measure(
 
 
 def figures(budget: str, rounds: Sequence[dict[str, float]], lanes: int, resamples: int = 1000) -> dict[str, Any]:
-    """The row of a budget. Intervals: 95 % over resampled rounds. ``host_cpu_ms``: processor time of an image beside the graph."""
+    """The row of a budget. Intervals: 95 % of resampled rounds. ``host_cpu_ms``: processor time per image beside the graph."""
     total = {name: sum(one[name] for one in rounds) for name in rounds[0]}
     drawn = np.random.default_rng(0).integers(0, len(rounds), (resamples, len(rounds)))
 
@@ -125,10 +125,13 @@ def figures(budget: str, rounds: Sequence[dict[str, float]], lanes: int, resampl
 def said(row: dict[str, Any]) -> str:
     """A row in words."""
     (low, high), (least, most) = row["ratio_interval"], row["ratio_to_lanes_interval"]
-    return (
-        f"budget {row['budget']:>5}: {row['images_per_second']:.2f} images/s, one call at a time {row['single_images_per_second']:.2f};"
-        f" of the graph's {row['graph_per_second']:.2f} x{row['ratio']:.3f} ({low:.3f} to {high:.3f}; asked {REACH}),"
-        f" of {row['lanes_graph_per_second']:.2f} in lanes x{row['ratio_to_lanes']:.3f} ({least:.3f} to {most:.3f})"
+    return "\n  ".join(
+        [
+            f"budget {row['budget']:>5}: {row['images_per_second']:.2f} images/s",
+            f"one call at a time: {row['single_images_per_second']:.2f}, x{row['single_ratio']:.3f} of the graph",
+            f"graph, all threads in a call: {row['graph_per_second']:.2f}, x{row['ratio']:.3f} ({low:.3f} to {high:.3f}; asked {REACH})",
+            f"graph, lanes: {row['lanes_graph_per_second']:.2f}, x{row['ratio_to_lanes']:.3f} ({least:.3f} to {most:.3f})",
+        ]
     )
 
 
