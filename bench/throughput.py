@@ -7,8 +7,8 @@ command's defaults, which are lanes, several calls of the graph at a time with a
 with one call at a time that has all threads (``single_``). Then the same calls of the graph are made again on the arrays that lie
 ready, nothing around them: with all threads in one call (``graph_``), and in lanes (``lanes_graph_``).
 
-``ratio`` is the run over the graph with all threads in one call, ``ratio_to_lanes`` the run over the graph in lanes, the most that
-the same cores can do. The latter is the product of two others: the share of the run that the lanes were busy (the rest they waited
+``ratio`` is the run over the graph with all threads in one call, ``ratio_to_lanes`` the run over the graph in lanes: what the
+same cores can do. The latter is the product of two others: the share of the run that the lanes were busy (the rest they waited
 for work), and what a call costs in lanes alone over what it costs while files are decoded and results written beside it.
 """
 
@@ -129,7 +129,7 @@ def said(row: dict[str, Any]) -> str:
         [
             f"budget {row['budget']:>5}: {row['images_per_second']:.2f} images/s",
             f"one call at a time: {row['single_images_per_second']:.2f}, x{row['single_ratio']:.3f} of the graph",
-            f"graph, all threads in a call: {row['graph_per_second']:.2f}, x{row['ratio']:.3f} ({low:.3f} to {high:.3f}; asked {REACH})",
+            f"graph, one call: {row['graph_per_second']:.2f}, x{row['ratio']:.3f} ({low:.3f} to {high:.3f}; asked {REACH})",
             f"graph, lanes: {row['lanes_graph_per_second']:.2f}, x{row['ratio_to_lanes']:.3f} ({least:.3f} to {most:.3f})",
         ]
     )

@@ -22,13 +22,15 @@ class Lanes:
         self._stop = stop or threading.Event()
         self._free = threading.Semaphore(count)
         self._pool = ThreadPoolExecutor(count, "apex-lane") if count > 1 else None
+        self._leaders = ThreadPoolExecutor(1, "apex-scene") if count > 1 else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+        for pool in (self._leaders, self._pool):
+            if pool is not None:
+                pool.shutdown()
 
     def begin(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T] | None:
         """Wait for a free lane and begin; None, and nothing is begun, when the run stops before that.
@@ -47,6 +49,12 @@ class Lanes:
             return _finished(work(*args, **kwargs))
         finally:
             self._free.release()
+
+    def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """What calls ``begin`` itself, many times, and takes turns with the caller meanwhile; of one lane it is done at once."""
+        if self._leaders is not None:
+            return self._leaders.submit(work, *args, **kwargs)
+        return _finished(work(*args, **kwargs))
 
     def _leave(self, _future: Future[Any]) -> None:
         self._free.release()

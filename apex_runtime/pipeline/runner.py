@@ -41,13 +41,14 @@ from apex_runtime.video.statistics import video_summary
 from apex_runtime.video.writer import ClipWriter
 from apex_runtime.windows.passes import Interrupted
 
-_Seen = Looked | Failure
+_Seen = LookedLarge | Looked | Failure
 _Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 
 # done, failed: how many images so far
 Progress = Callable[[int, int], None]
 
 _SCENES = 2  # in memory at a time: one in the graph, one being joined
+_AFTER_A_SCENE = 8  # images the graph has seen, about 3 MB each at 512 pixels, while a scene is joined before them
 _MAX_WAITING = 4  # times the batch: images read that wait for others of the same K
 _OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # disk errors that say nothing about the next image
 
@@ -84,7 +85,8 @@ class Run:
         self._paths = {item.relative: item.path for item in items}
         self._lanes = Lanes(options.lanes, self.stop)
         self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=(1 + options.lanes) * options.batch)
-        self._looked: Queue[Future[list[_Seen]] | LookedLarge | Done | Failure | None] = Queue(maxsize=1 + options.lanes)
+        waiting = max(1 + options.lanes, _AFTER_A_SCENE // options.batch)
+        self._looked: Queue[Future[list[_Seen]] | Done | Failure | None] = Queue(maxsize=waiting)
 
     def execute(self, settings: dict[str, Any], facts: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         """Do it; returns the summary that is also written. ``facts`` are added to the summary as they are.
@@ -204,15 +206,20 @@ class Run:
             return [Failure.of(batch[0].file_name, error)]
 
     def _look_at_large(self, large: Large) -> None:
-        """A scene, window by window; one that a stop cuts short leaves nothing, and is done anew by ``resume``."""
+        """A scene, window by window, while other images take turns with it in the lanes."""
         self._scenes.acquire()
+        self._looked.put(self._lanes.beside(self._seen_large, large))
+
+    def _seen_large(self, large: Large) -> list[_Seen]:
+        """One that a stop cuts short leaves nothing, and is done anew by ``resume``."""
         try:
-            self._looked.put(look_at_large(large, self.predictor, self.options, self._lanes))
+            return [look_at_large(large, self.predictor, self.options, self._lanes)]
         except Interrupted:
-            self._scenes.release()
+            found: list[_Seen] = []
         except Exception as error:
-            self._scenes.release()
-            self._looked.put(Failure.of(large.file_name, error))
+            found = [Failure.of(large.file_name, error)]
+        self._scenes.release()
+        return found
 
     def _numbers(self, ids_K: np.ndarray, levels_K: np.ndarray) -> list[int]:
         """Tiles keep their place on every level: the memory is over the tiles of all of them."""
@@ -225,11 +232,18 @@ class Run:
     def _write_all(self) -> None:
         """The only thread that touches the output folder. After a fatal error it goes on emptying its queue."""
         while (item := self._looked.get()) is not None:
-            if self.fatal is None:
-                self._or_fatal(self._write_next, item)
-            if isinstance(item, LookedLarge):
-                self._scenes.release()
+            for one in self._ended(item):
+                if self.fatal is None:
+                    self._or_fatal(self._write, one)
+                if isinstance(one, LookedLarge):
+                    self._scenes.release()
         self._or_fatal(self._films.close)
+
+    def _ended(self, item: Future[list[_Seen]] | Done | Failure) -> list[_Seen | Done]:
+        """Wait for it, whatever comes of it."""
+        found: list[_Seen | Done] = []
+        self._or_fatal(lambda: found.extend(item.result() if isinstance(item, Future) else [item]))
+        return found
 
     def _or_fatal(self, action: Callable[..., None], *arguments: object) -> None:
         try:
@@ -237,10 +251,6 @@ class Run:
         except BaseException as error:
             self.fatal = self.fatal or error
             self.stop.set()
-
-    def _write_next(self, item: Future[list[_Seen]] | LookedLarge | Done | Failure) -> None:
-        for one in item.result() if isinstance(item, Future) else [item]:
-            self._write(one)
 
     def _write(self, item: LookedLarge | Looked | Done | Failure) -> None:
         if isinstance(item, Failure):
