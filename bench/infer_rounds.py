@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from apex_runtime.windows.plan import parse_windowing
 
 @dataclass
 class Recorder:
-    """A session that keeps what it was called with, and the seconds that its calls took."""
+    """A session that keeps what it was called with, and the seconds that its calls took in all; for several threads at once."""
 
     session: Session
     calls: list[tuple[np.ndarray, Tiles, np.ndarray]] = field(default_factory=list)
     seconds: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def info(self) -> ModelInfo:
@@ -44,16 +47,23 @@ class Recorder:
 
     def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
         """As ``Session.run``."""
-        self.calls.append((images, tiles, tile_bonus))
         started = time.perf_counter()
         outputs = self.session.run(images, tiles, tile_bonus)
-        self.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        with self.lock:
+            self.calls.append((images, tiles, tile_bonus))
+            self.seconds += seconds
         return outputs
 
-    def again(self) -> None:
-        """The same calls once more, nothing else."""
-        for call in self.calls:
-            self.session.run(*call)
+    def again(self, session: Session, lanes: int) -> None:
+        """The same calls once more, nothing else, so many of them at a time."""
+        if lanes == 1:
+            for call in self.calls:
+                session.run(*call)
+            return
+        with ThreadPoolExecutor(lanes) as pool:
+            for _outputs in pool.map(lambda call: session.run(*call), self.calls):
+                pass
 
 
 def infer(opened: Opened, session: Session, items: Sequence[SourceItem], budget: str, min_score: float) -> dict[str, Any]:
@@ -65,6 +75,7 @@ def infer(opened: Opened, session: Session, items: Sequence[SourceItem], budget:
         batch=parse_batch("auto", opened.executed),
         save=frozenset(),
         windowing=parse_windowing("auto", None, predictor.info.input),
+        lanes=opened.lanes,
     )
     with tempfile.TemporaryDirectory() as folder:
         summary = Run(predictor, items, OutputFolder(Path(folder), predictor.info.classes), options).execute({}, {})

@@ -15,6 +15,7 @@ from apex_runtime.backends.onnx_contract import read_onnx
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Tiles, in_all, per_level
 from apex_runtime.errors import BackendError, UsageError
+from apex_runtime.machine import usable_cpus
 from apex_runtime.model_info import ModelInfo, input_names, output_names
 from apex_runtime.routing.quadtree import CHILDREN
 
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
 
 BACKEND_NAME = "ort-cpu"
 _PROVIDER = "CPUExecutionProvider"
+_MOST_LANES = 8  # what is beside the graph has one interpreter for all of them
 
 
 class OrtSession:
-    """An exported model in ONNX Runtime. Implements ``Session``; ``run`` may be called from one thread at a time."""
+    """An exported model in ONNX Runtime. Implements ``Session``; ``run`` may be called from several threads at once."""
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        """``threads``: of one run; None leaves it to ONNX Runtime (one per core). Raises ModelError, BackendError."""
+    def __init__(self, path: str | Path, threads: int | None = None, lanes: int = 1) -> None:
+        """``threads``: of one run; None leaves it to ONNX Runtime (one per core). ``lanes``: calls at a time that share them.
+
+        Raises UsageError, ModelError, BackendError.
+        """
         check_threads(threads)
+        if lanes > 1:  # the callers are threads, too
+            threads = (threads or usable_cpus()) - lanes + 1
         file = read_onnx(path)
         self._info = file.info
         self._session = open_session(file.path, file.data, session_options(threads), [_PROVIDER])
@@ -54,6 +61,15 @@ class OrtSession:
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise execution_error(BACKEND_NAME, error, len(images), in_all(tiles)) from error
         return dict(zip(names, outputs, strict=True))
+
+
+def lanes_of(threads: int | None) -> int:
+    """How many calls at a time are best for many images: one per thread, because a thread that waits for no other wastes nothing.
+
+    Two calls with one thread each do more images on two cores than one with two (bench/evidence/throughput.json); more cores are
+    not measured.
+    """
+    return min(threads or usable_cpus(), _MOST_LANES)
 
 
 def check_threads(threads: int | None) -> None:

@@ -40,12 +40,24 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be opened by some backend: ``index`` is N of ``cuda:N``, ``choose_plan`` finds the plan where there are any."""
+    """A model to be opened by some backend: ``index`` is N of ``cuda:N``, ``choose_plan`` finds the plan where there are any.
+
+    ``many``: for many images, several calls at a time where that is faster.
+    """
 
     model: Path
     threads: int | None
     index: int
     choose_plan: PlanChoice | None = None
+    many: bool = False
+
+    def lanes(self, backend: str) -> int:
+        """How many calls at a time a session of that backend is for."""
+        if not self.many or backend != "ort-cpu":
+            return 1
+        from apex_runtime.backends.ort import lanes_of
+
+        return lanes_of(self.threads)
 
     def open(self, backend: str) -> Session:
         """A session of one backend. Raises BackendError when it cannot run here, and what its session raises."""
@@ -55,7 +67,7 @@ class Candidate:
         if backend == "ort-cpu":
             from apex_runtime.backends.ort import OrtSession
 
-            return OrtSession(self.model, self.threads)
+            return OrtSession(self.model, self.threads, self.lanes(backend))
         if backend == "ort-cuda":
             from apex_runtime.backends.ort_cuda import OrtCudaSession
 

@@ -29,7 +29,7 @@ class Opened:
 
     ``requested`` is the backend that was asked for, ``selected`` the first that this machine looked fit for, ``executed`` the one
     that runs; ``reason`` is the code of why the first was refused (or empty), ``refusals`` all of them. ``digest`` is the SHA-256
-    of the model file, ``device`` where it runs: cpu or cuda:N.
+    of the model file, ``device`` where it runs: cpu or cuda:N, ``lanes`` how many calls of ``run`` go on best at a time.
     """
 
     session: Session
@@ -41,6 +41,7 @@ class Opened:
     selected: str = ""
     refusals: tuple[Refusal, ...] = ()
     device: str = "cpu"
+    lanes: int = 1
 
 
 def open_engine(
@@ -50,14 +51,17 @@ def open_engine(
     policy: str = "strict",
     size: tuple[int, int] | None = None,
     decode: Decode = "topk",
+    many: bool = False,
 ) -> Opened:
     """Open a bundle folder, an ``.onnx`` file or a checkpoint. Files of a bundle are verified before any backend sees them.
 
     ``device``: cpu, cuda or cuda:N. On a GPU an ``.onnx`` file or a bundle for ort-cpu is run by ort-cuda; a bundle whose backend
     needs a GPU takes the first one unless another is named. ``policy``: strict fails when that backend cannot run here,
     permissive runs the same graph by the next of ort-cuda and ort-cpu that can, and says so. ``size`` (height, width) and
-    ``decode`` are for checkpoints only: an exported file has one of each. Raises UsageError, ModelError, BundleError,
-    BackendError; each with a remedy.
+    ``decode`` are for checkpoints only: an exported file has one of each. ``many``: for many images a minute, not for one as soon
+    as can be; ort-cpu then takes ``lanes`` calls at a time instead of one with all threads.
+
+    Raises UsageError, ModelError, BundleError, BackendError; each with a remedy.
     """
     path = Path(path)
     if policy not in POLICIES:
@@ -65,17 +69,17 @@ def open_engine(
     device_index(device)
     if path.is_dir():
         _refuse_size(path, size)
-        return _open_bundle(path, threads, device, policy)
+        return _open_bundle(path, threads, device, policy, many)
     if not path.exists():
         raise UsageError(f"{path}: no such engine.", "Give a bundle folder, a model.onnx or a checkpoint (best.pt).", path=path)
     if path.is_file() and path.suffix.lower() in CHECKPOINT_SUFFIXES:
         _check_checkpoint_device(device)
         return _open_checkpoint(path, threads, size, decode, device)
     _refuse_size(path, size)
-    return _open_onnx(path, threads, device, policy)
+    return _open_onnx(path, threads, device, policy, many)
 
 
-def _open_bundle(folder: Path, threads: int | None, device: str, policy: str) -> Opened:
+def _open_bundle(folder: Path, threads: int | None, device: str, policy: str, many: bool) -> Opened:
     if not is_bundle(folder):
         inside = folder / MODEL_NAME
         hint = f"To run the model in it: {inside}. " if inside.is_file() else ""
@@ -87,27 +91,30 @@ def _open_bundle(folder: Path, threads: int | None, device: str, policy: str) ->
     index = device_index(device)
     if not manifest.find("plan"):
         check_bodies(folder, manifest)
-    chosen = open_first(Candidate(model, threads, index, lambda: choose_plan(folder, manifest, index)), requested, policy)
+    candidate = Candidate(model, threads, index, lambda: choose_plan(folder, manifest, index), many)
+    chosen = open_first(candidate, requested, policy)
     check_agreement(folder, manifest, chosen.session)
-    return _opened(chosen, requested, model, index, manifest)
+    return _opened(chosen, requested, candidate, manifest)
 
 
-def _open_onnx(path: Path, threads: int | None, device: str, policy: str) -> Opened:
+def _open_onnx(path: Path, threads: int | None, device: str, policy: str, many: bool) -> Opened:
     requested, index = "ort-cpu" if device == "cpu" else "ort-cuda", device_index(device)
-    return _opened(open_first(Candidate(path, threads, index), requested, policy), requested, path, index, None)
+    candidate = Candidate(path, threads, index, many=many)
+    return _opened(open_first(candidate, requested, policy), requested, candidate, None)
 
 
-def _opened(chosen: Chosen, requested: str, model: Path, index: int, manifest: Manifest | None) -> Opened:
+def _opened(chosen: Chosen, requested: str, candidate: Candidate, manifest: Manifest | None) -> Opened:
     return Opened(
         chosen.session,
         requested,
         chosen.executed,
-        sha256_of(model),
+        sha256_of(candidate.model),
         chosen.refusals[0].code if chosen.refusals else "",
         manifest,
         chosen.selected,
         chosen.refusals,
-        "cpu" if chosen.executed == "ort-cpu" else f"cuda:{index}",
+        "cpu" if chosen.executed == "ort-cpu" else f"cuda:{candidate.index}",
+        candidate.lanes(chosen.executed),
     )
 
 

@@ -140,12 +140,13 @@ def infer(
     for kind, option in zip(regions, ("--look", "--ignore"), strict=True):
         kind.check_names({item.clip.name if item.clip else item.relative for item in items}, option)
     clips = any(item.clip for item in items)
-    opened = open_engine(engine or default_engine(), threads, device, policy)
+    deadline = parsed.kind == "ms"
+    many = len(items) > 1 and not clips and not deadline
+    opened = open_engine(engine or default_engine(), threads, device, policy, many=many)
     if opened.reason:
         click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
     predictor = Predictor(opened.session)
     images = parse_batch(batch, opened.executed)
-    deadline = parsed.kind == "ms"
     parsed = planned(parsed, opened, threads, images, device, engine or default_engine())
     _check_budget(parsed, predictor)
     windowing = parse_windowing(window, overlap, predictor.info.input)
@@ -158,6 +159,7 @@ def infer(
         kinds,
         windowing,
         *regions,
+        opened.lanes,
     )
     if clips and images > 1 and hysteresis > 0:
         click.echo(
@@ -218,7 +220,7 @@ def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...], cli
 def _facts(opened: Opened, threads: int | None) -> dict[str, Any]:
     names = {"requested": opened.requested, "selected": opened.selected, "executed": opened.executed}
     refusals = [asdict(refusal) for refusal in opened.refusals]
-    return {"backend": names | {"reason": opened.reason or None, "refusals": refusals}, "threads": threads}
+    return {"backend": names | {"reason": opened.reason or None, "refusals": refusals}, "threads": threads, "lanes": opened.lanes}
 
 
 def _run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apex_runtime.errors import UsageError
 
 MAX_BATCH = 256
-_AUTO = {"ort-cpu": 1, "torch": 4}  # on a CPU one image keeps all threads busy (bench/LOG.md)
+_AUTO = {"ort-cpu": 1, "torch": 4}  # on a CPU one image keeps a thread busy, and lanes the others (bench/LOG.md)
 _AUTO_ELSEWHERE = 8
 
 

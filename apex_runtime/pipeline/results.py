@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import replacing, replacing_text
@@ -26,6 +26,7 @@ FAILURES = "failures.json"
 SUMMARY = "summary.json"
 NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, TABLE, *FOLDERS.values())
 IDS_PER_IMAGE = 1_000_000  # more objects than any scene has
+_ANNOTATIONS = b',"annotations":['  # cannot be part of a name: in a string its quotes have backslashes
 STATES = ("running", "interrupted", "done")
 
 
@@ -70,8 +71,9 @@ class OutputFolder:
         self.folder = folder
         self.categories = categories
         self.failures: list[Failure] = []
-        self._journal: TextIO | None = None
+        self._journal: BinaryIO | None = None
         self._offsets: dict[str, int] = {}
+        self._lines: list[tuple[int, int]] = []  # id of every image in the journal, and where its line starts
 
     def start(self, ids: dict[str, int], settings: dict[str, Any], resume: bool) -> set[str]:
         """Open the journal; returns the names of images that need no work because an earlier run with ``resume`` did them.
@@ -83,7 +85,7 @@ class OutputFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._take_over(ids, settings) if resume else self._start_afresh()
         write_json(self.folder / SUMMARY, {"status": "running", "settings": settings})
-        self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
+        self._journal = (self.folder / JOURNAL).open("ab")
         return done
 
     def record_of(self, name: str) -> dict[str, Any]:
@@ -95,7 +97,8 @@ class OutputFolder:
     def add(self, record: dict[str, Any]) -> None:
         """Append one finished image (the fields of ``results.json`` plus its ``annotations``); on disk before this returns."""
         assert self._journal is not None
-        self._journal.write(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+        self._lines.append((record["id"], self._journal.tell()))
+        self._journal.write(_line(record))
         self._journal.flush()
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -131,8 +134,8 @@ class OutputFolder:
                 name = record["file_name"]
                 if name in ids and name not in self._offsets:
                     self._offsets[name] = stream.tell()
-                    line = json.dumps(_renumbered(record, ids[name]), separators=(",", ":")) + "\n"
-                    stream.write(line.encode())
+                    self._lines.append((ids[name], stream.tell()))
+                    stream.write(_line(_renumbered(record, ids[name])))
         return set(self._offsets)
 
     def _compare_settings(self, settings: dict[str, Any]) -> None:
@@ -156,25 +159,25 @@ class OutputFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of the journal, in the order of their ids, one after the other from the disk."""
-        return self._records(_line_offsets(self.folder / JOURNAL))
+        return map(json.loads, self._sorted())
 
     def _write_coco(self) -> None:
-        """Two passes over the journal, so that a long run never has to fit in memory."""
-        offsets = _line_offsets(self.folder / JOURNAL)
-        with replacing_text(self.folder / RESULTS) as stream:
-            stream.write('{"images": [')
-            _write_items(stream, (_without(record, "annotations") for record in self._records(offsets)))
-            stream.write('],\n"categories": ')
-            json.dump([category.model_dump() for category in self.categories], stream)
-            stream.write(',\n"annotations": [')
-            _write_items(stream, (item for record in self._records(offsets) for item in record["annotations"]))
-            stream.write("]}\n")
+        """Two passes over the journal, so that a long run never has to fit in memory; its text is taken as it is."""
+        with replacing(self.folder / RESULTS) as stream:
+            stream.write(b'{"images": [')
+            _write_items(stream, (head + b"}" for head, _found in map(_cut, self._sorted())))
+            stream.write(b'],\n"categories": ')
+            stream.write(json.dumps([category.model_dump() for category in self.categories]).encode())
+            stream.write(b',\n"annotations": [')
+            _write_items(stream, (found for _head, found in map(_cut, self._sorted()) if found))
+            stream.write(b"]}\n")
 
-    def _records(self, offsets: list[int]) -> Iterator[dict[str, Any]]:
+    def _sorted(self) -> Iterator[bytes]:
+        """The lines of the journal in the order of their ids."""
         with (self.folder / JOURNAL).open("rb") as stream:
-            for offset in offsets:
+            for _id, offset in sorted(self._lines):
                 stream.seek(offset)
-                yield json.loads(stream.readline())
+                yield stream.readline()
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -249,25 +252,23 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return record if all(isinstance(item, dict) for item in found) else None
 
 
-def _line_offsets(path: Path) -> list[int]:
-    """Where the line of each image starts, in the order of their ids."""
-    found, position = [], 0
-    with path.open("rb") as stream:
-        for line in stream:
-            found.append((json.loads(line)["id"], position))
-            position += len(line)
-    return [position for _id, position in sorted(found)]
+def _line(record: dict[str, Any]) -> bytes:
+    """A line of the journal; the annotations come last, where ``_cut`` finds them."""
+    ordered = {name: value for name, value in record.items() if name != "annotations"} | {"annotations": record["annotations"]}
+    return json.dumps(ordered, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _write_items(stream: TextIO, items: Iterator[dict[str, Any]]) -> None:
-    separator = "\n"
+def _cut(line: bytes) -> tuple[bytes, bytes]:
+    """A line of the journal as the object without its annotations and without its closing brace, and the items of their list."""
+    head, _name, found = line.partition(_ANNOTATIONS)
+    return head, found.removesuffix(b"]}\n")
+
+
+def _write_items(stream: BinaryIO, items: Iterator[bytes]) -> None:
+    separator = b"\n"
     for item in items:
-        stream.write(separator + json.dumps(item, allow_nan=False))
-        separator = ",\n"
-
-
-def _without(record: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != key}
+        stream.write(separator + item)
+        separator = b",\n"
 
 
 def _renumbered(record: dict[str, Any], image_id: int) -> dict[str, Any]:

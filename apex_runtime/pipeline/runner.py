@@ -1,7 +1,9 @@
 """A run over many images: reading, the graph, and post-processing with writing overlap, with bounded memory between them.
 
-    reader thread --(bounded queue)--> caller's thread: the graph --(bounded queue)--> writer thread
+    reader thread --(bounded queue)--> caller's thread --> lanes: the graph --(bounded queue)--> writer thread
 
+Lanes take as many calls of the graph at a time as its session does (``lanes``); the writer waits for them in the order in which
+they began, so that the journal does not depend on their number.
 The frames of a clip are looked at in their order, each knowing the tiles of the one before (``routing/hysteresis.py``).
 An image that fails is recorded and skipped. ``stop`` ends the run after the batch in progress; what is done stays done.
 """
@@ -9,13 +11,12 @@ An image that fails is recorded and skipped. ``stop`` ends the run after the bat
 from __future__ import annotations
 
 import errno
-import statistics
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -25,6 +26,7 @@ from apex_runtime.backends.session import Tiles
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.outputs.formats import ANNOTATED, CSV, FOLDERS, GEOJSON, TABLE, ImageFiles
 from apex_runtime.outputs.table import write_table
+from apex_runtime.pipeline.lanes import Lanes
 from apex_runtime.pipeline.pictures import redraw, save_picture
 from apex_runtime.pipeline.post import record
 from apex_runtime.pipeline.predictor import Predictor
@@ -32,18 +34,21 @@ from apex_runtime.pipeline.reader import Reader
 from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, read_journal
 from apex_runtime.pipeline.scenes import Large, LookedLarge, look_at_large
 from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look
+from apex_runtime.pipeline.totals import Totals
 from apex_runtime.routing.hysteresis import TileMemory
 from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.video.statistics import video_summary
 from apex_runtime.video.writer import ClipWriter
 from apex_runtime.windows.passes import Interrupted
 
+_Seen = LookedLarge | Looked | Failure
 _Kind = tuple[str | None, Tiles]  # clip and K: what a batch has in common
 
 # done, failed: how many images so far
 Progress = Callable[[int, int], None]
 
 _SCENES = 2  # in memory at a time: one in the graph, one being joined
+_AFTER_A_SCENE = 8  # images the graph has seen, about 3 MB each at 512 pixels, while a scene is joined before them
 _MAX_WAITING = 4  # times the batch: images read that wait for others of the same K
 _OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # disk errors that say nothing about the next image
 
@@ -71,14 +76,17 @@ class Run:
         self.resumed = 0
         self.fatal: BaseException | None = None
         self._exhausted = False
+        self._totals = Totals()
         self._scenes = threading.Semaphore(_SCENES)
         self._reader = Reader(predictor, options, self.ids, folder)
         self._memory = TileMemory(options.hysteresis)
         self._films = ClipWriter(folder.folder / FOLDERS[ANNOTATED])
         self._files = ImageFiles(folder.folder, options.save, folder.categories, self.ids, options.draw_score)
         self._paths = {item.relative: item.path for item in items}
-        self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=2 * options.batch)
-        self._looked: Queue[LookedLarge | Looked | Done | Failure | None] = Queue(maxsize=2 * options.batch)
+        self._lanes = Lanes(options.lanes, self.stop)
+        self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=(1 + options.lanes) * options.batch)
+        waiting = max(1 + options.lanes, _AFTER_A_SCENE // options.batch)
+        self._looked: Queue[Future[list[_Seen]] | Done | Failure | None] = Queue(maxsize=waiting)
 
     def execute(self, settings: dict[str, Any], facts: dict[str, Any], resume: bool = False) -> dict[str, Any]:
         """Do it; returns the summary that is also written. ``facts`` are added to the summary as they are.
@@ -88,13 +96,16 @@ class Run:
         started = time.perf_counter()
         skip = self.folder.start(self.ids, settings, resume)
         self.resumed = len(skip)
+        for line in read_journal(self.folder.folder / JOURNAL):
+            self._totals.add(line)
         self.progress(self.resumed, 0)
         reader = threading.Thread(target=self._read_all, args=(skip,), name="apex-reader", daemon=True)
         writer = threading.Thread(target=self._write_all, name="apex-writer", daemon=True)
         reader.start()
         writer.start()
         try:
-            self._look_at_all()
+            with self._lanes:
+                self._look_at_all()
         except BaseException:
             self.stop.set()
             raise
@@ -145,8 +156,6 @@ class Run:
             else:
                 self._gather(item, waiting)
         for group in waiting.values():
-            if self.stop.is_set():
-                return
             self._look_at(group)
 
     def _gather(self, item: Loaded, waiting: dict[_Kind, list[Loaded]]) -> None:
@@ -174,34 +183,43 @@ class Run:
         self._looked.put(done)
 
     def _look_at(self, batch: list[Loaded]) -> None:
-        """One graph call; when it fails, image by image, so that one of them or their number cannot spoil the others."""
-        if batch[0].frame:
+        """One graph call, in the next free lane; none after a stop. Frames are waited for: the next one needs their tiles."""
+        frames = batch[0].frame is not None
+        if frames:
             batch = [self._with_bonus(item) for item in batch]
-        try:
-            found = look(batch, self.predictor)
-        except Exception as error:
-            if len(batch) > 1:
-                for item in batch:
-                    self._look_at([item])
-            else:
-                self._looked.put(Failure.of(batch[0].file_name, error))
+        future = self._lanes.begin(self._seen, batch)
+        if future is None:
             return
-        for looked in found:
-            if looked.loaded.frame:
+        self._looked.put(future)
+        for looked in future.result() if frames else []:
+            if isinstance(looked, Looked):
                 numbers = self._numbers(looked.outputs["tile_ids"], looked.outputs["tile_levels"])
                 self._memory.remember(_grid(looked.loaded), numbers)
-            self._looked.put(looked)
+
+    def _seen(self, batch: list[Loaded]) -> list[_Seen]:
+        """When the call fails, image by image, so that one of them or their number cannot spoil the others."""
+        try:
+            return list(look(batch, self.predictor))
+        except Exception as error:
+            if len(batch) > 1:
+                return [seen for item in batch for seen in self._seen([item])]
+            return [Failure.of(batch[0].file_name, error)]
 
     def _look_at_large(self, large: Large) -> None:
-        """A scene, window by window; one that a stop cuts short leaves nothing, and is done anew by ``resume``."""
+        """A scene, window by window, while other images take turns with it in the lanes."""
         self._scenes.acquire()
+        self._looked.put(self._lanes.beside(self._seen_large, large))
+
+    def _seen_large(self, large: Large) -> list[_Seen]:
+        """One that a stop cuts short leaves nothing, and is done anew by ``resume``."""
         try:
-            self._looked.put(look_at_large(large, self.predictor, self.options, self.stop))
+            return [look_at_large(large, self.predictor, self.options, self._lanes)]
         except Interrupted:
-            self._scenes.release()
+            found: list[_Seen] = []
         except Exception as error:
-            self._scenes.release()
-            self._looked.put(Failure.of(large.file_name, error))
+            found = [Failure.of(large.file_name, error)]
+        self._scenes.release()
+        return found
 
     def _numbers(self, ids_K: np.ndarray, levels_K: np.ndarray) -> list[int]:
         """Tiles keep their place on every level: the memory is over the tiles of all of them."""
@@ -214,11 +232,18 @@ class Run:
     def _write_all(self) -> None:
         """The only thread that touches the output folder. After a fatal error it goes on emptying its queue."""
         while (item := self._looked.get()) is not None:
-            if self.fatal is None:
-                self._or_fatal(self._write, item)
-            if isinstance(item, LookedLarge):
-                self._scenes.release()
+            for one in self._ended(item):
+                if self.fatal is None:
+                    self._or_fatal(self._write, one)
+                if isinstance(one, LookedLarge):
+                    self._scenes.release()
         self._or_fatal(self._films.close)
+
+    def _ended(self, item: Future[list[_Seen]] | Done | Failure) -> list[_Seen | Done]:
+        """Wait for it, whatever comes of it."""
+        found: list[_Seen | Done] = []
+        self._or_fatal(lambda: found.extend(item.result() if isinstance(item, Future) else [item]))
+        return found
 
     def _or_fatal(self, action: Callable[..., None], *arguments: object) -> None:
         try:
@@ -253,6 +278,7 @@ class Run:
         if picture is not None and frame is not None:
             self._films.add(frame.clip, picture)
         self.folder.add(line)
+        self._totals.add(line)
         self.done += 1
 
     def _summary(self, settings: dict[str, Any], facts: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -264,7 +290,7 @@ class Run:
             "settings": settings,
             **facts,
             "images": {"found": found, "done": finished, "failed": failed, "resumed": self.resumed},
-            **_totals(self.folder.folder),
+            **self._totals.summary(),
             **self._video(),
             **({"images_without_place": self._files.without_place} if GEOJSON in self.options.save else {}),
             "seconds": round(seconds, 3),
@@ -275,18 +301,6 @@ class Run:
         clips = {item.clip.name: item.clip for item in self.items if item.clip}
         video = video_summary(read_journal(self.folder.folder / JOURNAL), clips, self.options.draws)
         return {} if video is None else {"video": video}
-
-
-def _totals(folder: Path) -> dict[str, Any]:
-    """Detections, tiles and median milliseconds over the journal: of all finished images, resumed ones included."""
-    detections, tiles, times = 0, 0, defaultdict(list)
-    for line in read_journal(folder / JOURNAL):
-        detections += len(line["annotations"])
-        tiles += line["budget"]["spent"]
-        for name, value in line["milliseconds"].items():
-            times[name].append(value)
-    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
-    return {"detections": detections, "tiles_spent": tiles, "median_milliseconds": medians}
 
 
 def _kind(item: Loaded) -> _Kind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from apex_runtime.data.scenes.scene import Scene, forget_decoded, open_scene
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.model_info import ModelInfo
+from apex_runtime.pipeline.lanes import Lanes
 from apex_runtime.pipeline.mosaic import Mosaic
 from apex_runtime.pipeline.pictures import draw_record, shapes_of_record
 from apex_runtime.pipeline.predictor import Predictor, Prepared
@@ -58,7 +58,7 @@ def open_large(item: SourceItem, image_id: int, predictor: Predictor, options: R
     return Large(image_id, item.relative, scene, windows, options.steering(item)) if windows else None
 
 
-def look_at_large(large: Large, predictor: Predictor, options: RunOptions, stop: threading.Event) -> LookedLarge:
+def look_at_large(large: Large, predictor: Predictor, options: RunOptions, lanes: Lanes) -> LookedLarge:
     """All passes over a scene. Raises ImageError, BackendError, UsageError, Interrupted."""
     size = large.scene.height, large.scene.width
     mosaic = Mosaic(*size) if options.draws else None
@@ -73,7 +73,7 @@ def look_at_large(large: Large, predictor: Predictor, options: RunOptions, stop:
         return large.steering.apply(prepared, predictor, window.x, window.y)
 
     try:
-        found = look_at_scene(predictor, large.windows, size, read, options.budget, options.wanted, steer, options.batch, stop)
+        found = look_at_scene(predictor, large.windows, size, read, options.budget, options.wanted, steer, options.batch, lanes)
     finally:
         forget_decoded()
     return LookedLarge(large, found, mosaic)

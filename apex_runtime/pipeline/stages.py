@@ -27,7 +27,7 @@ class RunOptions:
 
     ``hysteresis``: the bonus of tiles of the frame before, for the frames of clips. ``save``: kinds of files
     (``outputs.formats``). ``windowing``: which images are cut into windows; None for none. ``look`` and ``ignore``: regions that
-    steer the look.
+    steer the look. ``lanes``: calls of the graph at a time; more than one only where the session takes them (``Opened.lanes``).
     """
 
     budget: Budget
@@ -39,6 +39,7 @@ class RunOptions:
     windowing: Windowing | None = None
     look: Regions = field(default_factory=Regions)
     ignore: Regions = field(default_factory=Regions)
+    lanes: int = 1
 
     @property
     def draws(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
+from apex_runtime.pipeline.lanes import Lanes
 from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.routing.budget import Budget, parse_budget
@@ -57,10 +57,10 @@ def look_at_scene(
     wanted: Filter,
     steer: Steer | None = None,
     batch: int = 1,
-    stop: threading.Event | None = None,
+    lanes: Lanes | None = None,
 ) -> SceneLook:
     """The scene of ``size`` (height, width) that ``windows`` cover. Raises ImageError, BackendError, UsageError, Interrupted."""
-    passes = Passes(predictor, wanted, windows, size, read, steer, batch, stop)
+    passes = Passes(predictor, wanted, windows, size, read, steer, batch, lanes)
     content_W = _content(predictor.info, windows)
     planned, everywhere = plan_scene(budget, content_W, predictor.info)
     places = range(len(windows))

@@ -5,7 +5,6 @@ Only a few windows are in memory at a time, and of what was found only boxes and
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from apex_runtime.clock import milliseconds_since
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.detections import Detections
+from apex_runtime.pipeline.lanes import Lanes
 from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
 from apex_runtime.postprocess.letterbox import Letterbox
 from apex_runtime.routing.budget import Budget
@@ -28,6 +28,7 @@ from apex_runtime.windows.found import Found, found_in
 _AHEAD = 4  # windows that are read, or finished, beside the one in the graph
 _UNPACKED = 32  # windows whose masks are not made yet: a few hundred kilobytes each
 
+_Outputs = tuple[list[dict[str, np.ndarray]], float]  # of each window of a call, and its milliseconds
 Read = Callable[[Window], np.ndarray]  # pixels uint8 [h,w,3] of a window
 Steer = Callable[[Window, Prepared], np.ndarray]  # float32 [N]: the ``tile_bonus`` of a window
 
@@ -68,11 +69,11 @@ class Passes:
         read: Read,
         steer: Steer | None = None,
         batch: int = 1,
-        stop: threading.Event | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
-        """``size``: height and width of the scene; ``batch``: windows of one graph call; ``stop``: leave before the next one."""
+        """``size``: height and width of the scene; ``batch``: windows of one graph call; ``lanes``: where it is made."""
         self._predictor, self._wanted, self._windows, self._size = predictor, wanted, windows, size
-        self._read, self._steer, self._batch, self._stop = read, steer, batch, stop or threading.Event()
+        self._read, self._steer, self._batch, self._lanes = read, steer, batch, lanes or Lanes()
         self._found = [Found.none()] * len(windows)
         self._unpacked: dict[int, Detections] = {}
         self.utilities: list[np.ndarray] = [np.zeros(0)] * len(windows)
@@ -98,13 +99,10 @@ class Passes:
         with ThreadPoolExecutor(1, "apex-windows") as readers, ThreadPoolExecutor(1, "apex-seams") as finishers:
             pending: deque[Future[None]] = deque()
             for group in _groups(self._ahead(readers, places, budgets), self._batch):
-                if self._stop.is_set():
+                looked = self._lanes.begin(self._look, [prepared for _place, prepared in group])
+                if looked is None:
                     raise Interrupted
-                started = time.perf_counter()
-                outputs = self._predictor.run([prepared for _place, prepared in group])
-                self.times.graph += milliseconds_since(started)
-                for (place, prepared), found in zip(group, outputs, strict=True):
-                    pending.append(finishers.submit(self._finish, place, prepared, found))
+                pending.append(finishers.submit(self._finish_all, group, looked))
                 while len(pending) > _AHEAD:
                     pending.popleft().result()
             for future in pending:
@@ -131,6 +129,16 @@ class Passes:
             prepared = replace(prepared, bonus_N=self._steer(window, prepared))
         self.times.decode += milliseconds_since(started)
         return prepared
+
+    def _look(self, batch: Sequence[Prepared]) -> _Outputs:
+        started = time.perf_counter()
+        return self._predictor.run(batch), milliseconds_since(started)
+
+    def _finish_all(self, group: Sequence[tuple[int, Prepared]], looked: Future[_Outputs]) -> None:
+        outputs, milliseconds = looked.result()
+        self.times.graph += milliseconds
+        for (place, prepared), found in zip(group, outputs, strict=True):
+            self._finish(place, prepared, found)
 
     def _finish(self, place: int, prepared: Prepared, outputs: dict[str, np.ndarray]) -> None:
         started = time.perf_counter()

@@ -47,10 +47,21 @@ def test_the_graph_alone_makes_the_calls_of_the_run(images: Path, engine: Path) 
     second = Recorder(first)
     second.calls = list(first.calls)
     first.calls.clear()
-    second.again()
+    second.again(first, 1)
     assert len(second.calls) >= len(items) == summary["images"]["done"] and first.seconds > 0
     for (a, tiles, bonus), (b, again, bonus_again) in zip(first.calls, second.calls, strict=True):
         assert tiles == again and np.array_equal(a, b) and np.array_equal(bonus, bonus_again)
+
+
+def test_in_lanes_the_graph_alone_makes_every_call_once(images: Path, engine: Path) -> None:
+    opened = open_engine(engine, 2, many=True)
+    first = Recorder(opened.session)
+    infer(opened, first, resolve_sources(str(images)), "3", 0.001)
+    second = Recorder(opened.session)
+    first.again(second, opened.lanes)
+    assert opened.lanes == 2 and len(first.calls) > 2
+    inputs = [sorted((call[0].tobytes(), call[1], call[2].tobytes()) for call in one.calls) for one in (first, second)]
+    assert inputs[0] == inputs[1]
 
 
 def test_parts_are_all_of_the_images_once(images: Path) -> None:
@@ -64,8 +75,11 @@ def test_throughput(images: Path, engine: Path, tmp_path: Path) -> None:
     found = ran(throughput.main, *words, "--output", tmp_path / "t.json")
     assert [row["budget"] for row in found["rows"]] == ["2", "1.0"]
     for row in found["rows"]:
-        assert row["ratio"] == pytest.approx(row["images_per_second"] / row["graph_per_second"])
-        assert row["ratio"] == pytest.approx(row["graph_busy"] * row["graph_alone_over_within"]) and 0 < row["graph_busy"] < 1
+        speed, alone = row["images_per_second"], row["lanes_graph_per_second"]
+        assert row["ratio"] == pytest.approx(speed / row["graph_per_second"])
+        assert row["ratio_to_lanes"] == pytest.approx(speed / alone)
+        assert row["ratio_to_lanes"] == pytest.approx(row["lanes_busy"] * row["lanes_alone_over_within"])
+        assert 0 < row["lanes_busy"] < 1 and row["gain"] == pytest.approx(speed / row["single_images_per_second"])
     assert [one["images"] for one in found["samples"]["2"]] == [3, 3]
 
 

@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from pictures import discs
 from tiny_model import tiny_info, tiny_proto
 
-from apex_runtime.backends import onnx_contract
-from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends import onnx_contract, ort
+from apex_runtime.backends.ort import OrtSession, lanes_of
 from apex_runtime.errors import BackendError, ModelError, UsageError
 from apex_runtime.model_info import OUTPUT_NAMES, ModelInfo
 
@@ -203,3 +203,14 @@ def test_a_graph_that_onnx_runtime_cannot_load(tmp_path: Path) -> None:
     with pytest.raises(BackendError) as caught:
         OrtSession(path)
     assert caught.value.code == "model_load_failed"
+
+
+@pytest.mark.parametrize(("threads", "lanes", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (20, 8, 13), (None, 3, 1)])
+def test_lanes_share_the_threads(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, lanes: int, each: int
+) -> None:
+    """ONNX Runtime counts the caller among the threads of a session: with 8 callers, 12 more are 20."""
+    monkeypatch.setattr(ort, "usable_cpus", lambda: 3)
+    assert lanes_of(threads) == lanes
+    session = OrtSession(tiny_onnx, threads, lanes)
+    assert session._session.get_session_options().intra_op_num_threads == each

@@ -213,3 +213,19 @@ def test_the_results_of_somebody_else_are_refused_and_kept(apex_rt, tiny_onnx: P
         ran = apex_rt("infer", folder, "--engine", tiny_onnx, "-o", folder, *more)
         assert ran.code == 2 and "results.json" in ran.err and "--output" in ran.err and "Traceback" not in ran.err
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_many_images_go_in_lanes_and_one_does_not(apex_rt, tiny_onnx: Path, folder: Path, tmp_path: Path) -> None:
+    for number, (source, words, lanes) in enumerate(
+        [
+            (folder, ["--threads", 2], 2),
+            (folder, ["--threads", 1], 1),
+            (folder / "b.png", ["--threads", 2], 1),
+            (folder, ["--threads", 2, "--video"], 1),
+        ]
+    ):
+        out = tmp_path / str(number)
+        assert apex_rt("infer", source, "--engine", tiny_onnx, "--output", out, "--save", "none", *words).code == 0
+        assert (read(out / "summary.json")["threads"], read(out / "summary.json")["lanes"]) == (words[1], lanes)
+    first, second = ([json.loads(line) for line in (tmp_path / n / "results.jsonl").read_text().splitlines()] for n in "01")
+    assert [line | {"milliseconds": 0} for line in first] == [line | {"milliseconds": 0} for line in second]

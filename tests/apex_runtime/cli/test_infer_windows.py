@@ -168,7 +168,7 @@ def deadline(apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.Monke
             "--budget",
             "20ms",
             "--threads",
-            1,
+            2,
             "--batch",
             1,
             *more,
@@ -178,16 +178,16 @@ def deadline(apex_rt, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def table(engine: Path, tiles: int) -> None:
-    opened = open_engine(engine, threads=1)
+    opened = open_engine(engine, threads=2)
     points = tuple(Point(tiles=k, samples=20, p50=1, p95=ms) for k, ms in ((1, 10), (tiles, 20), (16, 99)))
-    key = TableKey.of(opened, threads=1, batch=1)
+    key = TableKey.of(opened, threads=2, batch=1)
     write_table(LatencyTable(key=key, points=points, created_utc="2026-01-01T00:00:00+00:00", circumstances={}))
 
 
 def test_a_deadline_without_a_table_says_how_to_make_one(deadline, tiny_onnx: Path, scene: Path, tmp_path: Path) -> None:
     ran = deadline(scene)
     assert ran.code == 2 and "latency_table_missing" in ran.err
-    assert f"apex-rt bench {tiny_onnx} --threads 1" in ran.err and not (tmp_path / "out").exists()
+    assert f"apex-rt bench {tiny_onnx} --threads 2" in ran.err and not (tmp_path / "out").exists()
 
 
 def test_a_deadline_is_for_images_that_are_not_cut(deadline, validate, tiny_onnx: Path, scene: Path, tmp_path: Path) -> None:
@@ -201,6 +201,7 @@ def test_a_deadline_is_for_images_that_are_not_cut(deadline, validate, tiny_onnx
     assert failure["file_name"] == "scene.png" and "20ms" in failure["reason"] and "--window none" in failure["remedy"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     validate("summary", summary)
+    assert summary["lanes"] == 1, "the table was made with all threads in one call"
     assert summary["settings"]["deadline_tiles"] == 5
 
 

@@ -59,6 +59,19 @@ def test_the_coco_file_is_in_the_order_of_ids_whatever_the_order_of_work(tmp_pat
     assert [item["file_name"] for item in json.loads((tmp_path / "failures.json").read_text())] == ["y", "z"]
 
 
+def test_names_that_look_like_the_journal_and_images_without_detections(tmp_path: Path) -> None:
+    """results.json is made of the text of the journal."""
+    out, names = folder(tmp_path), ['a,"annotations":[', "]}", 'b\\","annotations":[{', "c"]
+    out.start({name: number for number, name in enumerate(names, 1)}, SETTINGS, resume=False)
+    for number, name in enumerate(names, 1):
+        record = line(number, name, number % 3)
+        out.add({"annotations": record["annotations"]} | record | {"after": {"x": [1]}})  # not in the last place
+    out.finish({"status": "done"})
+    value = json.loads((tmp_path / "results.json").read_text())
+    assert [(image["file_name"], image["after"]) for image in value["images"]] == [(name, {"x": [1]}) for name in names]
+    assert [item["image_id"] for item in value["annotations"]] == [1, 2, 2, 4]
+
+
 def test_an_empty_run_still_writes_every_file(tmp_path: Path) -> None:
     out = folder(tmp_path)
     out.start({"a": 1}, SETTINGS, resume=False)

@@ -43,15 +43,15 @@ def images(tmp_path: Path) -> list[SourceItem]:
 PATIENCE = 180.0  # seconds; a loaded machine is slow, a deadlock is for ever
 
 
-def options(predictor: Predictor, batch: int = 1) -> RunOptions:
-    return RunOptions(parse_budget("0.5"), predictor.filter(0.001, None, None), 0.3, batch)
+def options(predictor: Predictor, batch: int = 1, lanes: int = 1) -> RunOptions:
+    return RunOptions(parse_budget("0.5"), predictor.filter(0.001, None, None), 0.3, batch, lanes=lanes)
 
 
 def run(predictor: Predictor, items: list[SourceItem], out: Path, batch: int = 1, **more: Any) -> dict[str, Any]:
     """Execute in a thread of its own, so that a deadlock fails the test instead of hanging it."""
-    resume = more.pop("resume", False)
+    resume, lanes = more.pop("resume", False), more.pop("lanes", 1)
     folder = OutputFolder(out, predictor.info.classes)
-    one = Run(predictor, items, folder, options(predictor, batch), **more)
+    one = Run(predictor, items, folder, options(predictor, batch, lanes), **more)
     ended: list[Any] = []
 
     def execute() -> None:
@@ -254,3 +254,90 @@ def test_images_waiting_for_their_kind_are_bounded(predictor: Predictor, tmp_pat
     monkeypatch.setattr(runner, "_MAX_WAITING", 1)
     assert run(predictor, resolve_sources(str(tmp_path / "in")), tmp_path / "out", 8)["images"]["done"] == 40
     assert sum(sizes) == 40 and max(sizes) <= 8
+
+
+def journal(out: Path) -> list[str]:
+    """Its lines without their times, which differ from run to run."""
+    lines = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+    return [json.dumps({**line, "milliseconds": None}) for line in lines]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_journal_does_not_depend_on_the_number_of_lanes(
+    predictor: Predictor, images: list[SourceItem], tmp_path: Path, batch: int
+) -> None:
+    for lanes in (1, 2, 5):
+        summary = run(predictor, images, tmp_path / str(lanes), batch, lanes=lanes)
+        assert summary["images"] == {"found": 9, "done": 7, "failed": 2, "resumed": 0}
+    assert journal(tmp_path / "1") == journal(tmp_path / "2") == journal(tmp_path / "5") and len(journal(tmp_path / "5")) == 7
+
+
+class _FirstWaits:
+    """A session whose first call ends only when ``calls`` others have; with less than two lanes it would wait for ever."""
+
+    def __init__(self, session: OrtSession, calls: int) -> None:
+        self.session, self.info, self.name = session, session.info, session.name
+        self._others, self._lock, self._ended, self._wanted = threading.Event(), threading.Lock(), -1, calls
+
+    def run(self, images: np.ndarray, tiles: int, bonus: np.ndarray) -> dict[str, np.ndarray]:
+        with self._lock:
+            first, self._ended = self._ended < 0, self._ended + 1
+        if first:
+            assert self._others.wait(PATIENCE / 2), "one call at a time"
+        elif self._ended >= self._wanted:
+            self._others.set()
+        return self.session.run(images, tiles, bonus)
+
+
+def test_images_overtake_each_other_in_lanes_and_not_in_the_journal(
+    tiny_onnx: Path, images: list[SourceItem], tmp_path: Path
+) -> None:
+    predictor = Predictor(_FirstWaits(OrtSession(tiny_onnx, 1), calls=3))
+    assert run(predictor, images, tmp_path / "out", lanes=2)["images"]["done"] == 7
+    names = [json.loads(line)["file_name"] for line in journal(tmp_path / "out")]
+    assert names == [f"{number}.png" for number in (0, 1, 3, 4, 5, 6, 8)]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_failure_in_one_lane_is_a_failure_of_that_image(tiny_onnx: Path, tmp_path: Path, batch: int) -> None:
+    for index in range(7):
+        image = discs(128, 128, (64, 64, 10)) if index != 3 else np.full((128, 128, 3), 255, np.uint8)
+        save(tmp_path / "in" / f"{index}.png", image)
+    predictor = Predictor(_Sometimes(OrtSession(tiny_onnx, 1)))
+    assert run(predictor, resolve_sources(str(tmp_path / "in")), tmp_path / "out", batch, lanes=3)["images"]["done"] == 6
+    (failure,) = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert (failure["file_name"], failure["code"]) == ("3.png", "execution_failed")
+
+
+def test_a_stop_in_lanes_finishes_what_was_begun_and_begins_nothing(
+    predictor: Predictor, images: list[SourceItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, both, begun = threading.Event(), threading.Barrier(2), []
+    original = runner.look
+
+    def look_and_stop(batch: list[stages.Loaded], *rest: Any) -> list[stages.Looked]:
+        begun.append(batch[0].file_name)
+        both.wait(PATIENCE / 2)
+        stop.set()
+        return original(batch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "look", look_and_stop)
+        first = run(predictor, images, tmp_path / "out", lanes=2, stop=stop)
+    assert first["status"] == "interrupted" and sorted(begun) == ["0.png", "1.png"]
+    assert [json.loads(line)["file_name"] for line in journal(tmp_path / "out")] == ["0.png", "1.png"]
+    assert run(predictor, images, tmp_path / "out", lanes=2, resume=True)["images"]["resumed"] == 2
+    run(predictor, images, tmp_path / "fresh")
+    assert journal(tmp_path / "out") == journal(tmp_path / "fresh")
+
+
+def test_an_error_that_is_of_no_image_ends_the_run_from_within_a_lane(
+    predictor: Predictor, images: list[SourceItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_arguments: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(runner, "look", leave)
+    with pytest.raises(SystemExit):
+        run(predictor, images, tmp_path / "out", lanes=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("apex-")]

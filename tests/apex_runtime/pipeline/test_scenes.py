@@ -46,10 +46,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def go(session: Any, folder: Path, out: Path, batch: int = 1, stop: threading.Event | None = None, resume: bool = False) -> Any:
+def go(
+    session: Any,
+    folder: Path,
+    out: Path,
+    batch: int = 1,
+    stop: threading.Event | None = None,
+    resume: bool = False,
+    lanes: int = 1,
+) -> Any:
     predictor = Predictor(session)
     windowing = parse_windowing("auto", 32, session.info.input)
-    options = RunOptions(parse_budget("30"), predictor.filter(0.1, None, None), batch=batch, windowing=windowing)
+    options = RunOptions(parse_budget("30"), predictor.filter(0.1, None, None), batch=batch, windowing=windowing, lanes=lanes)
     items = resolve_sources(str(folder))
     return Run(predictor, items, OutputFolder(out, session.info.classes), options, stop).execute({}, {}, resume)
 
@@ -101,3 +109,38 @@ def test_masks_made_before_the_second_look_change_nothing(
     found = records(tmp_path / "early")
     assert found == records(tmp_path / "late")
     assert any(line["budget"].get("twice") for line in found) and any(line["annotations"] for line in found)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lanes_change_nothing(tiny_onnx: Path, folder: Path, tmp_path: Path, batch: int) -> None:
+    for name in "defg":
+        save(folder / f"{name}.png", discs(128, 128, (40, 40, 12)))
+    for lanes in (1, 3):
+        assert go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / str(lanes), batch, lanes=lanes)["images"]["done"] == 7
+    names = [json.loads(line)["file_name"] for line in (tmp_path / "3" / "results.jsonl").read_text().splitlines()]
+    assert names == sorted(names) or batch > 1
+    assert records(tmp_path / "1") == records(tmp_path / "3")
+
+
+@pytest.mark.parametrize("at", [5, 14])
+def test_a_scene_cut_short_in_lanes_leaves_nothing(tiny_onnx: Path, folder: Path, tmp_path: Path, at: int) -> None:
+    stop = threading.Event()
+    first = go(Counting(OrtSession(tiny_onnx, threads=1), at, stop.set), folder, tmp_path / "out", stop=stop, lanes=2)
+    assert first["status"] == "interrupted" and not json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert "b.png" not in [line["file_name"] for line in records(tmp_path / "out")]
+    assert go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / "out", resume=True, lanes=2)["images"]["done"] == 3
+    go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / "fresh")
+    assert records(tmp_path / "out") == records(tmp_path / "fresh")
+
+
+def test_scenes_that_fail_in_lanes_are_named_every_one(tiny_onnx: Path, folder: Path, tmp_path: Path) -> None:
+    """More of them than may be in memory at a time: each makes room for the next."""
+    for name in "hijk":
+        save(folder / f"{name}.png", discs(200, 200, (130, 60, 12)))
+
+    class Broken(Counting):
+        def run(self, images: np.ndarray, tiles: Tiles, bonus: np.ndarray) -> dict[str, np.ndarray]:
+            raise BackendError("the device is gone.", "Turn it on.")
+
+    summary = go(Broken(OrtSession(tiny_onnx, threads=1), 0, None), folder, tmp_path / "out", lanes=2)
+    assert (summary["status"], summary["images"]["failed"], summary["images"]["done"]) == ("done", 7, 0)
