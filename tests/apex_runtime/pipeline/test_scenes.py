@@ -30,11 +30,13 @@ class Counting:
     def __init__(self, session: OrtSession, at: int, action: Any) -> None:
         self._session, self._at, self._action = session, at, action
         self.info, self.name, self.calls = session.info, session.name, 0
+        self._lock = threading.Lock()
 
     def run(self, images: np.ndarray, tiles: Tiles, bonus: np.ndarray) -> dict[str, np.ndarray]:
-        self.calls += 1
-        if self.calls == self._at:
-            self._action()
+        with self._lock:
+            self.calls += 1
+            if self.calls == self._at:
+                self._action()
         return self._session.run(images, tiles, bonus)
 
 
@@ -122,10 +124,10 @@ def test_lanes_change_nothing(tiny_onnx: Path, folder: Path, tmp_path: Path, bat
     assert records(tmp_path / "1") == records(tmp_path / "3")
 
 
-@pytest.mark.parametrize("at", [5, 14])
-def test_a_scene_cut_short_in_lanes_leaves_nothing(tiny_onnx: Path, folder: Path, tmp_path: Path, at: int) -> None:
+def test_a_scene_cut_short_in_lanes_leaves_nothing(tiny_onnx: Path, folder: Path, tmp_path: Path) -> None:
+    """In its first pass: of the second one all windows may have been begun, and then it is finished."""
     stop = threading.Event()
-    first = go(Counting(OrtSession(tiny_onnx, threads=1), at, stop.set), folder, tmp_path / "out", stop=stop, lanes=2)
+    first = go(Counting(OrtSession(tiny_onnx, threads=1), 5, stop.set), folder, tmp_path / "out", stop=stop, lanes=2)
     assert first["status"] == "interrupted" and not json.loads((tmp_path / "out" / "failures.json").read_text())
     assert "b.png" not in [line["file_name"] for line in records(tmp_path / "out")]
     assert go(OrtSession(tiny_onnx, threads=1), folder, tmp_path / "out", resume=True, lanes=2)["images"]["done"] == 3
