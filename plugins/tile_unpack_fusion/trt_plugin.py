@@ -1,7 +1,7 @@
 """TileUnpackFusion as a TensorRT plugin: importing this module registers it. One kernel, ahead of time: the plan carries it.
 
-The kernel writes all of the map, see ``whole.h``: that of the torch binding works on a copy of it, which a plugin of one launch
-cannot make, and an output in the place of an input is a preview feature that the builder would have to be told about.
+The kernel writes all of a map of its own, see ``whole.h``: an output in the place of an input is a preview feature that the
+builder would have to be told about.
 
 Never executed on a GPU: unproven.
 """

@@ -73,3 +73,14 @@ def test_only_sides_that_are_known_become_constants() -> None:
     assert (kinds["batch"], kinds["height"], kinds["beyond"]) == ("Gather", "Constant", "Gather")
     (height,) = (node for node in flat.graph.node if node.output[0] == "height")
     assert height.attribute[0].i == 48 and height.name == "height"
+
+
+@pytest.mark.parametrize(("of", "place"), [({"start": 1}, 1), ({"end": 3}, 2), ({}, -1)], ids=["start", "end", "negative"])
+def test_a_part_of_a_shape_and_a_place_from_its_end_are_left_alone(of: dict[str, int], place: int) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 48, 64])
+    side = helper.make_tensor_value_info("side", TensorProto.INT64, [])
+    nodes = [helper.make_node("Shape", ["x"], ["shape"], **of), helper.make_node("Constant", [], ["at"], value_int=place)]
+    nodes.append(helper.make_node("Gather", ["shape", "at"], ["side"]))
+    flat = helper.make_model(helper.make_graph(nodes, "g", [x], [side]), opset_imports=[helper.make_opsetid("", 20)])
+    fix_known_sides(flat)
+    assert [node.op_type for node in flat.graph.node] == ["Shape", "Constant", "Gather"]
