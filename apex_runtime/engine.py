@@ -12,7 +12,6 @@ import numpy as np
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.bundle.load import Opened, open_engine
 from apex_runtime.data.image import decode_image
-from apex_runtime.data.scenes.scene import forget_decoded
 from apex_runtime.detections import Detections
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.in_turn import in_turn
@@ -23,9 +22,8 @@ from apex_runtime.result import BudgetUse, Result
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.planner import planned
 from apex_runtime.scene_result import SceneResult, scene_result
-from apex_runtime.scene_source import scene_of, whole
+from apex_runtime.scene_source import scene_of, whole, windowing_of
 from apex_runtime.windows.look import look_at_scene
-from apex_runtime.windows.plan import parse_windowing
 
 DEFAULT_ENGINE = "nuclei-nano"
 
@@ -121,7 +119,7 @@ class Engine:
         min_score: float = 0.001,
         max_detections: int | None = None,
         classes: Sequence[str] | None = None,
-        window: str = "auto",
+        window: str | int = "auto",
         overlap: int | None = None,
     ) -> SceneResult:
         """The result of a large image, cut into windows that share ``budget``, as ``apex-rt infer`` does.
@@ -133,13 +131,10 @@ class Engine:
         """
         wanted, asked = self._predictor.filter(min_score, max_detections, classes), parse_budget(budget)
         scene = scene_of(source)
-        windows = parse_windowing(window, overlap, self.info.input).cut(*scene.size, self.info.input) or [whole(*scene.size)]
+        windows = windowing_of(window, overlap, self.info.input).cut(*scene.size, self.info.input) or [whole(*scene.size)]
         if len(windows) == 1:
             asked = planned(asked, self.opened, self._threads, 1, self._device, self._path)
-        try:
-            look = look_at_scene(self._predictor, windows, scene.size, scene.read, asked, wanted)
-        finally:
-            forget_decoded()
+        look = look_at_scene(self._predictor, windows, scene.size, scene.read, asked, wanted)
         return scene_result(look, scene.size, self.info, asked.asked, scene.source)
 
     def _results(self, requests: Iterable[tuple[Image, Budget]], wanted: Filter, batch: int) -> Iterator[Result]:

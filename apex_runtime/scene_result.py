@@ -51,7 +51,8 @@ class SceneResult:
 
     ``boxes`` float64 [n,4] xyxy, ``scores`` float32 [n], ``labels`` int64 [n], ``names[label]`` the class, ``masks`` n masks cut
     to their boxes. ``shape``: height and width of the scene; ``windows``: how it was cut, and where each was looked at closely.
-    ``budget`` counts the tiles of all windows and passes; ``source``: the file, None for an array.
+    ``budget`` counts the tiles of all windows and passes, ``budget.per_level`` those of the last looks; ``source``: the file,
+    None for an array.
     """
 
     boxes: np.ndarray
@@ -83,6 +84,11 @@ class SceneResult:
         return [entry for entry, _ in coco_results(self.found, self.shape, self.info, image_id)]
 
 
+def _of_levels(look: SceneLook, info: ModelInfo) -> list[int]:
+    levels = np.concatenate([one.tile_levels for one in look.windows])
+    return np.bincount(levels, minlength=info.tiles.depth).tolist()
+
+
 def scene_result(look: SceneLook, shape: tuple[int, int], info: ModelInfo, asked: str, source: Path | None) -> SceneResult:
     """The result of a scene of ``shape`` (height, width) that was looked at; its seams are joined here."""
     found = look.joined()
@@ -97,7 +103,7 @@ def scene_result(look: SceneLook, shape: tuple[int, int], info: ModelInfo, asked
         windows,
         shape,
         info,
-        BudgetUse(asked, look.planned, look.spent, (look.planned,)),
+        BudgetUse(asked, look.planned, look.spent, tuple(_of_levels(look, info))),
         source,
         found,
     )

@@ -11,7 +11,9 @@ import numpy as np
 from apex_runtime.data.scenes.scene import open_scene
 from apex_runtime.data.scenes.windows import Window
 from apex_runtime.errors import UsageError
+from apex_runtime.model_info import InputInfo
 from apex_runtime.request import ARRAYS, Image
+from apex_runtime.windows.plan import Windowing, parse_windowing
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ def scene_of(image: Image) -> SceneSource:
     """A file or an array; nothing of it is read yet but a header. Raises UsageError, ImageError."""
     if isinstance(image, str | Path):
         scene = open_scene(Path(image))
-        return SceneSource((scene.height, scene.width), lambda window: scene.read(window).pixels, Path(image))
+        return SceneSource((scene.height, scene.width), scene.reader(), Path(image))
     if not isinstance(image, np.ndarray):
         raise UsageError(f"predict_scene: a {type(image).__name__} is neither a path nor an array.", ARRAYS)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
@@ -38,6 +40,15 @@ def scene_of(image: Image) -> SceneSource:
         return np.ascontiguousarray(image[window.y : window.y + window.height, window.x : window.x + window.width])
 
     return SceneSource((height, width), read, None)
+
+
+def windowing_of(window: str | int, overlap: int | None, engine: InputInfo) -> Windowing:
+    """How to cut, as Python says it: ``window`` may be a number of pixels. Raises UsageError, for wrong types too."""
+    if isinstance(window, bool) or not isinstance(window, str | int):
+        raise UsageError(f"window: a {type(window).__name__} is no size.", 'Give "auto", "none", 1024 or "768x1024".')
+    if overlap is not None and (isinstance(overlap, bool) or not isinstance(overlap, int)):
+        raise UsageError(f"overlap: a {type(overlap).__name__} is no number of pixels.", "Give a whole number, or None.")
+    return parse_windowing(str(window), overlap, engine)
 
 
 def whole(height: int, width: int) -> Window:

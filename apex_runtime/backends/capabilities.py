@@ -18,7 +18,7 @@ PROVEN, UNPROVEN = "proven", "unproven"
 # What stands behind each backend's "run": whether this project ever executed it on the hardware it is for.
 _EVIDENCE = {
     "ort-cpu": (PROVEN, "every test run executes it"),
-    "ort-cuda": (PROVEN, "executed on an H200, against the CPU; its CUDA graphs were never captured on a GPU"),
+    "ort-cuda": (UNPROVEN, "ran on an H200 with the tiles of the CPU; the present graph was never executed on a GPU"),
     "tensorrt": (UNPROVEN, "never executed on a GPU, nor built on one; the tests check its calls against a fake driver"),
     "tensorrt-rtx": (
         UNPROVEN,

@@ -4,7 +4,8 @@ Asked for CUDA, ONNX Runtime runs on the CPU what it cannot run there, in the wo
 Here both are errors. Device memory and streams are ONNX Runtime's own.
 
 On an H200 it gave the tiles of the CPU in all of 46 runs (bench/evidence/gpu-ort-cuda.json), without CUDA graphs, which were
-refused for copies between host and device. ``host_shapes.py`` is the answer; a captured graph was not seen on a GPU: unproven.
+refused for copies between host and device. ``host_shapes.py`` is the answer; neither the graph that it makes nor a captured one
+has been on a GPU: unproven.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def _check_target(out_dir: Path) -> None:
 def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path | None, plugins: bool) -> None:
     if not plugins and backend != "tensorrt":
         raise UsageError(
-            f"--no-plugins has no meaning for {backend}, which has none.", "Leave it out, or use --backend tensorrt."
+            f"plugins: false, or --no-plugins, has no meaning for {backend}, which has none.",
+            "Leave it out or give --plugins, or use --backend tensorrt.",
         )
     if backend not in _PLAN_BACKENDS and capabilities:
         raise UsageError(f"--compute-capability has no meaning for {backend}.", "Leave it out, or use --backend tensorrt-rtx.")

@@ -62,7 +62,11 @@ _COMPUTED_BY = {
     type=click.Path(path_type=Path, dir_okay=False),
     help="tensorrt: where the timings of kernels are kept for the next build.  [default: in the user's cache folder]",
 )
-@click.option("--no-plugins", is_flag=True, help="tensorrt: build every op from its function body, by no plugin.")
+@click.option(
+    "--plugins/--no-plugins",
+    default=None,
+    help="tensorrt: build every op from its function body, by no plugin.  [default: plugins]",
+)
 @click.option("--verbose", is_flag=True, help="Show the builder's own log.")
 @json_option
 def build_engine(
@@ -74,7 +78,7 @@ def build_engine(
     compute_capability: tuple[int, ...],
     max_batch: int | None,
     timing_cache: Path | None,
-    no_plugins: bool,
+    plugins: bool | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -97,7 +101,7 @@ def build_engine(
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
-    flags = {name: value for name, value in given.items() if value} | ({"plugins": False} if no_plugins else {})
+    flags = {name: value for name, value in given.items() if value} | ({} if plugins is None else {"plugins": plugins})
     asked = load_recipe(recipe, flags)
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")

@@ -10,6 +10,7 @@ from apex_runtime.image_size import parse_size
 from apex_runtime.model_info import InputInfo
 
 DEFAULT_OVERLAP = 128
+SMALLEST = 32  # pixels a side: smaller windows show no object, and are millions
 LARGER = 1.5  # a side this many times the input's: scaled to fit, what is small would be gone
 
 
@@ -41,6 +42,8 @@ def parse_windowing(window: str, overlap: int | None, engine: InputInfo) -> Wind
     least = min(size or (engine.height, engine.width))
     if asked == "none":
         return Windowing(asked, None, 0)
+    if least < SMALLEST:
+        raise UsageError(f"--window {window}: a window has at least {SMALLEST} pixels a side.", "Give larger ones, or auto.")
     if overlap is None:
         overlap = min(DEFAULT_OVERLAP, least // 2)
     if not 0 <= overlap <= least // 2:

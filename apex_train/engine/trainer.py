@@ -62,7 +62,6 @@ class Trainer:
         self.config, self.train_set, self.val_set, self.output, self.console = config, train, val, output, console
         self.placement = placement or resolve_device(config.train.device)
         self.peers = Peers(self.placement)
-        use_kernels(config.train.kernels == "auto")
         if config.train.deterministic:
             be_deterministic()
         self._build()
@@ -162,7 +161,8 @@ class Trainer:
         self._prepare()
         log = RunLog(self.output)
         try:
-            with TrainingProgress(self.console, self.total_steps, self.step) as progress, _workers_named():
+            kernels = use_kernels(self.config.train.kernels == "auto")
+            with kernels, TrainingProgress(self.console, self.total_steps, self.step) as progress, _workers_named():
                 self._epochs(last, stop, log, progress)
         finally:
             stop_workers(self.loader)

@@ -13,8 +13,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def _forward_row(network: Any, batch: int, side: int, tiles: int, kind: torch.dt
     kernel = eager_milliseconds(forward)
     with patch.object(KernelModule, "launch", autospec=True, side_effect=KernelModule.launch) as launch:
         got = forward()
-    with by_formulas():
+    with use_kernels(False):
         formula, wanted = eager_milliseconds(forward), forward()
     pairs = [(getattr(got.heads, name), getattr(wanted.heads, name)) for name in ("one", "ltrb", "prototypes")]
     return {
@@ -157,7 +157,7 @@ def training(_: float) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for amp in ("off", "bf16"):
             times, losses = [], []
-            for name, keep in (("kernels", nullcontext), ("formulas", by_formulas)):
+            for name, keep in (("kernels", nullcontext), ("formulas", partial(use_kernels, False))):
                 run = trainer(Path(folder) / f"{amp}-{name}", EXACT | {"train.amp": amp, "train.epochs": 200})
                 many = repeated(next(iter(run.loader)), 16)
                 run.governor.plan = Plan(16)
@@ -176,16 +176,6 @@ def training(_: float) -> list[Row]:
                 }
             )
     return rows
-
-
-@contextmanager
-def by_formulas() -> Iterator[None]:
-    """Every op by its torch formula."""
-    use_kernels(False)
-    try:
-        yield
-    finally:
-        use_kernels(True)
 
 
 SECTIONS: tuple[Callable[[float], list[Row]], ...] = (packing, unpacking, scanning, detecting, eight_bits, model, training)

@@ -5,7 +5,8 @@ A kernel that cannot be used is no error: the formula computes the same, and ``w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -24,10 +25,16 @@ TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", tor
 _wanted = True
 
 
-def use_kernels(wanted: bool) -> None:
-    """Whether kernels may stand for formulas in this process; they may until somebody says otherwise."""
+@contextmanager
+def use_kernels(wanted: bool) -> Iterator[None]:
+    """Whether kernels may stand for formulas in this process meanwhile; nobody can allow them within a refusal."""
     global _wanted
-    _wanted = wanted
+    before = _wanted
+    _wanted = before and wanted
+    try:
+        yield
+    finally:
+        _wanted = before
 
 
 def why_not(op: str) -> KernelError | None:
@@ -95,7 +102,8 @@ class KernelFunction(torch.autograd.Function):
 @cache
 def _module(op: str, device: int) -> tuple[KernelModule | None, KernelError | None]:
     """Loaded once per op and GPU; so is the refusal."""
-    torch.cuda.synchronize(device)  # torch makes the context, which a module is loaded into, when it first does something
+    if not torch.cuda.is_current_stream_capturing():
+        torch.cuda.synchronize(device)  # torch makes the context, which a module is loaded into, when it first does something
     try:
         return KernelModule(fatbin(op)), None
     except KernelError as error:

@@ -1,4 +1,7 @@
-"""TileUnpackFusion on CUDA tensors by its kernel, on torch's current stream."""
+"""TileUnpackFusion on CUDA tensors by its kernels, on torch's current stream.
+
+The kernel for a map of its own ran on a GPU, launched alone; through this binding it has not yet: unproven.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pictures import discs, save
 
 import apex_runtime
 from apex_runtime.cli.main import main
+from apex_runtime.data.scenes import scene as scene_module
 from apex_runtime.engine import Engine
 from apex_runtime.errors import ImageError, UsageError
 
@@ -73,6 +75,21 @@ def test_a_small_image_is_one_window(engine: Engine) -> None:
     assert scene.tiles == one.tiles
 
 
+def test_a_file_is_decoded_once_whoever_else_reads_files(
+    engine: Engine, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save(tmp_path / f"{name}.png", pixels) for name in "ab"]
+    expected = [engine.predict_scene(path, 0.3).scores for path in paths]
+    decoded = []
+    decode = scene_module.read_picture
+    monkeypatch.setattr(scene_module, "read_picture", lambda path: (decoded.append(path), decode(path))[1])
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda path: engine.predict_scene(path, 0.3).scores, paths * 2))
+    assert sorted(decoded) == sorted(paths * 2)
+    for one, other in zip(found, expected * 2, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_limits(engine: Engine, pixels: np.ndarray) -> None:
     assert len(engine.predict_scene(pixels, max_detections=1)) == 1
     assert (engine.predict_scene(pixels, min_score=0.2).scores >= 0.2).all()
@@ -93,6 +110,11 @@ def test_what_it_refuses(engine: Engine, pixels: np.ndarray, tmp_path: Path) -> 
         engine.predict_scene(pixels, "8ms")
     with pytest.raises(UsageError, match="--overlap 999"):
         engine.predict_scene(pixels, overlap=999)
+    with pytest.raises(UsageError, match="at least 32 pixels"):
+        engine.predict_scene(pixels, window=1)
+    for words in ({"window": None}, {"window": (64, 64)}, {"overlap": 1.5}, {"overlap": "12"}):
+        with pytest.raises(UsageError, match="is no"):
+            engine.predict_scene(pixels, **words)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match="broken"):

@@ -129,3 +129,9 @@ def test_eval_and_parity(road: Road, nuclei_fixture: Path, tmp_path: Path, valid
     assert document["verdict"] == "pass"
     assert {"utilities", "utilities_1"} <= set(document["comparisons"][0]["budgets"][0]["tensor"])
     run(apex_rt, "parity", road[0], "--against", road[1], "--tiles", "3,0", "-o", where)
+
+
+def test_a_scene_counts_the_tiles_of_both_levels(road: Road) -> None:
+    scene = load(road[2], threads=1).predict_scene(np.full((200, 400, 3), 90, np.uint8), 0.5, window="128x192", overlap=0)
+    levels = [sum(tile.level == level for tile in scene.tiles) for level in (0, 1)]
+    assert len(scene.windows) == 6 and list(scene.budget.per_level) == levels and all(levels)

@@ -261,9 +261,6 @@ def test_a_size_beyond_32_bits_is_refused():
 
 def test_switched_off_kernels_are_not_even_asked_for(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: pytest.fail("asked for a GPU"))
-    use_kernels(False)
-    try:
+    with use_kernels(False), use_kernels(True):
         reason = why_not("tile_pack")
-    finally:
-        use_kernels(True)
     assert reason is not None and reason.reason == "kernels_switched_off"

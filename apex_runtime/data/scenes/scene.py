@@ -6,6 +6,7 @@ whose colours the two spread differently (by half a level on average). Files of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,6 +77,20 @@ class Scene:
             picture = _last_decoded(_key(self.path))
         rows, columns = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
         return Picture(picture.pixels[rows, columns].copy(), picture.scaling)
+
+    def reader(self) -> Callable[[Window], np.ndarray]:
+        """A function that reads windows as ``read`` does, for one caller: what it decodes whole, it decodes once and keeps."""
+        if self._windowed:
+            return lambda window: self.read(window).pixels
+        decoded: list[np.ndarray] = []
+
+        def read(window: Window) -> np.ndarray:
+            self._check(window)
+            if not decoded:
+                decoded.append(read_picture(self.path).pixels)
+            return decoded[0][window.y : window.y + window.height, window.x : window.x + window.width].copy()
+
+        return read
 
     def _check(self, window: Window) -> None:
         fits = window.x >= 0 and window.y >= 0 and window.width > 0 and window.height > 0

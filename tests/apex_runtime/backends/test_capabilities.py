@@ -137,5 +137,5 @@ def test_plans_need_cuda_python_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_was_never_executed_on_its_hardware_says_so() -> None:
     words = {row.backend: row.proven for row in probe_all()}
-    assert words == {"ort-cpu": "proven", "ort-cuda": "proven", "tensorrt": "unproven", "tensorrt-rtx": "unproven"}
+    assert words == {"ort-cpu": "proven", "ort-cuda": "unproven", "tensorrt": "unproven", "tensorrt-rtx": "unproven"}
     assert all("never executed on a GPU" in row.evidence for row in probe_all() if row.proven == "unproven")
