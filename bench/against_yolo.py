@@ -61,7 +61,7 @@ for line in sys.stdin:
 @click.option("--output", type=click.Path(path_type=Path))
 def main(yolo: Path, program: str, data: str, engine: Path | None, threads: int, output: Path | None, **asked: Any) -> None:
     """Measure, print a line per budget and score; ``--output`` also writes every round."""
-    opened = open_engine(engine or default_engine(), threads)
+    opened = open_engine(engine or default_engine(), threads, many=True)
     found, size = resolve_sources(data), opened.session.info.input.height
     items = [found[place] for place in spread(list(range(len(found))), asked["images"])]
     cells = [(budget, float(score)) for budget in asked["budgets"].split(",") for score in asked["scores"].split(",")]
