@@ -18,9 +18,10 @@ Floor = Literal["float32", "float16"]
 
 # The coarsest type that a region may have in any profile. The router and the key of the selection decide which tiles are seen: the
 # key is a whole number up to 2^24. The scan is a cumulative sum and an exponential. Positions in pixels have steps of half a
-# pixel above 512 in float16. Pixels are normalised before they are rounded.
+# pixel above 512 in float16. At the entrance a normalised black pixel is -2, where a step of float16 is an eighth of a grey level:
+# dark images lose what little contrast they have.
 PINNED: Mapping[str, Floor] = {
-    "normalise": "float32",
+    "entrance": "float32",
     "router": "float32",
     "selection": "float32",
     "scan": "float32",

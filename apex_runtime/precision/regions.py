@@ -1,15 +1,16 @@
 """Which part of the model each node of an exported graph belongs to, read from the module scopes that the exporter writes.
 
 A scope is a list of module paths, outermost first, with the operation last: ``['', 'detector', 'detector.router', 'log']``.
-Most modules are a region. Two things need the flow of data besides: neck and heads run twice, first from afar for the router (the
-glance), and what the detector does between its modules belongs to whatever waits for it.
+Most modules are a region. Three things need the flow of data besides: what touches pixels, up to the first convolution of a stream,
+is the entrance; neck and heads run twice, first from afar for the router (the glance); and what the detector does between its
+modules belongs to whatever waits for it.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from apex_runtime.errors import ModelError
@@ -22,6 +23,7 @@ NO_SCOPE = "no scope"
 EXPORT_AGAIN = "Export it again from the checkpoint: apex-train export best.pt -o model.onnx"
 _DETECTOR = "detector"
 _SCAN_OP = "TileSSMScan"
+_IMAGES = "images"
 _CHOICES = ("tile_ids", "tile_levels")  # the outputs that end the selection
 
 # Module paths below the detector -> region; the first that matches the innermost module decides.
@@ -44,7 +46,6 @@ _MODULES = tuple(
 _LOOKING = frozenset({"neck", "heads", "scores", "boxes", "coefficients"})
 # What the detector does between its modules is named for the first of these that waits for it.
 _WAITING = (
-    (("peripheral",), "normalise"),
     (("router",), "glance"),
     (("selection",), "selection"),
     (("foveal",), "foveal"),
@@ -62,6 +63,7 @@ def regions_of(model: onnx.ModelProto) -> dict[str, str]:
     nodes = model.graph.node
     _check_names(nodes)
     found = {node.name: _own_region(_modules_of(node), node.op_type) for node in nodes}
+    found |= {name: "entrance" for name in _entrance(nodes) if found[name] not in (NO_SCOPE, "decode")}
     first = _waited_for(nodes, [name for name, region in found.items() if region == "router"])
     choosing = _waited_for(nodes, [node.name for node in nodes if set(node.output) & set(_CHOICES)], itself=True)
     for name, region in found.items():
@@ -112,6 +114,16 @@ def _own_region(modules: list[str] | None, op: str) -> str:
         return "decode"  # around the detector: reading K, and turning what the heads say into detections
     path = inner.removeprefix(_DETECTOR).removeprefix(".")
     return next((region for pattern, region in _MODULES if pattern.match(path)), "")
+
+
+def _entrance(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+    """Names of the nodes that read pixels, normalised, averaged or gathered, and of the first convolutions."""
+    pixels = {_IMAGES}
+    for node in nodes:
+        if pixels & set(node.input) and node.op_type != "Shape":
+            yield node.name
+            if node.op_type != "Conv":
+                pixels |= set(node.output)
 
 
 def _waited_for(nodes: Sequence[onnx.NodeProto], names: Iterable[str], itself: bool = False) -> set[str]:
