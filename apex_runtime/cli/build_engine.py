@@ -47,7 +47,17 @@ _COMPUTED_BY = {
     type=click.Path(path_type=Path),
     help="A shipped recipe, or a YAML file, that names the options below; flags win over it.",
 )
-@click.option("--precision", type=click.Choice(["fp32"]), help="Number format of the graph.  [default: fp32]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="Number format of the graph; fp16 keeps float32 where it matters.  [default: fp32]",
+)
+@click.option(
+    "--data",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="fp16: images whose numbers must fit, a folder, file or pattern.  [default: the shipped samples]",
+)
 @click.option(
     "--compute-capability",
     multiple=True,
@@ -75,6 +85,7 @@ def build_engine(
     output: str,
     recipe: Path | None,
     precision: str | None,
+    data: Path | None,
     compute_capability: tuple[int, ...],
     max_batch: int | None,
     timing_cache: Path | None,
@@ -91,6 +102,7 @@ def build_engine(
     Examples:
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
+      apex-rt build-engine model.onnx --precision fp16 --data images/ -o bundle16/
       apex-rt build-engine model.onnx --recipe rtx-desktop -o bundle-rtx/
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
@@ -118,6 +130,8 @@ def build_engine(
             timing_cache=timing_cache,
             note=lambda text: click.echo(f"note: {text}", err=True),
             plugins=asked.plugins,
+            precision=asked.precision,
+            data=data,
         )
     if as_json:
         click.echo(

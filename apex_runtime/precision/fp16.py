@@ -17,7 +17,7 @@ from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.pinned import PINNED, check_regions, check_untouched
 from apex_runtime.precision.ranges import Calibration, Feeds, Range, collect_ranges
 from apex_runtime.precision.regions import NO_SCOPE, regions_of
-from apex_runtime.precision.types import half_inputs, tensor_types
+from apex_runtime.precision.tensor_types import half_inputs, tensor_types
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apex_runtime.precision.regions import SCOPE_KEY
-from apex_runtime.precision.types import tensor_types
+from apex_runtime.precision.tensor_types import tensor_types
 
 if TYPE_CHECKING:
     import onnx

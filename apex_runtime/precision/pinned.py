@@ -9,7 +9,7 @@ import numpy as np
 
 from apex_runtime.errors import ModelError
 from apex_runtime.precision.regions import EXPORT_AGAIN, members, regions_of
-from apex_runtime.precision.types import tensor_types
+from apex_runtime.precision.tensor_types import tensor_types
 
 if TYPE_CHECKING:
     import onnx
