@@ -29,6 +29,7 @@ PINNED: Mapping[str, Floor] = {
     "prototypes": "float16",
     "scores": "float16",
 }
+_OUR_FAULT = "Nothing was written. This is a fault of the pass, not of your model: please report it."
 
 
 def check_regions(regions: Mapping[str, str]) -> None:
@@ -45,9 +46,12 @@ def check_regions(regions: Mapping[str, str]) -> None:
 
 def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     """Raises ModelError when a pass touched a pinned region: a node is gone or another, its weights have other values, its
-    tensors a coarser type than the region's floor, or its data come from elsewhere than from where they came, casts aside."""
+    tensors a coarser type than the region's floor, or its data come from elsewhere than from where they came, casts aside. Also
+    when it lost or changed a function."""
     regions = regions_of(before)
     check_regions(regions)
+    if _functions(before) != _functions(after):
+        raise ModelError("A pass lost or changed a function of the graph.", _OUR_FAULT, code="functions_changed")
     old, new = _Graph(before), _Graph(after)
     for name, region in regions.items():
         if region in PINNED:
@@ -55,9 +59,13 @@ def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
             if problem:
                 raise ModelError(
                     f"A pass touched the pinned region {region}: node {name} {problem}.",
-                    "Nothing was written. This is a fault of the pass, not of your model: please report it.",
+                    _OUR_FAULT,
                     code="pinned_region_touched",
                 )
+
+
+def _functions(model: onnx.ModelProto) -> dict[tuple[str, str], bytes]:
+    return {(item.domain, item.name): item.SerializeToString(deterministic=True) for item in model.functions}
 
 
 class _Graph:
@@ -68,7 +76,6 @@ class _Graph:
         self.producer = {output: node for node in model.graph.node for output in node.output}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self.types = tensor_types(model)
-        self.functions = {(item.domain, item.name): item.SerializeToString(deterministic=True) for item in model.functions}
 
     def way(self, name: str, other: _Graph) -> list[str]:
         """A tensor, and from where it came through the casts that ``other`` does not have, its origin last."""
@@ -77,18 +84,13 @@ class _Graph:
             names.append(node.input[0])
         return names
 
-    def function(self, node: onnx.NodeProto) -> bytes | None:
-        """The body of the function that a node calls."""
-        return self.functions.get((node.domain, node.op_type))
-
 
 def _problem(old: _Graph, new: _Graph, name: str, floor: Floor) -> str:
     """What is wrong with one pinned node after a pass, or an empty string."""
     before, after = old.nodes[name], new.nodes.get(name)
     if after is None:
         return "is gone"
-    same = (before.domain, before.op_type) == (after.domain, after.op_type) and old.function(before) == new.function(after)
-    if not same or list(before.attribute) != list(after.attribute):
+    if (before.domain, before.op_type, *before.attribute) != (after.domain, after.op_type, *after.attribute):
         return "computes something else"
     pairs = [*zip(before.input, after.input, strict=False), *zip(before.output, after.output, strict=False)]
     if (len(before.input), len(before.output)) != (len(after.input), len(after.output)):
@@ -97,7 +99,7 @@ def _problem(old: _Graph, new: _Graph, name: str, floor: Floor) -> str:
         problem = _tensor_problem(old, new, first, second, floor)
         if problem:
             return problem
-    return _input_problem(old, new, before, after)
+    return _input_problem(old, new, before, after, floor)
 
 
 def _tensor_problem(old: _Graph, new: _Graph, first: str, second: str, floor: Floor) -> str:
@@ -108,7 +110,10 @@ def _tensor_problem(old: _Graph, new: _Graph, first: str, second: str, floor: Fl
     return "" if fine else f"has {second} in {helper.tensor_dtype_to_string(has)}, the floor is {floor}"
 
 
-def _input_problem(old: _Graph, new: _Graph, before: onnx.NodeProto, after: onnx.NodeProto) -> str:
+def _input_problem(old: _Graph, new: _Graph, before: onnx.NodeProto, after: onnx.NodeProto, floor: Floor) -> str:
+    from onnx import TensorProto
+
+    allowed = {TensorProto.FLOAT16} if floor == "float16" else set()
     for first, second in zip(before.input, after.input, strict=True):
         if first in old.weights:
             if second not in new.weights or not _same_values(old.weights[first], new.weights[second]):
@@ -117,7 +122,8 @@ def _input_problem(old: _Graph, new: _Graph, before: onnx.NodeProto, after: onnx
             way = new.way(second, old)
             if way[-1] not in (first, *_renamed(old, new, first)):
                 return f"reads {way[-1]} in place of {first}"
-            narrow = next((name for name in way[:-1] if new.types.get(name) not in (new.types.get(way[-1]), old.types.get(first))), "")
+            fine = allowed | {new.types.get(way[-1]), old.types.get(first)}
+            narrow = next((name for name in way if new.types.get(name) not in fine), "")
             if narrow:
                 return f"reads {first} rounded on its way, in {narrow}"
     return ""
