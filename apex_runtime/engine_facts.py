@@ -67,9 +67,7 @@ def _read_precision(path: Path) -> dict[str, Any]:
         named = isinstance(found["profile"], str) and all(
             isinstance(node["precision"], str) and isinstance(node["count"], int) for node in found["nodes"]
         )
-        named &= all(
-            isinstance(item["region"], str) and isinstance(item["nodes"], dict) for item in found.get("regions", ())
-        )
+        named &= all(isinstance(item["region"], str) and isinstance(item["nodes"], dict) for item in found.get("regions", ()))
     except (ValueError, TypeError, KeyError, RecursionError):
         named = False
     if not named:

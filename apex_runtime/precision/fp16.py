@@ -1,8 +1,8 @@
 """The pass ``fp16``: every node that can computes in float16, except where a region is pinned or the numbers do not fit.
 
-Functions are kept: a call computes in what it is fed, and their bodies follow (CastLike). The converter that comes with ONNX Runtime does
-not fit: it leaves function bodies alone, casts between two neighbours that stay float32, down and up again, and rounds weights
-that a float32 node shares with a float16 one.
+Functions are kept: a call computes in what it is fed, and their bodies follow (CastLike). The converter that comes with ONNX Runtime
+does not fit: it rounds what one node that stays float32 hands to another, which ruins the key of the selection, and weights that
+a float32 node shares with a float16 one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Converted:
 
 
 def to_float16(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> Converted:
-    """The same graph with float16 inside, inputs and outputs as they were. ``feeds``: what the graph is fed for each calibration image.
+    """The same graph with float16 inside, inputs and outputs as they were. ``feeds``: what the graph is fed for each image of the
+    calibration.
 
     Raises ModelError: a pinned region is empty or was touched, the graph contradicts itself; UsageError without an image.
     """

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 Floor = Literal["float32", "float16"]
 
-# The coarsest type that a region may have in any profile. The router and the key of the selection decide which tiles are seen: the
-# key is a whole number up to 2^24. The scan is a cumulative sum and an exponential. Positions in pixels have steps of half a
-# pixel above 512 in float16. At the entrance a normalised black pixel is -2, where a step of float16 is an eighth of a grey level:
-# dark images lose what little contrast they have.
+# The coarsest type that a region may have in any profile. The router and the key of the selection decide which tiles are seen:
+# the key is a whole number up to 2^24. The scan is a cumulative sum and an exponential. Positions in pixels have steps of half
+# a pixel above 512 in float16. At the entrance a normalised black pixel is -2, where a step of float16 is a ninth of a grey
+# level: dark images lose what little contrast they have.
 PINNED: Mapping[str, Floor] = {
     "entrance": "float32",
     "router": "float32",
@@ -38,7 +38,7 @@ def check_regions(regions: Mapping[str, str]) -> None:
     missing = [name for name in PINNED if name not in found]
     if missing:
         raise ModelError(
-            f"No node of the graph belongs to the pinned region(s) {', '.join(missing)}: what must keep its precision is not known.",
+            f"No node belongs to the pinned region(s) {', '.join(missing)}: what must keep its precision is not known.",
             EXPORT_AGAIN,
             code="pinned_region_empty",
         )

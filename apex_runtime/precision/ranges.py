@@ -1,7 +1,7 @@
 """How large the numbers in a graph become on real images: least and largest value of every float tensor, by ONNX Runtime.
 
-The graph gets a ReduceMin and a ReduceMax behind each tensor and gives back those numbers alone, one image at a time, so that memory
-does not grow with the number of images or of tensors.
+The graph gets a ReduceMin and a ReduceMax behind each tensor and gives back those numbers alone, one image at a time, so that
+memory does not grow with the number of images or of tensors.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which part of the model each node of an exported graph belongs to, read from the module scopes that the exporter writes.
 
 A scope is a list of module paths, outermost first, with the operation last: ``['', 'detector', 'detector.router', 'log']``.
-Most modules are a region. Three things need the flow of data besides: what touches pixels, up to the first convolution of a stream,
-is the entrance; neck and heads run twice, first from afar for the router (the glance); and what the detector does between its
-modules belongs to whatever waits for it.
+Most modules are a region. Three things need the flow of data besides: what touches pixels, up to the first convolution of a
+stream, is the entrance; neck and heads run twice, first from afar for the router (the glance); and what the detector does
+between its modules belongs to whatever waits for it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def members(regions: Mapping[str, str]) -> dict[str, list[str]]:
 def _check_names(nodes: Sequence[onnx.NodeProto]) -> None:
     names = [node.name for node in nodes]
     if not all(names) or len(set(names)) != len(names):
-        raise ModelError("The model has nodes without a name, or two of one name: no pass can say which it changed.", EXPORT_AGAIN)
+        raise ModelError(
+            "The model has nodes without a name, or two of one name: no pass can say which it changed.", EXPORT_AGAIN
+        )
 
 
 def _modules_of(node: onnx.NodeProto) -> list[str] | None:

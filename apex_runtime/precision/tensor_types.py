@@ -46,9 +46,7 @@ def half_inputs(node: onnx.NodeProto, types: dict[str, int], model: onnx.ModelPr
     return _by_schema(node, floats, types, model)
 
 
-def _by_schema(
-    node: onnx.NodeProto, floats: list[int], types: dict[str, int], model: onnx.ModelProto
-) -> tuple[int, ...] | None:
+def _by_schema(node: onnx.NodeProto, floats: list[int], types: dict[str, int], model: onnx.ModelProto) -> tuple[int, ...] | None:
     import onnx
 
     version = next((item.version for item in model.opset_import if item.domain == node.domain), 0)

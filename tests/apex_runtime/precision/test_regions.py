@@ -1,4 +1,5 @@
-"""Every node of an exported graph has its region. The reference is what the file says elsewhere: weights bear their module's name."""
+"""Every node of an exported graph has its region. The reference is what the file says elsewhere: weights bear the names of
+their modules."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ HOMES = {
     "detector.router": {"router"},
     "detector.neck": {"neck", "glance"},
     "detector.masks": {"prototypes"},
-    **{f"detector.heads.{i}.{name}": {"scores", "glance"} for i in range(3) for name in ("class_tower", "one_tower", "one.", "many")},
+    **{
+        f"detector.heads.{i}.{name}": {"scores", "glance"}
+        for i in range(3)
+        for name in ("class_tower", "one_tower", "one.", "many")
+    },
     **{f"detector.heads.{i}.{name}": {"boxes"} for i in range(3) for name in ("shape_tower", "ltrb")},
     **{f"detector.heads.{i}.coefficients": {"coefficients"} for i in range(3)},
 }
