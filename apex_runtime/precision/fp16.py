@@ -1,8 +1,8 @@
 """The pass ``fp16``: every node that can computes in float16, except where a region is pinned or the numbers do not fit.
 
-Functions are kept: a call computes in what it is fed, and their bodies follow (CastLike). The converter that comes with ONNX Runtime
-does not fit: it rounds what one node that stays float32 hands to another, which ruins the key of the selection, and weights that
-a float32 node shares with a float16 one.
+Functions are kept: a call computes in what it is fed, and their bodies follow (CastLike). The converter that comes with ONNX
+Runtime 1.32 does not fit: it casts down and up again between two nodes that stay float32, and writes casts behind the nodes that
+read them, which the checker of ONNX refuses.
 """
 
 from __future__ import annotations
