@@ -188,6 +188,8 @@ def _report(manifest: Manifest, output: str) -> str:
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
     if manifest.backend == "tensorrt":
         lines += [f"  {plugin.name:<18}{_COMPUTED_BY[plugin.implementation]}" for plugin in manifest.plugins]
+    if manifest.backend == "ort-cpu" and manifest.precision == "fp16":
+        lines.append("float16 halves the model's size; on CPUs like the one it was measured on it is slower than fp32")
     if manifest.backend != "ort-cpu":
         lines.append(f"it runs on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
     return "\n".join(lines)
