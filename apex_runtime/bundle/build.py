@@ -43,6 +43,7 @@ from apex_runtime.bundle.precision_pass import in_precision
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
 from apex_runtime.precision.fp16 import Converted
+from apex_runtime.precision.ranges import GoOn
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
 _PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -62,13 +63,14 @@ def build_bundle(
     plugins: bool = True,
     precision: Precision = "fp32",
     data: Path | None = None,
+    calibrating: GoOn = lambda _done, _total: True,
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
     ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
     took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file. Without ``plugins`` TensorRT
     builds every op from its function body. ``precision``: fp16 rewrites the graph; ``data`` are the images, a folder, file or
-    pattern, whose numbers must fit into it, None for the shipped samples.
+    pattern, whose numbers must fit into it, None for the shipped samples; ``calibrating`` is asked before each.
     An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
     UsageError, ModelError, BackendError.
     """
@@ -77,7 +79,7 @@ def build_bundle(
     _check_target(out_dir)
     _check_options(backend, compute_capabilities, timing_cache, plugins)
     exported = read_onnx(model)
-    file, converted = in_precision(exported, precision, data)
+    file, converted = in_precision(exported, precision, data, calibrating)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()

@@ -9,16 +9,16 @@ from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.bundle.manifest import Precision
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.precision.fp16 import Converted, to_float16
-from apex_runtime.precision.ranges import calibration_feeds
+from apex_runtime.precision.ranges import GoOn, calibration_feeds
 
 if TYPE_CHECKING:
     import onnx
 
 
-def in_precision(file: OnnxFile, precision: Precision, data: Path | None) -> tuple[OnnxFile, Converted | None]:
-    """The file to build from, and what the pass decided; for fp32 the exported file itself.
+def in_precision(file: OnnxFile, precision: Precision, data: Path | None, go_on: GoOn) -> tuple[OnnxFile, Converted | None]:
+    """The file to build from, and what the pass decided; for fp32 the exported file itself. ``go_on``: see ``calibration_feeds``.
 
-    Raises UsageError (``data`` without a pass, no images in it), ImageError, ModelError.
+    Raises UsageError (``data`` without a pass, no images in it), ImageError, ModelError, KeyboardInterrupt.
     """
     if data is not None and precision == "fp32":
         raise UsageError("--data: the precision fp32 calibrates nothing.", "Leave it out, or give --precision fp16.", path=data)
@@ -30,7 +30,7 @@ def in_precision(file: OnnxFile, precision: Precision, data: Path | None) -> tup
         )
     if precision == "fp32":
         return file, None
-    converted = to_float16(file.model, calibration_feeds(data, file.info))
+    converted = to_float16(file.model, calibration_feeds(data, file.info, go_on))
     return OnnxFile(file.path, converted.model.SerializeToString(deterministic=True), converted.model, file.info), converted
 
 

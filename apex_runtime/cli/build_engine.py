@@ -18,6 +18,7 @@ from apex_runtime.errors import UsageError
 if TYPE_CHECKING:
     from apex_runtime.backends.tensorrt_builder import Progress
     from apex_runtime.bundle.manifest import Backend, Manifest
+    from apex_runtime.precision.ranges import GoOn
 
 _COMPUTED_BY = {
     "body": "function body",
@@ -118,7 +119,7 @@ def build_engine(
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
-    with _progress() as progress:
+    with _progress() as (progress, calibrating):
         manifest = build_bundle(
             model,
             asked.backend,
@@ -132,6 +133,7 @@ def build_engine(
             plugins=asked.plugins,
             precision=asked.precision,
             data=data,
+            calibrating=calibrating,
         )
     if as_json:
         click.echo(
@@ -142,27 +144,32 @@ def build_engine(
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar per plan on a terminal, a line per plan elsewhere; on standard error. Ctrl-C ends the build without a trace."""
-    with interruptible("interrupted: leaving at the builder's next step") as stop, _display() as show:
+def _progress() -> Iterator[tuple[Progress, GoOn]]:
+    """A bar for the calibration and per plan on a terminal, a line elsewhere; on standard error. Ctrl-C ends the build without
+    a trace."""
+    with interruptible("interrupted: leaving at the next step") as stop, _display() as show:
 
         def progress(capability: int, _stage: str, done: int, total: int) -> bool:
-            show(capability, done, total)
+            show(f"building {_plan_name(capability)}", done, total)
             return not stop.is_set()
 
-        yield progress
+        def calibrating(done: int, total: int) -> bool:
+            show(f"calibrating on {total} image(s)", done, total)
+            return not stop.is_set()
+
+        yield progress, calibrating
 
 
 @contextmanager
-def _display() -> Iterator[Callable[[int, int, int], None]]:
-    """Shows (compute capability, steps done, steps in all)."""
-    tasks: dict[int, Any] = {}
+def _display() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows (what is done, steps done, steps in all)."""
+    tasks: dict[str, Any] = {}
     if not sys.stderr.isatty():
 
-        def announce(capability: int, _done: int, _total: int) -> None:
-            if capability not in tasks:
-                tasks[capability] = True
-                click.echo(f"building {_plan_name(capability)}", err=True)
+        def announce(title: str, _done: int, _total: int) -> None:
+            if title not in tasks:
+                tasks[title] = True
+                click.echo(title, err=True)
 
         yield announce
         return
@@ -171,10 +178,10 @@ def _display() -> Iterator[Callable[[int, int, int], None]]:
 
     with Bars(console=Console(stderr=True)) as bars:
 
-        def show(capability: int, done: int, total: int) -> None:
-            if capability not in tasks:
-                tasks[capability] = bars.add_task(_plan_name(capability), total=total)
-            bars.update(tasks[capability], completed=done)
+        def show(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=total)
+            bars.update(tasks[title], completed=done)
 
         yield show
 

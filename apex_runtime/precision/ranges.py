@@ -6,7 +6,7 @@ memory does not grow with the number of images or of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from apex_runtime.model_info import ModelInfo
 
 Feeds = Mapping[str, np.ndarray]
+GoOn = Callable[[int, int], bool]
 _LEAST, _LARGEST = ".range.least", ".range.largest"
 
 
@@ -52,9 +53,12 @@ class Calibration:
     images: int
 
 
-def calibration_feeds(source: Path | None, info: ModelInfo) -> Iterator[Feeds]:
+def calibration_feeds(source: Path | None, info: ModelInfo, go_on: GoOn = lambda _done, _total: True) -> Iterator[Feeds]:
     """What the graph is fed for every image of a folder, file or pattern, or the shipped samples, one by one: all tiles that have
-    content are looked at. Raises UsageError when there are none, ImageError for a file that cannot be decoded."""
+    content are looked at. ``go_on(done, total)`` is asked before each.
+
+    Raises UsageError when there are none, ImageError for a file that cannot be decoded, KeyboardInterrupt when ``go_on`` says no.
+    """
     from apex_runtime.backends.ort import graph_feeds
     from apex_runtime.data.sources import resolve_sources
     from apex_runtime.parity.cases import real_case, sample_folder
@@ -63,7 +67,10 @@ def calibration_feeds(source: Path | None, info: ModelInfo) -> Iterator[Feeds]:
     from apex_runtime.routing.split import plan_tiles
 
     everything = parse_budget("1.0")
-    for item in resolve_sources(str(source if source is not None else sample_folder())):
+    items = resolve_sources(str(source if source is not None else sample_folder()))
+    for done, item in enumerate(items):
+        if not go_on(done, len(items)):
+            raise KeyboardInterrupt
         case = real_case(item.path, item.relative, info)
         tiles = plan_tiles(everything, case.content_N, info)
         yield graph_feeds(info, case.pixels[None], tiles, padding_bonus(case.content_N)[None])

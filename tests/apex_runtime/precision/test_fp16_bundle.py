@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_model import write_tiny_model
 
+from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.manifest import read_manifest
 from apex_runtime.cli.main import main
 
@@ -111,3 +112,16 @@ def test_a_model_without_regions_is_refused_and_nothing_is_written(
 def test_missing_images_are_named(shipped_path: Path, tmp_path: Path, apex_rt: Callable[..., Ran]) -> None:
     ran = apex_rt("build-engine", shipped_path, "--precision", "fp16", "--data", tmp_path / "none", "-o", tmp_path / "b")
     assert ran.code == 2 and "none" in ran.err and not (tmp_path / "b").exists()
+
+
+def test_ctrl_c_ends_a_calibration_and_leaves_nothing(shipped_path: Path, repo_root: Path, tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def once(done: int, total: int) -> bool:
+        asked.append((done, total))
+        return done < 1
+
+    with pytest.raises(KeyboardInterrupt):
+        data = repo_root / "engines" / "samples"
+        build_bundle(shipped_path, "ort-cpu", tmp_path / "b", precision="fp16", data=data, calibrating=once)
+    assert asked == [(0, 6), (1, 6)] and not list(tmp_path.iterdir())
