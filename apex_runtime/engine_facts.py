@@ -19,6 +19,7 @@ from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Manifest, is_bu
 from apex_runtime.bundle.precision import precision_report
 from apex_runtime.bundle.verify import verify_artefacts
 from apex_runtime.errors import BundleError, ModelError, UsageError
+from apex_runtime.precision.regions import regions_of
 
 if TYPE_CHECKING:
     import onnx
@@ -66,6 +67,7 @@ def _read_precision(path: Path) -> dict[str, Any]:
         named = isinstance(found["profile"], str) and all(
             isinstance(node["precision"], str) and isinstance(node["count"], int) for node in found["nodes"]
         )
+        named &= all(isinstance(item["region"], str) and isinstance(item["nodes"], dict) for item in found.get("regions", ()))
     except (ValueError, TypeError, KeyError, RecursionError):
         named = False
     if not named:
@@ -99,6 +101,7 @@ def _of_model(file: OnnxFile) -> dict[str, Any]:
         "outputs": [_tensor(value) for value in model.graph.output],
         "ops": _ops(model.graph.node),
         "functions": _functions(model),
+        "regions": _regions(model),
         "weights": _weights(model),
         "gflops": passport["gflops"] | {"all_tiles": info.gflops.base + info.tiles.count * info.gflops.per_tile},
         "tiles": passport["tiles"]
@@ -144,6 +147,15 @@ def _functions(model: onnx.ModelProto) -> list[dict[str, Any]]:
         }
         for function in model.functions
     ]
+
+
+def _regions(model: onnx.ModelProto) -> list[dict[str, Any]]:
+    """Parts of the network with the number of their nodes, in the order of the graph; none where the nodes have no names."""
+    try:
+        counts = Counter(regions_of(model).values())
+    except ModelError:
+        return []
+    return [{"region": region, "nodes": count} for region, count in counts.items()]
 
 
 def _weights(model: onnx.ModelProto) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def document(
             "model_sha256": opened.digest,
             "requested": opened.requested,
             "executed": opened.executed,
+            "precision": opened.manifest.precision if opened.manifest else None,
             "reason": opened.reason or None,
             "input": [info.input.height, info.input.width],
             "tiles": info.tiles.count,
@@ -113,7 +114,8 @@ def table(report: dict[str, Any]) -> str:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     engine, contract = report["engine"], report["contract"]
-    head = f"{engine['executed']} at {'x'.join(map(str, engine['input']))}, {engine['tiles']} tiles"
+    precision = f", {engine['precision']}" if engine["precision"] else ""
+    head = f"{engine['executed']}{precision} at {'x'.join(map(str, engine['input']))}, {engine['tiles']} tiles"
     threads = "default threads" if contract["threads"] is None else f"{contract['threads']} threads"
     yield f"{head}, {threads}, {contract['images']} images; milliseconds per call"
     columns = "".join(f"{name.replace('_', ' ') + ' (p95)':>22}" for name in TIMED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from apex_runtime.bundle.manifest import (
     Build,
     Manifest,
     Plugin,
+    Precision,
     ProfileRange,
     Role,
     Source,
@@ -37,8 +39,11 @@ from apex_runtime.bundle.manifest import (
     is_bundle,
 )
 from apex_runtime.bundle.precision import precision_report
+from apex_runtime.bundle.precision_pass import in_precision
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
+from apex_runtime.precision.fp16 import Converted
+from apex_runtime.precision.ranges import GoOn
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
 _PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
@@ -56,12 +61,16 @@ def build_bundle(
     timing_cache: Path | None = None,
     note: Note = lambda _text: None,
     plugins: bool = True,
+    precision: Precision = "fp32",
+    data: Path | None = None,
+    calibrating: GoOn = lambda _done, _total: True,
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
     ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
     took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file. Without ``plugins`` TensorRT
-    builds every op from its function body.
+    builds every op from its function body. ``precision``: fp16 rewrites the graph; ``data`` are the images, a folder, file or
+    pattern, whose numbers must fit into it, None for the shipped samples; ``calibrating`` is asked before each.
     An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
     UsageError, ModelError, BackendError.
     """
@@ -69,7 +78,8 @@ def build_bundle(
     out_dir = Path(out_dir).resolve()
     _check_target(out_dir)
     _check_options(backend, compute_capabilities, timing_cache, plugins)
-    file = read_onnx(model)
+    exported = read_onnx(model)
+    file, converted = in_precision(exported, precision, data, calibrating)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()
@@ -77,11 +87,16 @@ def build_bundle(
         plans: list[Plan] = []
         if backend in _PLAN_BACKENDS:
             plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note, plugins)
-        _write_artefacts(file, plans, staging)
+        _write_artefacts(file, plans, staging, precision, converted)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
-        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins)
+        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision, data)
         uses = plans[0].plugins if plans else ()
-        manifest = _describe(file, backend, staging, ranges, command, started, uses)
+        source = Source(
+            file_name=exported.path.name,
+            sha256=hashlib.sha256(exported.data).hexdigest(),
+            checkpoint_sha256=exported.info.checkpoint_sha256,
+        )
+        manifest = _describe(file, source, backend, precision, staging, ranges, command, started, uses)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _move_into_place(staging, out_dir)
     finally:
@@ -117,20 +132,24 @@ def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path
         raise UsageError(f"--timing-cache has no meaning for {backend}.", "Leave it out, or use --backend tensorrt.")
 
 
-def _write_artefacts(file: OnnxFile, plans: Sequence[Plan], staging: Path) -> None:
+def _write_artefacts(
+    file: OnnxFile, plans: Sequence[Plan], staging: Path, precision: Precision, converted: Converted | None
+) -> None:
     """Write the model, its precision record and any plans."""
     (staging / MODEL_NAME).write_bytes(file.data)
     if not plans:
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
     for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
-    report = precision_report(file.model, "fp32", {plan.file_name: plan.note for plan in plans if plan.note})
+    report = precision_report(file.model, precision, {plan.file_name: plan.note for plan in plans if plan.note}, converted)
     (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _describe(
     file: OnnxFile,
+    source: Source,
     backend: Backend,
+    precision: Precision,
     staging: Path,
     ranges: tuple[ShapeRange, ...],
     command: str,
@@ -139,12 +158,11 @@ def _describe(
 ) -> Manifest:
     artefacts = tuple(_artefact(path) for path in sorted(staging.iterdir()))
     capabilities = tuple(item.compute_capability for item in artefacts if item.compute_capability)
-    model = next(item for item in artefacts if item.role == "model")
     return Manifest(
         backend=backend,
         backend_version=probe(backend).version,
-        precision="fp32",
-        source=Source(file_name=file.path.name, sha256=model.sha256, checkpoint_sha256=file.info.checkpoint_sha256),
+        precision=precision,
+        source=source,
         artefacts=artefacts,
         compute_capabilities=tuple(sorted(capabilities)),
         optimisation_profiles=(tuple(_range_record(item) for item in ranges),) if ranges else (),
@@ -213,7 +231,16 @@ def _tool_versions(backend: str) -> dict[str, str]:
     return tools if backend not in _PLAN_BACKENDS else tools | {backend: probe(backend).version}
 
 
-def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence[int], max_batch: int, plugins: bool) -> str:
+def _command(
+    file: OnnxFile,
+    backend: str,
+    out_dir: Path,
+    capabilities: Sequence[int],
+    max_batch: int,
+    plugins: bool,
+    precision: str,
+    data: Path | None,
+) -> str:
     """The command that makes this bundle again, with names instead of this machine's folders."""
     words = ["apex-rt build-engine", file.path.name, "--backend", backend]
     if capabilities:
@@ -222,6 +249,10 @@ def _command(file: OnnxFile, backend: str, out_dir: Path, capabilities: Sequence
         words += ["--max-batch", str(max_batch)]
     if not plugins:
         words.append("--no-plugins")
+    if precision != "fp32":
+        words += ["--precision", precision]
+    if data is not None:
+        words += ["--data", data.name]
     return " ".join([*words, "-o", out_dir.name])
 
 

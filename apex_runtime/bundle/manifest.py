@@ -31,6 +31,7 @@ def _inside(path: str) -> str:
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
 Backend = Literal["ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16"]
 Role = Literal["model", "plan", "precision"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -106,7 +107,7 @@ class Manifest(_Record):
     kind: Literal["apex-x-engine"] = "apex-x-engine"
     backend: Backend
     backend_version: str
-    precision: Literal["fp32"]
+    precision: Precision
     source: Source
     artefacts: tuple[Artefact, ...]
     compute_capabilities: tuple[int, ...]

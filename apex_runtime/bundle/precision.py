@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from apex_runtime.precision.pinned import PINNED
 
 if TYPE_CHECKING:
     import onnx
+
+    from apex_runtime.precision.fp16 import Converted
 
 PRECISION_FORMAT_VERSION = 1
 _REASONS = {
     "float32": "as exported: the fp32 profile changes nothing",
     "unknown": "shape inference does not reach this node's output",
 }
+_CHOSEN_REASONS = _REASONS | {
+    "float32": "kept: graph_nodes says why for each node",
+    "float16": "converted: graph_nodes names the nodes",
+}
 
 
-def precision_report(model: onnx.ModelProto, profile: str, plan_notes: dict[str, str]) -> dict[str, Any]:
+def precision_report(
+    model: onnx.ModelProto, profile: str, plan_notes: dict[str, str], converted: Converted | None = None
+) -> dict[str, Any]:
     """Nodes per op and type of their first output, function bodies counted as what runs; weights per type; notes on single plans.
 
-    Grouped by op because every node of an fp32 build has the same story; accuracy against fp32 is identity by construction.
+    Grouped by op because every node of an fp32 build has the same story; accuracy against fp32 is identity by construction. A
+    pass has a story for every node, ``converted``: it is told node by node and summed up by region.
     """
     import onnx
     from onnx import inliner, shape_inference
@@ -31,15 +43,30 @@ def precision_report(model: onnx.ModelProto, profile: str, plan_notes: dict[str,
         return str(tensor_dtype_to_np_dtype(elem_type)) if elem_type else "unknown"
 
     nodes = Counter((node.op_type, name_of(types.get(node.output[0], onnx.TensorProto.UNDEFINED))) for node in flat.graph.node)
+    reasons = _CHOSEN_REASONS if converted else _REASONS
     weights = Counter(name_of(tensor.data_type) for tensor in flat.graph.initializer)
     return {
         "format_version": PRECISION_FORMAT_VERSION,
         "profile": profile,
         "nodes": [
-            {"op": op, "precision": precision, "count": count, "reason": _REASONS.get(precision, "index or shape arithmetic")}
+            {"op": op, "precision": precision, "count": count, "reason": reasons.get(precision, "index or shape arithmetic")}
             for (op, precision), count in sorted(nodes.items())
         ],
         "weights": dict(sorted(weights.items())),
         "plan_notes": plan_notes,
-        "against_fp32": {"identical_graph": True},
+        "against_fp32": {"identical_graph": converted is None},
+    } | (_story(converted) if converted else {})
+
+
+def _story(converted: Converted) -> dict[str, Any]:
+    """What a pass decided: its calibration, regions with the number of nodes per precision, and every node of the graph."""
+    regions: dict[str, Counter[str]] = {}
+    for item in converted.decisions:
+        regions.setdefault(item.region, Counter())[item.precision] += 1
+    return {
+        "calibration": {"method": "least and largest value, all tiles", "images": converted.calibration.images},
+        "regions": [
+            {"region": region, "pinned": PINNED.get(region), "nodes": dict(counts)} for region, counts in regions.items()
+        ],
+        "graph_nodes": [asdict(item) for item in converted.decisions],
     }

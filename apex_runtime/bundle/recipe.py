@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apex_runtime.bundle.manifest import Backend
+from apex_runtime.bundle.manifest import Backend, Precision
 from apex_runtime.errors import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -26,7 +26,7 @@ class BuildRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backend: Backend = "ort-cpu"
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
     compute_capability: tuple[int, ...] = ()
     max_batch: int = Field(default=8, ge=1, le=256)
     plugins: bool = True

@@ -18,6 +18,7 @@ from apex_runtime.errors import UsageError
 if TYPE_CHECKING:
     from apex_runtime.backends.tensorrt_builder import Progress
     from apex_runtime.bundle.manifest import Backend, Manifest
+    from apex_runtime.precision.ranges import GoOn
 
 _COMPUTED_BY = {
     "body": "function body",
@@ -47,7 +48,17 @@ _COMPUTED_BY = {
     type=click.Path(path_type=Path),
     help="A shipped recipe, or a YAML file, that names the options below; flags win over it.",
 )
-@click.option("--precision", type=click.Choice(["fp32"]), help="Number format of the graph.  [default: fp32]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="Number format of the graph; fp16 keeps float32 where it matters.  [default: fp32]",
+)
+@click.option(
+    "--data",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="fp16: images whose numbers must fit, a folder, file or pattern.  [default: the shipped samples]",
+)
 @click.option(
     "--compute-capability",
     multiple=True,
@@ -75,6 +86,7 @@ def build_engine(
     output: str,
     recipe: Path | None,
     precision: str | None,
+    data: Path | None,
     compute_capability: tuple[int, ...],
     max_batch: int | None,
     timing_cache: Path | None,
@@ -91,6 +103,7 @@ def build_engine(
     Examples:
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
+      apex-rt build-engine model.onnx --precision fp16 --data images/ -o bundle16/
       apex-rt build-engine model.onnx --recipe rtx-desktop -o bundle-rtx/
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
@@ -106,7 +119,7 @@ def build_engine(
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
-    with _progress() as progress:
+    with _progress() as (progress, calibrating):
         manifest = build_bundle(
             model,
             asked.backend,
@@ -118,6 +131,9 @@ def build_engine(
             timing_cache=timing_cache,
             note=lambda text: click.echo(f"note: {text}", err=True),
             plugins=asked.plugins,
+            precision=asked.precision,
+            data=data,
+            calibrating=calibrating,
         )
     if as_json:
         click.echo(
@@ -128,27 +144,32 @@ def build_engine(
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar per plan on a terminal, a line per plan elsewhere; on standard error. Ctrl-C ends the build without a trace."""
-    with interruptible("interrupted: leaving at the builder's next step") as stop, _display() as show:
+def _progress() -> Iterator[tuple[Progress, GoOn]]:
+    """A bar for the calibration and per plan on a terminal, a line elsewhere; on standard error. Ctrl-C ends the build without
+    a trace."""
+    with interruptible("interrupted: leaving at the next step") as stop, _display() as show:
 
         def progress(capability: int, _stage: str, done: int, total: int) -> bool:
-            show(capability, done, total)
+            show(f"building {_plan_name(capability)}", done, total)
             return not stop.is_set()
 
-        yield progress
+        def calibrating(done: int, total: int) -> bool:
+            show(f"calibrating on {total} image(s)", done, total)
+            return not stop.is_set()
+
+        yield progress, calibrating
 
 
 @contextmanager
-def _display() -> Iterator[Callable[[int, int, int], None]]:
-    """Shows (compute capability, steps done, steps in all)."""
-    tasks: dict[int, Any] = {}
+def _display() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows (what is done, steps done, steps in all)."""
+    tasks: dict[str, Any] = {}
     if not sys.stderr.isatty():
 
-        def announce(capability: int, _done: int, _total: int) -> None:
-            if capability not in tasks:
-                tasks[capability] = True
-                click.echo(f"building {_plan_name(capability)}", err=True)
+        def announce(title: str, _done: int, _total: int) -> None:
+            if title not in tasks:
+                tasks[title] = True
+                click.echo(title, err=True)
 
         yield announce
         return
@@ -157,10 +178,10 @@ def _display() -> Iterator[Callable[[int, int, int], None]]:
 
     with Bars(console=Console(stderr=True)) as bars:
 
-        def show(capability: int, done: int, total: int) -> None:
-            if capability not in tasks:
-                tasks[capability] = bars.add_task(_plan_name(capability), total=total)
-            bars.update(tasks[capability], completed=done)
+        def show(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=total)
+            bars.update(tasks[title], completed=done)
 
         yield show
 
@@ -174,6 +195,8 @@ def _report(manifest: Manifest, output: str) -> str:
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
     if manifest.backend == "tensorrt":
         lines += [f"  {plugin.name:<18}{_COMPUTED_BY[plugin.implementation]}" for plugin in manifest.plugins]
+    if manifest.backend == "ort-cpu" and manifest.precision == "fp16":
+        lines.append("float16 halves the model's size; on CPUs like the one it was measured on it is slower than fp32")
     if manifest.backend != "ort-cpu":
         lines.append(f"it runs on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
     return "\n".join(lines)

@@ -52,6 +52,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"ops in the graph: {_counts(facts['ops'])}"
     for function in facts["functions"]:
         yield f"function {function['domain']}.{function['name']}, called {function['calls']} times: {_counts(function['ops'])}"
+    if facts["regions"]:
+        parts = (f"{item['region']} {item['nodes']}" for item in facts["regions"])
+        yield f"regions: {', '.join(parts)}"
     yield from _precision_lines(facts["precision"])
 
 
@@ -84,6 +87,10 @@ def _precision_lines(precision: dict[str, Any]) -> Iterator[str]:
         counts[item["precision"]] += item["count"]
     nodes = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     yield f"precision, profile {precision['profile']}: nodes {nodes}"
+    for item in precision.get("regions", ()):
+        inside = ", ".join(f"{count} {name}" for name, count in item["nodes"].items())
+        pinned = f"; never below {item['pinned']}" if item["pinned"] else ""
+        yield f"  {item['region']:<14}{inside}{pinned}"
 
 
 def _counts(ops: list[dict[str, Any]]) -> str:

@@ -40,7 +40,7 @@ def load_cases(images: Path | None, info: ModelInfo) -> list[Case]:
     Raises UsageError when there are none, ImageError for a file that cannot be decoded.
     """
     source = str(images if images is not None else sample_folder())
-    return [_real(item.path, item.relative, info) for item in resolve_sources(source)] + synthetic_cases(info)
+    return [real_case(item.path, item.relative, info) for item in resolve_sources(source)] + synthetic_cases(info)
 
 
 def sample_folder() -> Path:
@@ -65,6 +65,7 @@ def synthetic_cases(info: ModelInfo) -> list[Case]:
     return [Case(name, pixels, everywhere, True) for name, pixels in images.items()]
 
 
-def _real(path: Path, name: str, info: ModelInfo) -> Case:
+def real_case(path: Path, name: str, info: ModelInfo) -> Case:
+    """An image file at the model's size. Raises ImageError."""
     pixels, letterbox = letterbox_image(decode_image(path), info.input.height, info.input.width)
     return Case(name, pixels, content_tiles(letterbox, info.tiles), False)

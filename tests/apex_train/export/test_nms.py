@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from onnx.helper import get_attribute_value
 
 from apex_plugins.decode_nms.reference import decode_nms
-from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends.onnx_contract import read_onnx
+from apex_runtime.backends.ort import OrtSession, graph_feeds
 from apex_runtime.cli.main import main
 from apex_runtime.model_info import ModelInfo
+from apex_runtime.precision.fp16 import to_float16
 from apex_train.checkpoint import save_checkpoint
 from apex_train.cli.export import export
 from apex_train.export.agreement import check_agreement
@@ -148,6 +150,18 @@ def test_inference(nms_file: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_text())["annotations"]
     assert 0 < len(found) < PLACES and all(item["score"] > 0.001 for item in found)
     assert {item["category_id"] for item in found} <= {7, 9, 2}
+
+
+def test_the_pass_fp16_leaves_the_decoding_alone(nms_file: Path, tmp_path: Path) -> None:
+    file, images = read_onnx(nms_file), picture()
+    bonus = np.zeros((len(images), TILES), np.float32)
+    converted = to_float16(file.model, [graph_feeds(file.info, images, TILES, bonus)])
+    (nms,) = [item for item in converted.decisions if item.op == "DecodeNMS"]
+    assert (nms.region, nms.precision) == ("decode", "float32")
+    onnx.save(converted.model, tmp_path / "half.onnx")
+    full, half = (OrtSession(path).run(images, 3, bonus) for path in (nms_file, tmp_path / "half.onnx"))
+    assert np.abs(full["mask_prototypes"] - half["mask_prototypes"]).max() < 0.02 * np.abs(full["mask_prototypes"]).max()
+    np.testing.assert_allclose(half["scores"], full["scores"], atol=1e-2)
 
 
 def graph_scan(model: onnx.ModelProto) -> None:

@@ -13,11 +13,12 @@ from fake_gpu import FakeDevice, FakeTensorRT
 
 from apex_runtime.backends import ort_cuda, tensorrt_engine
 from apex_runtime.backends.onnx_contract import read_onnx
-from apex_runtime.backends.ort import OrtSession
+from apex_runtime.backends.ort import OrtSession, graph_feeds
 from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_profile
 from apex_runtime.backends.tensorrt_session import TensorRTSession
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import input_names, output_names
+from apex_runtime.precision.fp16 import to_float16
 from apex_runtime.routing.quadtree import select_levels
 from apex_runtime.routing.selection import selection_keys
 from apex_train.export.agreement import level_budgets
@@ -116,6 +117,21 @@ def test_the_profile_allows_no_children(deep):
     assert (ranges["tiles"].minimum, ranges["tiles_1"].minimum, ranges["tiles_1"].is_value) == ((1,), (0,), True)
     finest = f"_{deep[0].config.depth - 1}"
     assert ranges["tiles" + finest].maximum == (32,) and ranges["tile_bonus" + finest].maximum == (4, 32)
+
+
+def test_the_pass_fp16_knows_its_regions(deep, tmp_path: Path) -> None:
+    depth, file = deep[0].config.depth, read_onnx(deep[1])
+    pixels = np.random.default_rng(2).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)
+    bonus = np.zeros((1, file.info.tiles.count), np.float32)
+    most = BUDGETS[depth][-1]
+    converted = to_float16(file.model, [graph_feeds(file.info, pixels, most, bonus)])
+    routers = {item.node for item in converted.decisions if item.region == "router" and item.op == "MatMul"}
+    assert len(routers) == 2 * depth, "two products in the router of every level"
+    onnx.save(converted.model, tmp_path / "half.onnx")
+    for tiles in BUDGETS[depth]:
+        full, half = (OrtSession(path).run(pixels, tiles, bonus) for path in (deep[1], tmp_path / "half.onnx"))
+        assert np.abs(full["mask_prototypes"] - half["mask_prototypes"]).max() < 0.02 * np.abs(full["mask_prototypes"]).max()
+        np.testing.assert_array_equal(full["tile_ids"], half["tile_ids"])
 
 
 @pytest.mark.skipif(
