@@ -212,7 +212,8 @@ def test_build_engine_refuses(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
         (2, tmp_path / "mine", "-o", tmp_path / "new"),
         (2, tiny_onnx, "-o", ""),
         (2, tiny_onnx, "-o", tmp_path / "new", "--compute-capability", "89"),
-        (2, tiny_onnx, "-o", tmp_path / "new", "--precision", "fp16"),
+        (2, tiny_onnx, "-o", tmp_path / "new", "--precision", "bf16"),
+        (1, tiny_onnx, "-o", tmp_path / "new", "--precision", "fp16"),  # its nodes have no names
         (2, tiny_onnx, "-o", tmp_path / "new", "--compute-capability", "sm89", "--backend", "tensorrt-rtx"),
     ]
     for code, *arguments in cases:
