@@ -42,7 +42,7 @@ from apex_runtime.bundle.precision import precision_report
 from apex_runtime.bundle.precision_pass import in_precision
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
-from apex_runtime.precision.fp16 import Converted
+from apex_runtime.precision.convert import Converted
 from apex_runtime.precision.ranges import GoOn
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")

@@ -11,7 +11,7 @@ from apex_runtime.precision.pinned import PINNED
 if TYPE_CHECKING:
     import onnx
 
-    from apex_runtime.precision.fp16 import Converted
+    from apex_runtime.precision.convert import Converted
 
 PRECISION_FORMAT_VERSION = 1
 _REASONS = {

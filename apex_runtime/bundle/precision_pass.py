@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.bundle.manifest import Precision
 from apex_runtime.errors import ModelError, UsageError
-from apex_runtime.precision.fp16 import Converted, to_float16
+from apex_runtime.precision.convert import Converted, convert
+from apex_runtime.precision.plan import Plan
 from apex_runtime.precision.ranges import GoOn, calibration_feeds
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def in_precision(file: OnnxFile, precision: Precision, data: Path | None, go_on:
         )
     if precision == "fp32":
         return file, None
-    converted = to_float16(file.model, calibration_feeds(data, file.info, go_on))
+    converted = convert(file.model, Plan(half=True), calibration_feeds(data, file.info, go_on))
     return OnnxFile(file.path, converted.model.SerializeToString(deterministic=True), converted.model, file.info), converted
 
 
