@@ -54,6 +54,8 @@ class ReasonCode(StrEnum):
     PINNED_REGION_EMPTY = "pinned_region_empty"
     PINNED_REGION_TOUCHED = "pinned_region_touched"
     FUNCTIONS_CHANGED = "functions_changed"
+    CALIBRATION_NOT_FINITE = "calibration_not_finite"
+    CALIBRATION_CACHE_DAMAGED = "calibration_cache_damaged"
 
 
 REMEDIES: dict[ReasonCode, str] = {
@@ -123,6 +125,10 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.PINNED_REGION_EMPTY: "Export the model again with this version of apex-train, which names the regions.",
     ReasonCode.PINNED_REGION_TOUCHED: "Build with --precision fp32, and report it: it is a fault of the pass.",
     ReasonCode.FUNCTIONS_CHANGED: "Build with --precision fp32, and report it: it is a fault of the pass.",
+    ReasonCode.CALIBRATION_NOT_FINITE: (
+        "Run apex-rt parity on the model with this image. If the numbers are right, the region of the tensor must stay as it is."
+    ),
+    ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file: the next build calibrates anew and writes it.",
 }
 
 
