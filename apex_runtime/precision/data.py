@@ -47,10 +47,11 @@ class Reported:
 
 @dataclass(frozen=True, eq=False)
 class PrecisionData:
-    """What ``--data`` means. ``calibration``: the images for ranges. ``recognised`` says why ``source`` is a labelled set with
-    these ``splits``; None for plain images."""
+    """What ``--data`` means. ``calibration``: the images for ranges, at most ``most``. ``recognised`` says why ``source`` is a
+    labelled set with these ``splits``; None for plain images."""
 
     calibration: tuple[Image, ...]
+    most: int = IMAGES
     source: Path | None = None
     recognised: Recognised | None = None
     splits: tuple[str, ...] = ()
@@ -92,7 +93,7 @@ def precision_data(source: Path | None, images: int = IMAGES) -> PrecisionData:
 
         files = resolve_sources(str(source if source is not None else sample_folder()))
         plain = [Image(item.relative, item.path, partial(decode_image, item.path)) for item in files]
-        return PrecisionData(_spread(plain, images), source)
+        return PrecisionData(_spread(plain, images), images, source)
     splits = split_names(source, recognised.kind)
     if "train" not in splits:
         raise UsageError(
@@ -102,7 +103,7 @@ def precision_data(source: Path | None, images: int = IMAGES) -> PrecisionData:
             path=source,
         )
     train = _items(open_dataset(source, "train", recognised.kind, strict=False))
-    return PrecisionData(_spread(sorted(train, key=lambda item: item.name), images), source, recognised, tuple(splits))
+    return PrecisionData(_spread(sorted(train, key=lambda item: item.name), images), images, source, recognised, tuple(splits))
 
 
 def digest(items: Iterable[Image]) -> str:
