@@ -18,6 +18,7 @@ from apex_runtime.parity.tolerance import Rules, load_profile
 from apex_runtime.precision.fp16 import Converted, to_float16
 from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.pinned import PINNED
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.ranges import Feeds, calibration_feeds
 from apex_runtime.precision.regions import NO_SCOPE, SCOPE_KEY
 from apex_runtime.precision.tensor_types import half_inputs, tensor_types
@@ -26,7 +27,7 @@ from apex_runtime.routing.budget import parse_budget
 
 @pytest.fixture(scope="module")
 def feeds(shipped: OnnxFile, sample: Path) -> list[Feeds]:
-    return list(calibration_feeds(sample, shipped.info))
+    return list(calibration_feeds(precision_data(sample).calibration, shipped.info))
 
 
 @pytest.fixture(scope="module")
