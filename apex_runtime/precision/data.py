@@ -72,7 +72,11 @@ class PrecisionData:
         """
         if self.recognised is None:
             return Reported("the images of the calibration", self.calibration)
-        labels = self._open("val" if "test" not in self.splits and "val" in self.splits else "test")
+        split = next((name for name in ("test", "val") if name in self.splits), None)
+        if split is None:
+            message = f"--data {self.source}: neither a split test nor val to compare with fp32 on."
+            raise UsageError(message, "Add one, or give --no-report.", path=self.source)
+        labels = self._open(split)
         only = "" if labels.split == "test" else " (there is no split test)"
         return Reported(f"the split {labels.split}{only}", tuple(_items(labels)), labels)
 

@@ -15,10 +15,10 @@ from apex_runtime.errors import ModelError
 from apex_runtime.parity.cases import real_case, synthetic_cases
 from apex_runtime.parity.run import compare_sessions
 from apex_runtime.parity.tolerance import Rules, load_profile
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.fp16 import Converted, to_float16
 from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.pinned import PINNED
-from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.ranges import Feeds, calibration_feeds
 from apex_runtime.precision.regions import NO_SCOPE, SCOPE_KEY
 from apex_runtime.precision.tensor_types import half_inputs, tensor_types
