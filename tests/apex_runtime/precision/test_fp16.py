@@ -16,6 +16,7 @@ from apex_runtime.parity.cases import real_case, synthetic_cases
 from apex_runtime.parity.run import compare_sessions
 from apex_runtime.parity.tolerance import Rules, load_profile
 from apex_runtime.precision.convert import Converted, convert
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.pinned import PINNED
 from apex_runtime.precision.plan import Plan
@@ -27,7 +28,7 @@ from apex_runtime.routing.budget import parse_budget
 
 @pytest.fixture(scope="module")
 def feeds(shipped: OnnxFile, sample: Path) -> list[Feeds]:
-    return list(calibration_feeds(sample, shipped.info))
+    return list(calibration_feeds(precision_data(sample).calibration, shipped.info))
 
 
 @pytest.fixture(scope="module")
