@@ -43,7 +43,8 @@ class Histograms:
             values = np.zeros_like(values)
         kept = self._collector.histogram_dict
         if name in kept and 0 < kept[name][-1] < magnitude:
-            kept[name] = _widened(*kept[name], magnitude)
+            counts, edges, least, largest, threshold = kept[name]
+            kept[name] = _widened(counts, edges, least, largest, threshold, magnitude)
         if self._method == "entropy":
             values = values[values != 0]
         with redirect_stdout(None):  # the collector prints

@@ -122,7 +122,9 @@ class _Rounding:
         """A node in the scope of the node ``near``."""
         from onnx import helper
 
-        made = helper.make_node(op, inputs, [output], name=output, **({} if axis is None else {"axis": axis}))
+        made = helper.make_node(op, inputs, [output], name=output)
+        if axis is not None:
+            made.attribute.append(helper.make_attribute("axis", axis))
         made.metadata_props.extend(prop for prop in near.metadata_props if prop.key == SCOPE_KEY)
         self.nodes.append(made)
 
