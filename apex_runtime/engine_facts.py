@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apex_runtime.backends.onnx_contract import EXPORT_REMEDY, OnnxFile, read_onnx
+from apex_runtime.bundle.fp32_record import AgainstFp32
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
 from apex_runtime.bundle.manifest import MANIFEST_NAME, REBUILD, Manifest, is_bundle, read_manifest
@@ -68,6 +69,7 @@ def _read_precision(path: Path) -> dict[str, Any]:
             isinstance(node["precision"], str) and isinstance(node["count"], int) for node in found["nodes"]
         )
         named &= all(isinstance(item["region"], str) and isinstance(item["nodes"], dict) for item in found.get("regions", ()))
+        AgainstFp32.model_validate(found["against_fp32"])
     except (ValueError, TypeError, KeyError, RecursionError):
         named = False
     if not named:

@@ -14,9 +14,9 @@ import numpy as np
 from frontier_choices import Line
 from frontier_figures import interval
 from frontier_run import ALL, DENSE, PERIPHERAL, SLICED, Engines
-from latency import Subject, measure
 
 from apex_runtime.backends.session import Session
+from apex_runtime.benchmark.turns import Subject, measure
 from apex_runtime.evaluation.bootstrap import Interval
 
 

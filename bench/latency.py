@@ -10,8 +10,6 @@ All subjects run in turn within every round, so that a change in the machine's s
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -22,6 +20,7 @@ from dense import densify
 from evidence import write_evidence
 
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.benchmark.turns import Subject, measure, ratio
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.split import plan_tiles
 from apex_train.checkpoint import file_sha256, load_model
@@ -30,7 +29,6 @@ from apex_train.export.trace import trace_detector
 from apex_train.model.info import model_info
 from apex_train.predictor import TorchSession
 
-Subject = Callable[[], object]
 SHARES = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -122,28 +120,6 @@ def _yardstick(path: Path, size: int, threads: int) -> Subject:
     (entry,) = session.get_inputs()
     image = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)
     return lambda: session.run(None, {entry.name: image})
-
-
-def measure(subjects: dict[str, Subject], rounds: int, warmup: int) -> dict[str, list[float]]:
-    """Milliseconds per subject and round; every round runs all subjects in turn.
-
-    A turn is two calls, the second is timed: the first brings the subject's weights back into the caches and lets the threads of
-    the subject before it, which spin for a while on these few cores, go to rest.
-    """
-    samples: dict[str, list[float]] = {name: [] for name in subjects}
-    for index in range(warmup + rounds):
-        for name, run in subjects.items():
-            run()
-            start = time.perf_counter()
-            run()
-            if index >= warmup:
-                samples[name].append((time.perf_counter() - start) * 1e3)
-    return samples
-
-
-def ratio(a: list[float], b: list[float]) -> float:
-    """Median over rounds of a / b, paired: both were measured within the same round."""
-    return float(np.median(np.array(a) / np.array(b)))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ import click
 import cv2
 import numpy as np
 from evidence import write_evidence
-from latency import measure
 from scipy.ndimage import map_coordinates
 
+from apex_runtime.benchmark.turns import measure
 from apex_runtime.bundle.load import open_engine
 from apex_runtime.data.image import decode_image
 from apex_runtime.data.roi_mask import RoiMask

@@ -19,9 +19,9 @@ import click
 import numpy as np
 import torch
 from evidence import write_evidence
-from latency import ratio
 from rich.console import Console
 
+from apex_runtime.benchmark.turns import ratio
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
 from apex_train.config import FitConfig, load_config

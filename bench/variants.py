@@ -19,10 +19,10 @@ import numpy as np
 from evidence import write_evidence
 from frontier_figures import resamples
 from frontier_speed import subject
-from latency import measure
 from measured import kinds_of, read_size, same_classes
 
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.benchmark.turns import measure
 from apex_runtime.cli.options import split_list
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset

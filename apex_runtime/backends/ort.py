@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apex_runtime.backends.onnx_contract import read_onnx
+from apex_runtime.backends.optimiser_guard import disabled_optimizers
 from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.backends.session import Tiles, in_all, per_level
 from apex_runtime.errors import BackendError, UsageError
@@ -134,7 +135,7 @@ def open_session(
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        return onnxruntime.InferenceSession(data, options, providers=providers, disabled_optimizers=disabled_optimizers(data))
     except Exception as error:
         code = ReasonCode.OUT_OF_MEMORY if _for_want_of_memory(error) else ReasonCode.MODEL_LOAD_FAILED
         raise backend_error(code, f"{path}: ONNX Runtime cannot load it ({first_line(error)}).") from error

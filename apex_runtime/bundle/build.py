@@ -21,6 +21,8 @@ from apex_runtime.backends.plugin_use import PluginUse
 from apex_runtime.backends.tensorrt_api import Log
 from apex_runtime.backends.tensorrt_builder import Plan, Progress, ShapeRange, build_plans, optimisation_profile
 from apex_runtime.backends.timing_cache import Note
+from apex_runtime.bundle.against_fp32 import compare_files
+from apex_runtime.bundle.fp32_record import IDENTICAL, NOT_ASKED_FOR, AgainstFp32
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -42,7 +44,8 @@ from apex_runtime.bundle.precision import precision_report
 from apex_runtime.bundle.precision_pass import in_precision
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
-from apex_runtime.precision.fp16 import Converted
+from apex_runtime.precision.convert import Converted
+from apex_runtime.precision.data import IMAGES, PrecisionData, precision_data
 from apex_runtime.precision.ranges import GoOn
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
@@ -63,33 +66,45 @@ def build_bundle(
     plugins: bool = True,
     precision: Precision = "fp32",
     data: Path | None = None,
+    calibration_images: int = IMAGES,
+    report: bool = True,
     calibrating: GoOn = lambda _done, _total: True,
+    comparing: GoOn = lambda _done, _total: True,
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
     ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
     took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file. Without ``plugins`` TensorRT
-    builds every op from its function body. ``precision``: fp16 rewrites the graph; ``data`` are the images, a folder, file or
-    pattern, whose numbers must fit into it, None for the shipped samples; ``calibrating`` is asked before each.
+    builds every op from its function body. ``precision``: fp16 rewrites the graph; ``data`` is a labelled set, or a folder, file
+    or pattern of images, None for the shipped samples (see ``precision_data``): the numbers of at most ``calibration_images``
+    must fit, and ``calibrating`` is asked before each. With ``report`` the new graph is compared with the exported one (see
+    ``against_fp32``), and ``comparing`` is asked before each step.
     An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
-    UsageError, ModelError, BackendError.
+    UsageError, ModelError, BackendError, DataError, KeyboardInterrupt.
     """
     started = time.perf_counter()
     out_dir = Path(out_dir).resolve()
     _check_target(out_dir)
     _check_options(backend, compute_capabilities, timing_cache, plugins)
     exported = read_onnx(model)
-    file, converted = in_precision(exported, precision, data, calibrating)
+    images = _images(precision, data, calibration_images, note)
+    reported = images.report if images is not None and report else None  # opened now: what is wrong with it is said at once
+    file, converted = in_precision(exported, precision, images, calibrating)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()
     try:
+        (staging / MODEL_NAME).write_bytes(file.data)
+        against = IDENTICAL if converted is None else NOT_ASKED_FOR
+        if converted is not None and reported is not None:
+            measured = compare_files(exported.path, staging / MODEL_NAME, reported, backend == "ort-cpu", comparing)
+            against = AgainstFp32(identical_graph=False, measured=measured)
         plans: list[Plan] = []
         if backend in _PLAN_BACKENDS:
             plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note, plugins)
-        _write_artefacts(file, plans, staging, precision, converted)
+        _write_artefacts(file, plans, staging, precision, converted, against)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
-        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision, data)
+        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision, images, report)
         uses = plans[0].plugins if plans else ()
         source = Source(
             file_name=exported.path.name,
@@ -132,16 +147,35 @@ def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path
         raise UsageError(f"--timing-cache has no meaning for {backend}.", "Leave it out, or use --backend tensorrt.")
 
 
+def _images(precision: Precision, data: Path | None, count: int, note: Note) -> PrecisionData | None:
+    """What a pass works with; None without a pass."""
+    if precision == "fp32":
+        if data is not None:
+            message = "--data: the precision fp32 calibrates nothing."
+            raise UsageError(message, "Leave it out, or give --precision fp16.", path=data)
+        return None
+    found = precision_data(data, count)
+    if found.recognised is not None:
+        note(f"--data: {found.recognised}")
+    return found
+
+
 def _write_artefacts(
-    file: OnnxFile, plans: Sequence[Plan], staging: Path, precision: Precision, converted: Converted | None
+    file: OnnxFile,
+    plans: Sequence[Plan],
+    staging: Path,
+    precision: Precision,
+    converted: Converted | None,
+    against: AgainstFp32,
 ) -> None:
-    """Write the model, its precision record and any plans."""
-    (staging / MODEL_NAME).write_bytes(file.data)
+    """Write the precision record and any plans beside the model."""
     if not plans:
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
     for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
-    report = precision_report(file.model, precision, {plan.file_name: plan.note for plan in plans if plan.note}, converted)
+    report = precision_report(
+        file.model, precision, {plan.file_name: plan.note for plan in plans if plan.note}, converted, against
+    )
     (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -239,7 +273,8 @@ def _command(
     max_batch: int,
     plugins: bool,
     precision: str,
-    data: Path | None,
+    images: PrecisionData | None,
+    report: bool,
 ) -> str:
     """The command that makes this bundle again, with names instead of this machine's folders."""
     words = ["apex-rt build-engine", file.path.name, "--backend", backend]
@@ -249,10 +284,11 @@ def _command(
         words += ["--max-batch", str(max_batch)]
     if not plugins:
         words.append("--no-plugins")
-    if precision != "fp32":
+    if images is not None:
         words += ["--precision", precision]
-    if data is not None:
-        words += ["--data", data.name]
+        words += ["--data", images.source.name] if images.source is not None else []
+        words += ["--calibration-images", str(images.most)] if images.most != IMAGES else []
+        words += [] if report else ["--no-report"]
     return " ".join([*words, "-o", out_dir.name])
 
 

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from apex_runtime.bundle.fp32_record import IDENTICAL, AgainstFp32
 from apex_runtime.precision.pinned import PINNED
 
 if TYPE_CHECKING:
     import onnx
 
-    from apex_runtime.precision.fp16 import Converted
+    from apex_runtime.precision.convert import Converted
 
 PRECISION_FORMAT_VERSION = 1
 _REASONS = {
@@ -25,12 +26,17 @@ _CHOSEN_REASONS = _REASONS | {
 
 
 def precision_report(
-    model: onnx.ModelProto, profile: str, plan_notes: dict[str, str], converted: Converted | None = None
+    model: onnx.ModelProto,
+    profile: str,
+    plan_notes: dict[str, str],
+    converted: Converted | None = None,
+    against: AgainstFp32 = IDENTICAL,
 ) -> dict[str, Any]:
     """Nodes per op and type of their first output, function bodies counted as what runs; weights per type; notes on single plans.
 
     Grouped by op because every node of an fp32 build has the same story; accuracy against fp32 is identity by construction. A
-    pass has a story for every node, ``converted``: it is told node by node and summed up by region.
+    pass has a story for every node, ``converted``: it is told node by node and summed up by region; ``against`` is what a
+    comparison with the exported graph found.
     """
     import onnx
     from onnx import inliner, shape_inference
@@ -54,7 +60,7 @@ def precision_report(
         ],
         "weights": dict(sorted(weights.items())),
         "plan_notes": plan_notes,
-        "against_fp32": {"identical_graph": converted is None},
+        "against_fp32": against.to_record(),
     } | (_story(converted) if converted else {})
 
 

@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apex_runtime.bundle.manifest import Backend, Precision
 from apex_runtime.errors import ConfigError
+from apex_runtime.precision.data import IMAGES
 
 MAX_BYTES = 1 << 20
 
 
 class BuildRecipe(BaseModel):
-    """Backend, number format, compute capabilities (TensorRT flavours only), the largest batch of a plan, and whether TensorRT
-    may build ops by plugins.
+    """Backend, number format, compute capabilities (TensorRT flavours only), the largest batch of a plan, whether TensorRT may
+    build ops by plugins, on how many images a number format is calibrated, and whether it is then compared with fp32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +31,8 @@ class BuildRecipe(BaseModel):
     compute_capability: tuple[int, ...] = ()
     max_batch: int = Field(default=8, ge=1, le=256)
     plugins: bool = True
+    calibration_images: int = Field(default=IMAGES, ge=1)
+    report: bool = True
 
     def to_yaml(self) -> str:
         """The file that reads back as this recipe."""

@@ -57,7 +57,18 @@ _COMPUTED_BY = {
     "--data",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="fp16: images whose numbers must fit, a folder, file or pattern.  [default: the shipped samples]",
+    help="fp16: images whose numbers must fit, a folder, file or pattern; or a COCO, YOLO or satellite set, whose split train is "
+    "used, and test for the report.  [default: the shipped samples]",
+)
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(min=1),
+    help="fp16: of so many images at most, evenly over the sorted list.  [default: 64]",
+)
+@click.option(
+    "--report/--no-report",
+    default=None,
+    help="fp16: compare the new graph with fp32: tiles, average precision, time on this CPU.  [default: report]",
 )
 @click.option(
     "--compute-capability",
@@ -87,6 +98,8 @@ def build_engine(
     recipe: Path | None,
     precision: str | None,
     data: Path | None,
+    calibration_images: int | None,
+    report: bool | None,
     compute_capability: tuple[int, ...],
     max_batch: int | None,
     timing_cache: Path | None,
@@ -104,22 +117,31 @@ def build_engine(
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
       apex-rt build-engine model.onnx --precision fp16 --data images/ -o bundle16/
+      apex-rt build-engine model.onnx --precision fp16 --data nuclei/ --calibration-images 32 -o bundle16/
       apex-rt build-engine model.onnx --recipe rtx-desktop -o bundle-rtx/
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
     from apex_runtime.bundle.build import build_bundle
+    from apex_runtime.bundle.fp32_record import read_against
     from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
+    from apex_runtime.bundle.manifest import PRECISION_NAME
     from apex_runtime.bundle.recipe import load_recipe
+    from apex_runtime.cli.against_fp32 import table
 
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
     given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
-    flags = {name: value for name, value in given.items() if value} | ({} if plugins is None else {"plugins": plugins})
+    given |= {"calibration_images": calibration_images}
+    switches = {"plugins": plugins, "report": report}
+    flags = {name: value for name, value in given.items() if value} | {k: v for k, v in switches.items() if v is not None}
     asked = load_recipe(recipe, flags)
+    if asked.precision == "fp32" and (calibration_images is not None or report):
+        option = "--report" if report else "--calibration-images"
+        raise UsageError(f"{option} has no meaning for fp32.", "Leave it out, or give --precision fp16.")
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
-    with _progress() as (progress, calibrating):
+    with _progress() as (progress, calibrating, comparing):
         manifest = build_bundle(
             model,
             asked.backend,
@@ -133,20 +155,23 @@ def build_engine(
             plugins=asked.plugins,
             precision=asked.precision,
             data=data,
+            calibration_images=asked.calibration_images,
+            report=asked.report,
             calibrating=calibrating,
+            comparing=comparing,
         )
+    against = read_against(Path(output) / PRECISION_NAME)
     if as_json:
-        click.echo(
-            json.dumps({"bundle": output, "precision": asked.precision, "manifest": manifest.model_dump(mode="json")}, indent=2)
-        )
+        said = {"bundle": output, "precision": asked.precision, "manifest": manifest.model_dump(mode="json")}
+        click.echo(json.dumps(said | {"against_fp32": against.to_record()}, indent=2))
     else:
-        click.echo(_report(manifest, output))
+        click.echo("\n".join((*_lines(manifest, output), *table(against))))
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Progress, GoOn]]:
-    """A bar for the calibration and per plan on a terminal, a line elsewhere; on standard error. Ctrl-C ends the build without
-    a trace."""
+def _progress() -> Iterator[tuple[Progress, GoOn, GoOn]]:
+    """A bar for the calibration, the comparison and per plan on a terminal, a line elsewhere; on standard error. Ctrl-C ends the
+    build without a trace."""
     with interruptible("interrupted: leaving at the next step") as stop, _display() as show:
 
         def progress(capability: int, _stage: str, done: int, total: int) -> bool:
@@ -157,7 +182,11 @@ def _progress() -> Iterator[tuple[Progress, GoOn]]:
             show(f"calibrating on {total} image(s)", done, total)
             return not stop.is_set()
 
-        yield progress, calibrating
+        def comparing(done: int, total: int) -> bool:
+            show("comparing with fp32", done, total)
+            return not stop.is_set()
+
+        yield progress, calibrating, comparing
 
 
 @contextmanager
@@ -190,13 +219,11 @@ def _plan_name(capability: int) -> str:
     return f"the plan for sm_{capability}" if capability else "the plan for this machine's GPU"
 
 
-def _report(manifest: Manifest, output: str) -> str:
+def _lines(manifest: Manifest, output: str) -> list[str]:
     lines = [f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.build.seconds:.1f} s"]
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
     if manifest.backend == "tensorrt":
         lines += [f"  {plugin.name:<18}{_COMPUTED_BY[plugin.implementation]}" for plugin in manifest.plugins]
-    if manifest.backend == "ort-cpu" and manifest.precision == "fp16":
-        lines.append("float16 halves the model's size; on CPUs like the one it was measured on it is slower than fp32")
     if manifest.backend != "ort-cpu":
         lines.append(f"it runs on a GPU; on this CPU: --engine {Path(output) / 'model.onnx'}")
-    return "\n".join(lines)
+    return lines

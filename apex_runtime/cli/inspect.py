@@ -82,6 +82,9 @@ def _look_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _precision_lines(precision: dict[str, Any]) -> Iterator[str]:
+    from apex_runtime.bundle.fp32_record import AgainstFp32
+    from apex_runtime.cli.against_fp32 import rows
+
     counts: Counter[str] = Counter()
     for item in precision["nodes"]:
         counts[item["precision"]] += item["count"]
@@ -91,6 +94,7 @@ def _precision_lines(precision: dict[str, Any]) -> Iterator[str]:
         inside = ", ".join(f"{count} {name}" for name, count in item["nodes"].items())
         pinned = f"; never below {item['pinned']}" if item["pinned"] else ""
         yield f"  {item['region']:<14}{inside}{pinned}"
+    yield from rows(AgainstFp32.model_validate(precision["against_fp32"]))
 
 
 def _counts(ops: list[dict[str, Any]]) -> str:

@@ -67,5 +67,10 @@ def synthetic_cases(info: ModelInfo) -> list[Case]:
 
 def real_case(path: Path, name: str, info: ModelInfo) -> Case:
     """An image file at the model's size. Raises ImageError."""
-    pixels, letterbox = letterbox_image(decode_image(path), info.input.height, info.input.width)
+    return case_of(decode_image(path), name, info)
+
+
+def case_of(image: np.ndarray, name: str, info: ModelInfo) -> Case:
+    """An image, uint8 [h,w,3] RGB, at the model's size."""
+    pixels, letterbox = letterbox_image(image, info.input.height, info.input.width)
     return Case(name, pixels, content_tiles(letterbox, info.tiles), False)

@@ -49,7 +49,7 @@ class Decisions:
         self.equal_sets += reference == candidate
         self.equal_orders += np.array_equal(reference_ids_K, candidate_ids_K)
         self.unexplained += not is_explained(reference, candidate, totals_N, slack, levels)
-        (self.overlaps if real else self.synthetic_overlaps).append(len(reference & candidate) / len(reference))
+        (self.overlaps if real else self.synthetic_overlaps).append(overlap(reference_ids_K, candidate_ids_K))
 
     def reasons(self, min_overlap: float) -> list[str]:
         """Why the decisions fail; empty when they pass."""
@@ -63,6 +63,12 @@ class Decisions:
         if self.overlaps and np.mean(self.overlaps) < min_overlap:
             found.append(f"mean overlap of the tiles {np.mean(self.overlaps):.3f}, below {min_overlap}")
         return found
+
+
+def overlap(reference_ids_K: np.ndarray, candidate_ids_K: np.ndarray) -> float:
+    """|A and B| / |A|: the share of the reference's tiles that the candidate chose too."""
+    reference = set(reference_ids_K.tolist())
+    return len(reference & set(candidate_ids_K.tolist())) / len(reference)
 
 
 def totals(utilities_N: np.ndarray, bonus_N: np.ndarray) -> np.ndarray:

@@ -44,18 +44,19 @@ def check_regions(regions: Mapping[str, str]) -> None:
         )
 
 
-def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Raises ModelError when a pass touched a pinned region: a node is gone or another, its weights have other values, its
-    tensors a coarser type than the region's floor, or its data come from elsewhere than from where they came, casts aside. Also
-    when it lost or changed a function."""
+def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto, pinned: Mapping[str, Floor] | None = None) -> None:
+    """Raises ModelError when a pass touched a pinned region, or one of the nodes ``pinned``: a node is gone or another, its
+    weights have other values, its tensors a coarser type than the floor, or its data come from elsewhere than they came
+    from, casts aside. Also when it lost or changed a function."""
     regions = regions_of(before)
     check_regions(regions)
     if _functions(before) != _functions(after):
         raise ModelError("A pass lost or changed a function of the graph.", _OUR_FAULT, code="functions_changed")
     old, new = _Graph(before), _Graph(after)
     for name, region in regions.items():
-        if region in PINNED:
-            problem = _problem(old, new, name, PINNED[region])
+        floor = (pinned or {}).get(name) or PINNED.get(region)
+        if floor is not None:
+            problem = _problem(old, new, name, floor)
             if problem:
                 raise ModelError(
                     f"A pass touched the pinned region {region}: node {name} {problem}.",

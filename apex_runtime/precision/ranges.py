@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from apex_runtime.model_info import ModelInfo
+    from apex_runtime.precision.data import Image
     from apex_runtime.precision.histograms import Histograms
 
 Feeds = Mapping[str, np.ndarray]
@@ -67,25 +67,23 @@ class Calibration:
     method: Method = "minmax"
 
 
-def calibration_feeds(source: Path | None, info: ModelInfo, go_on: GoOn = lambda _done, _total: True) -> Iterator[Feeds]:
-    """What the graph is fed for every image of a folder, file or pattern, or the shipped samples, one by one: all tiles that have
-    content are looked at. ``go_on(done, total)`` is asked before each.
+def calibration_feeds(images: Sequence[Image], info: ModelInfo, go_on: GoOn = lambda _done, _total: True) -> Iterator[Feeds]:
+    """What the graph is fed for every image, one by one: all tiles that have content are looked at. ``go_on(done, total)`` is
+    asked before each.
 
-    Raises UsageError when there are none, ImageError for a file that cannot be decoded, KeyboardInterrupt when ``go_on`` says no.
+    Raises ImageError for a file that cannot be decoded, KeyboardInterrupt when ``go_on`` says no.
     """
     from apex_runtime.backends.ort import graph_feeds
-    from apex_runtime.data.sources import resolve_sources
-    from apex_runtime.parity.cases import real_case, sample_folder
+    from apex_runtime.parity.cases import case_of
     from apex_runtime.routing.budget import parse_budget
     from apex_runtime.routing.grid import padding_bonus
     from apex_runtime.routing.split import plan_tiles
 
     everything = parse_budget("1.0")
-    items = resolve_sources(str(source if source is not None else sample_folder()))
-    for done, item in enumerate(items):
-        if not go_on(done, len(items)):
+    for done, image in enumerate(images):
+        if not go_on(done, len(images)):
             raise KeyboardInterrupt
-        case = real_case(item.path, item.relative, info)
+        case = case_of(image.read(), image.name, info)
         tiles = plan_tiles(everything, case.content_N, info)
         yield graph_feeds(info, case.pixels[None], tiles, padding_bonus(case.content_N)[None])
 

@@ -85,6 +85,11 @@ def members(regions: Mapping[str, str]) -> dict[str, list[str]]:
     return grouped
 
 
+def module_of(node: onnx.NodeProto) -> str:
+    """The path of the module that a node belongs to, ``detector.foveal.project``; empty where no scope is written."""
+    return (_modules_of(node) or [""])[-1]
+
+
 def _check_names(nodes: Sequence[onnx.NodeProto]) -> None:
     names = [node.name for node in nodes]
     if not all(names) or len(set(names)) != len(names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from apex_runtime.errors import ModelError
@@ -31,7 +31,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in known.graph.initializer}
 
 
-def half_inputs(node: onnx.NodeProto, types: dict[str, int], model: onnx.ModelProto) -> tuple[int, ...] | None:
+def half_inputs(node: onnx.NodeProto, types: Mapping[str, int], model: onnx.ModelProto) -> tuple[int, ...] | None:
     """Which inputs are float16 when the node computes in float16; None where its op cannot, or reads no float32.
 
     An op can when float16 inputs make every float32 output float16, as far as it has any: Cast, say, fixes the type by other
@@ -46,7 +46,9 @@ def half_inputs(node: onnx.NodeProto, types: dict[str, int], model: onnx.ModelPr
     return _by_schema(node, floats, types, model)
 
 
-def _by_schema(node: onnx.NodeProto, floats: list[int], types: dict[str, int], model: onnx.ModelProto) -> tuple[int, ...] | None:
+def _by_schema(
+    node: onnx.NodeProto, floats: list[int], types: Mapping[str, int], model: onnx.ModelProto
+) -> tuple[int, ...] | None:
     import onnx
 
     version = next((item.version for item in model.opset_import if item.domain == node.domain), 0)
@@ -66,7 +68,7 @@ def _formal(parameters: Iterable[onnx.defs.OpSchema.FormalParameter], index: int
     return str(formal[min(index, len(formal) - 1)].type_str)
 
 
-def _is_float(types: dict[str, int], name: str) -> bool:
+def _is_float(types: Mapping[str, int], name: str) -> bool:
     import onnx
 
     return bool(name) and types.get(name) == onnx.TensorProto.FLOAT

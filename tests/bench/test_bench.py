@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from budget_curve import draw, read_points
 from dense import densify
-from latency import measure, ratio
 from readme_figures import replaced
 from torch import nn
 
@@ -31,13 +30,6 @@ def test_all_tiles_equal_the_dense_pass_when_the_halo_is_wide_enough() -> None:
     for name in ("one", "ltrb", "coefficients", "prototypes"):
         a, b = getattr(tiled, name), getattr(dense, name)
         assert (a - b).abs().max() <= 1e-4 * b.abs().max(), name
-
-
-def test_every_round_runs_every_subject_in_turn() -> None:
-    calls: list[str] = []
-    samples = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warmup=2)
-    assert calls == ["a", "a", "b", "b"] * 5 and {name: len(values) for name, values in samples.items()} == {"a": 3, "b": 3}
-    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2.0
 
 
 def test_the_shipped_curve_is_drawn_from_the_evidence(repo_root: Path) -> None:

@@ -27,14 +27,20 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
 
 def test_a_recipe_reads_back(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    recipe = BuildRecipe(backend="tensorrt-rtx", compute_capability=(75,), max_batch=3)
+    recipe = BuildRecipe(backend="tensorrt-rtx", compute_capability=(75,), max_batch=3, report=False, calibration_images=9)
     file.write_text(recipe.to_yaml())
     assert load_recipe(file, {}) == recipe
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("backen: x\n", "backen"), ("max_batch: 0\n", "max_batch"), ("- 1\n", "expected keys"), ("a: [\n", "not a YAML file")],
+    [
+        ("backen: x\n", "backen"),
+        ("max_batch: 0\n", "max_batch"),
+        ("calibration_images: 0\n", "calibration_images"),
+        ("- 1\n", "expected keys"),
+        ("a: [\n", "not a YAML file"),
+    ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "recipe.yaml"

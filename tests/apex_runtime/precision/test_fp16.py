@@ -15,9 +15,11 @@ from apex_runtime.errors import ModelError
 from apex_runtime.parity.cases import real_case, synthetic_cases
 from apex_runtime.parity.run import compare_sessions
 from apex_runtime.parity.tolerance import Rules, load_profile
-from apex_runtime.precision.fp16 import Converted, to_float16
+from apex_runtime.precision.convert import Converted, convert
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.pinned import PINNED
+from apex_runtime.precision.plan import Plan
 from apex_runtime.precision.ranges import Feeds, calibration_feeds
 from apex_runtime.precision.regions import NO_SCOPE, SCOPE_KEY
 from apex_runtime.precision.tensor_types import half_inputs, tensor_types
@@ -26,12 +28,12 @@ from apex_runtime.routing.budget import parse_budget
 
 @pytest.fixture(scope="module")
 def feeds(shipped: OnnxFile, sample: Path) -> list[Feeds]:
-    return list(calibration_feeds(sample, shipped.info))
+    return list(calibration_feeds(precision_data(sample).calibration, shipped.info))
 
 
 @pytest.fixture(scope="module")
 def converted(shipped: OnnxFile, feeds: list[Feeds]) -> Converted:
-    return to_float16(shipped.model, feeds)
+    return convert(shipped.model, Plan(half=True), feeds)
 
 
 def saved(model: onnx.ModelProto, folder: Path) -> OrtSession:
@@ -113,7 +115,7 @@ def scaled(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
 def test_numbers_that_do_not_fit_stay_float32(
     model: onnx.ModelProto, feeds: list[Feeds], shipped_path: Path, tmp_path: Path, factor: float, words: str
 ) -> None:
-    result = to_float16(scaled(model, factor), feeds)
+    result = convert(scaled(model, factor), Plan(half=True), feeds)
     kept = [item for item in result.decisions if item.precision == "float32" and item.region == "foveal"]
     assert [item.op for item in kept] == ["Conv", "Relu", "Conv"]
     assert all(words in item.reason and " to " in item.reason for item in kept)
@@ -137,4 +139,4 @@ def test_a_graph_whose_regions_are_unknown_is_refused(model: onnx.ModelProto, fe
     for node in model.graph.node:
         del node.metadata_props[:]
     with pytest.raises(ModelError, match="pinned region"):
-        to_float16(model, feeds)
+        convert(model, Plan(half=True), feeds)

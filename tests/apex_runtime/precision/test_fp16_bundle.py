@@ -28,7 +28,7 @@ class Ran(Protocol):
 @pytest.fixture(scope="module")
 def bundle(shipped_path: Path, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fp16") / "bundle"
-    words = ["build-engine", shipped_path, "--precision", "fp16", "--data", sample, "-o", folder]
+    words = ["build-engine", shipped_path, "--precision", "fp16", "--data", sample, "--no-report", "-o", folder]
     run = CliRunner().invoke(main, [str(word) for word in words])
     assert run.exit_code == 0 and "fp16" in run.stdout, run.output
     return folder
@@ -41,10 +41,11 @@ def test_manifest_and_record_tell_what_was_done(
     validate("manifest", json.loads(manifest.to_json()))
     assert manifest.precision == "fp16"
     assert manifest.source.sha256 == hashlib.sha256(shipped_path.read_bytes()).hexdigest() != manifest.find("model")[0].sha256
-    assert manifest.build.command.endswith(f"--precision fp16 --data {sample.name} -o bundle")
+    assert manifest.build.command.endswith(f"--precision fp16 --data {sample.name} --no-report -o bundle")
     report = json.loads((bundle / "precision.json").read_text())
     validate("precision", report)
-    assert (report["profile"], report["calibration"]["images"], report["against_fp32"]) == ("fp16", 1, {"identical_graph": False})
+    assert (report["profile"], report["calibration"]["images"]) == ("fp16", 1)
+    assert report["against_fp32"] == {"identical_graph": False, "not_made": "not asked for"}
     regions = {item["region"]: item for item in report["regions"]}
     assert regions["router"]["pinned"] == "float32" and set(regions["router"]["nodes"]) == {"float32"}
     assert sum(sum(item["nodes"].values()) for item in report["regions"]) == len(report["graph_nodes"])
@@ -75,15 +76,18 @@ def test_bench_measures_it(
 def test_inspect_shows_its_regions(bundle: Path, apex_rt: Callable[..., Ran], validate: Callable[[str, object], None]) -> None:
     ran = apex_rt("inspect", bundle)
     assert "router        16 float32; never below float32" in ran.out and "profile fp16" in ran.out
+    assert "not compared with fp32: not asked for" in ran.out
     facts = json.loads(apex_rt("inspect", bundle, "--json").out)
     validate("inspect", facts)
     assert {"region": "router", "nodes": 16} in facts["regions"]
 
 
 def test_a_recipe_may_ask_for_it(shipped_path: Path, sample: Path, tmp_path: Path, apex_rt: Callable[..., Ran]) -> None:
-    (tmp_path / "recipe.yaml").write_text("backend: ort-cpu\nprecision: fp16\n")
+    (tmp_path / "recipe.yaml").write_text("backend: ort-cpu\nprecision: fp16\nreport: false\ncalibration_images: 1\n")
     ran = apex_rt("build-engine", shipped_path, "--recipe", tmp_path / "recipe.yaml", "--data", sample, "-o", tmp_path / "b")
-    assert ran.code == 0 and read_manifest(tmp_path / "b").precision == "fp16"
+    assert ran.code == 0 and "not compared with fp32: not asked for" in ran.out
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest.precision == "fp16" and "--calibration-images 1 --no-report" in manifest.build.command
 
 
 def test_data_without_a_pass_is_wrong_usage(

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.histograms import BINS, PERCENTILE, HistogramMethod, Histograms
 from apex_runtime.precision.ranges import Calibration, Method, Range, calibration_feeds, collect_ranges
 
@@ -201,7 +202,7 @@ def test_one_pass_gives_both_and_prints_nothing(
 
     def feeds() -> Iterator[Any]:
         for _ in range(2):
-            yield from calibration_feeds(sample, shipped.info)
+            yield from calibration_feeds(precision_data(sample).calibration, shipped.info)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Counted)
     found = collect_ranges(shipped.model, ["mul_6", "relu_8"], feeds(), ["relu_8", "relu_16"], "percentile")
@@ -212,6 +213,12 @@ def test_one_pass_gives_both_and_prints_nothing(
 
 
 def test_entropy_of_the_default_engine_keeps_most_of_a_relu(shipped: OnnxFile, sample: Path) -> None:
-    found = collect_ranges(shipped.model, [], calibration_feeds(sample, shipped.info), ["relu", "relu_16", "add_77"], "entropy")
+    found = collect_ranges(
+        shipped.model,
+        [],
+        calibration_feeds(precision_data(sample).calibration, shipped.info),
+        ["relu", "relu_16", "add_77"],
+        "entropy",
+    )
     for name, seen in found.quantised.items():
         assert 0.45 * found.ranges[name].magnitude < seen.magnitude <= found.ranges[name].magnitude, name

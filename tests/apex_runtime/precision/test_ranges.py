@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.errors import UsageError
+from apex_runtime.precision.data import precision_data
 from apex_runtime.precision.ranges import Range, calibration_feeds, collect_ranges
 
 TENSORS = ["mul_6", "relu_8", "cat_4", "tile_unpack_fusion"]
@@ -28,7 +29,7 @@ def values_of(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.n
 
 def test_they_are_the_extremes_of_the_tensors_themselves(shipped: OnnxFile, repo_root: Path) -> None:
     source = repo_root / "tests" / "fixtures" / "nuclei" / "images"
-    feeds = list(calibration_feeds(source, shipped.info))[:3]
+    feeds = list(calibration_feeds(precision_data(source).calibration, shipped.info))[:3]
     found = collect_ranges(shipped.model, TENSORS, feeds)
     whole = [values_of(shipped.model, dict(item)) for item in feeds]
     assert found.images == 3
@@ -46,7 +47,7 @@ def test_one_image_at_a_time(shipped: OnnxFile, sample: Path) -> None:
 
     def images() -> Iterator[dict[str, np.ndarray]]:
         for _ in range(3):
-            (feeds,) = calibration_feeds(sample, shipped.info)
+            (feeds,) = calibration_feeds(precision_data(sample).calibration, shipped.info)
             copy = dict(feeds) | {"images": feeds["images"].copy()}
             assert sum(item() is not None for item in alive) <= 1
             alive.append(weakref.ref(copy["images"]))
@@ -56,7 +57,7 @@ def test_one_image_at_a_time(shipped: OnnxFile, sample: Path) -> None:
 
 
 def test_all_tiles_with_content_are_looked_at(shipped: OnnxFile, sample: Path) -> None:
-    (feeds,) = calibration_feeds(sample, shipped.info)
+    (feeds,) = calibration_feeds(precision_data(sample).calibration, shipped.info)
     assert feeds["images"].shape == (1, 512, 512, 3) and feeds["images"].dtype == np.uint8
     assert int(feeds["tiles"][0]) == int((feeds["tile_bonus"] == 0).sum())
 

@@ -17,7 +17,8 @@ from apex_runtime.backends.onnx_contract import read_onnx
 from apex_runtime.backends.ort import OrtSession, graph_feeds
 from apex_runtime.cli.main import main
 from apex_runtime.model_info import ModelInfo
-from apex_runtime.precision.fp16 import to_float16
+from apex_runtime.precision.convert import convert
+from apex_runtime.precision.plan import Plan
 from apex_train.checkpoint import save_checkpoint
 from apex_train.cli.export import export
 from apex_train.export.agreement import check_agreement
@@ -155,7 +156,7 @@ def test_inference(nms_file: Path, tmp_path: Path) -> None:
 def test_the_pass_fp16_leaves_the_decoding_alone(nms_file: Path, tmp_path: Path) -> None:
     file, images = read_onnx(nms_file), picture()
     bonus = np.zeros((len(images), TILES), np.float32)
-    converted = to_float16(file.model, [graph_feeds(file.info, images, TILES, bonus)])
+    converted = convert(file.model, Plan(half=True), [graph_feeds(file.info, images, TILES, bonus)])
     (nms,) = [item for item in converted.decisions if item.op == "DecodeNMS"]
     assert (nms.region, nms.precision) == ("decode", "float32")
     onnx.save(converted.model, tmp_path / "half.onnx")

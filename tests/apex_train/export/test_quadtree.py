@@ -18,7 +18,8 @@ from apex_runtime.backends.tensorrt_builder import build_plans, optimisation_pro
 from apex_runtime.backends.tensorrt_session import TensorRTSession
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import input_names, output_names
-from apex_runtime.precision.fp16 import to_float16
+from apex_runtime.precision.convert import convert
+from apex_runtime.precision.plan import Plan
 from apex_runtime.routing.quadtree import select_levels
 from apex_runtime.routing.selection import selection_keys
 from apex_train.export.agreement import level_budgets
@@ -124,7 +125,7 @@ def test_the_pass_fp16_knows_its_regions(deep, tmp_path: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)
     bonus = np.zeros((1, file.info.tiles.count), np.float32)
     most = BUDGETS[depth][-1]
-    converted = to_float16(file.model, [graph_feeds(file.info, pixels, most, bonus)])
+    converted = convert(file.model, Plan(half=True), [graph_feeds(file.info, pixels, most, bonus)])
     routers = {item.node for item in converted.decisions if item.region == "router" and item.op == "MatMul"}
     assert len(routers) == 2 * depth, "two products in the router of every level"
     onnx.save(converted.model, tmp_path / "half.onnx")
