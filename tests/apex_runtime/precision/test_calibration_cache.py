@@ -66,6 +66,12 @@ def test_another_key_says_what_changed_and_the_file_is_written_anew(file: Path) 
     assert read_cache(file, KEY).calibration is None
 
 
+def test_ranges_that_are_asked_for_must_be_there(file: Path) -> None:
+    assert read_cache(file, KEY, ["add_77", "relu"], ["relu"]) == Found(CALIBRATION)
+    for asked in ((["relu", "relu_9"], []), (["relu"], ["add_77"])):
+        assert read_cache(file, KEY, *asked) == Found(None, ("other tensors need a range",))
+
+
 def test_no_file_is_nothing(tmp_path: Path) -> None:
     assert read_cache(tmp_path / "not there" / "at.json", KEY) == Found(None)
 

@@ -11,18 +11,20 @@ import onnxruntime
 import pytest
 
 from apex_runtime.backends.onnx_contract import OnnxFile
-from apex_runtime.precision.calibration_key import CacheKey, images_sha256
+from apex_runtime.precision.calibration_key import CacheKey
+from apex_runtime.precision.data import Image, precision_data
 
 
 @pytest.fixture
-def images(repo_root: Path, tmp_path: Path) -> list[Path]:
+def images(repo_root: Path, tmp_path: Path) -> tuple[Image, ...]:
     """Two images that a test may change."""
-    found = sorted((repo_root / "engines" / "samples").glob("*.jpg"))[:2]
-    return [Path(shutil.copy(path, tmp_path)) for path in found]
+    for path in sorted((repo_root / "engines" / "samples").glob("*.jpg"))[:2]:
+        shutil.copy(path, tmp_path)
+    return precision_data(tmp_path).calibration
 
 
 @pytest.fixture
-def key(shipped: OnnxFile, images: list[Path]) -> CacheKey:
+def key(shipped: OnnxFile, images: tuple[Image, ...]) -> CacheKey:
     return CacheKey.of(shipped, "edge", "minmax", images)
 
 
@@ -33,18 +35,19 @@ def test_it_says_what_the_model_and_this_machine_have(key: CacheKey, shipped: On
     assert key.changes(key) == () and len(key.sha256) == 64
 
 
-def test_names_and_order_of_images_do_not_matter_and_their_content_does(
-    key: CacheKey, shipped: OnnxFile, images: list[Path], tmp_path: Path
+def test_the_names_of_images_do_not_matter_and_their_content_does(
+    key: CacheKey, shipped: OnnxFile, images: tuple[Image, ...]
 ) -> None:
-    renamed = images[0].rename(tmp_path / "other.jpg")
-    assert CacheKey.of(shipped, "edge", "minmax", [images[1], renamed]) == key
-    assert images_sha256([renamed]) != images_sha256([renamed, renamed]) != images_sha256([renamed, images[1]])
+    renamed = images[1].path.rename(images[1].path.with_name("z.jpg"))
+    same = precision_data(renamed.parent).calibration
+    assert [item.name for item in same] != [item.name for item in images]
+    assert CacheKey.of(shipped, "edge", "minmax", same) == key
     renamed.write_bytes(renamed.read_bytes() + b"\0")
-    now = CacheKey.of(shipped, "edge", "minmax", [images[1], renamed])
+    now = CacheKey.of(shipped, "edge", "minmax", same)
     assert key.changes(now) == ("the images changed",) and now.sha256 != key.sha256
 
 
-def test_another_model_is_noticed(key: CacheKey, shipped: OnnxFile, model: onnx.ModelProto, images: list[Path]) -> None:
+def test_another_model_is_noticed(key: CacheKey, shipped: OnnxFile, model: onnx.ModelProto, images: tuple[Image, ...]) -> None:
     model.opset_import[0].version = 21
     other = replace(shipped, model=model, data=model.SerializeToString())
     now = CacheKey.of(other, "edge", "minmax", images)
