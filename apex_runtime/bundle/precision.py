@@ -19,10 +19,17 @@ _REASONS = {
     "float32": "as exported: the fp32 profile changes nothing",
     "unknown": "shape inference does not reach this node's output",
 }
-_CHOSEN_REASONS = _REASONS | {
-    "float32": "kept: graph_nodes says why for each node",
-    "float16": "converted: graph_nodes names the nodes",
-}
+_CHOSEN_REASONS = (
+    _REASONS
+    | {
+        "float32": "kept: graph_nodes says why for each node",
+        "float16": "converted: graph_nodes names the nodes",
+    }
+    | {
+        codes: "codes of eight bits: graph_nodes says who reads them, and their range"
+        for codes in ("uint8", "int8", "int32", "float8_e4m3fn")
+    }
+)
 
 
 def precision_report(
@@ -70,7 +77,7 @@ def _story(converted: Converted) -> dict[str, Any]:
     for item in converted.decisions:
         regions.setdefault(item.region, Counter())[item.precision] += 1
     return {
-        "calibration": {"method": "least and largest value, all tiles", "images": converted.calibration.images},
+        "calibration": {"method": converted.calibration.method, "images": converted.calibration.images},
         "regions": [
             {"region": region, "pinned": PINNED.get(region), "nodes": dict(counts)} for region, counts in regions.items()
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apex_runtime.backends.capabilities import probe
 from apex_runtime.backends.op_calls import op_calls
-from apex_runtime.precision.data import Image, digest
 from apex_runtime.precision.ranges import Method
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class CacheKey(BaseModel):
     """The parts of a key. ``profile`` says what was asked of the pass, pins included: it decides which tensors have a range.
 
-    ``data_sha256``: ``data.digest`` of the images. ``op_versions``: operator sets and ops of ours. ``libraries``: by name.
+    ``data_sha256``: ``digest`` of the images. ``op_versions``: operator sets and ops of ours. ``libraries``: by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -38,14 +37,14 @@ class CacheKey(BaseModel):
     libraries: dict[str, str]
 
     @classmethod
-    def of(cls, file: OnnxFile, profile: str, method: Method, images: Iterable[Image]) -> CacheKey:
-        """The key of a model and the images to calibrate on, with the libraries that are installed. Raises ImageError."""
+    def of(cls, file: OnnxFile, profile: str, method: Method, data_sha256: str) -> CacheKey:
+        """The key of a model and the images to calibrate on, with the libraries that are installed."""
         sets = {item.domain or "ai.onnx": item.version for item in file.model.opset_import}
         ops = {f"{call.namespace}.{call.name}": call.version for call in op_calls(file.model)}
         return cls(
             model_sha256=hashlib.sha256(file.data).hexdigest(),
             profile=profile,
-            data_sha256=digest(images),
+            data_sha256=data_sha256,
             op_versions=sets | ops,
             method=method,
             input_shape=(1, file.info.input.height, file.info.input.width, 3),

@@ -16,6 +16,7 @@ from apex_runtime.bundle import against_fp32
 from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.fp32_record import read_against
 from apex_runtime.cli.main import main
+from apex_runtime.precision.request import PrecisionRequest
 
 
 class Ran(Protocol):
@@ -151,8 +152,11 @@ def test_what_the_report_lacks_is_said_before_the_calibration(
 
 def test_ctrl_c_in_the_comparison_leaves_nothing(quick: object, shipped_path: Path, repo_root: Path, tmp_path: Path) -> None:
     sample = repo_root / "engines" / "samples" / "797945873ca2a95f.jpg"
+
+    def until_compared(title: str, done: int, _total: int) -> bool:
+        return done < 1 or not title.startswith("comparing")
+
     with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            shipped_path, "ort-cpu", tmp_path / "b", precision="fp16", data=sample, comparing=lambda done, _total: done < 1
-        )
+        asked = PrecisionRequest("fp16", data=sample)
+        build_bundle(shipped_path, "ort-cpu", tmp_path / "b", precision=asked, step=until_compared)
     assert not list(tmp_path.iterdir())
