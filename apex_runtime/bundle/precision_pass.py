@@ -70,7 +70,7 @@ class Rewriting:
         file, request = self.exported, self.request
         key = CacheKey.of(file, _asked(conversion.plan, request), request.method, digest(data.calibration))
         path = request.calibration_cache or default_cache_file(file.path, key.profile, request.method)
-        found = read_cache(path, key)
+        found = read_cache(path, key, conversion.watched, conversion.placement.tensors)
         if found.calibration is not None:
             note(f"calibration: that of {path}")
             return found.calibration
@@ -78,7 +78,10 @@ class Rewriting:
             note(f"calibrating anew: {'; '.join(found.changes)} ({path})")
         feeds = _feeds(data, file, step)
         calibration = collect_ranges(file.model, conversion.watched, feeds, conversion.placement.tensors, request.method)
-        write_cache(path, key, calibration)
+        try:
+            write_cache(path, key, calibration)
+        except OSError as error:
+            note(f"the calibration is not kept: {path}: {error.strerror or error}")
         return calibration
 
 
