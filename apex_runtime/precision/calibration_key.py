@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from apex_runtime.backends.capabilities import probe
 from apex_runtime.backends.op_calls import op_calls
-from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.precision.ranges import Method
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class CacheKey(BaseModel):
     """The parts of a key. ``profile`` says what was asked of the pass, pins included: it decides which tensors have a range.
 
-    ``data_sha256``: ``images_sha256`` of the images. ``op_versions``: operator sets and ops of ours. ``libraries``: by name.
+    ``data_sha256``: ``digest`` of the images. ``op_versions``: operator sets and ops of ours. ``libraries``: by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -39,14 +37,14 @@ class CacheKey(BaseModel):
     libraries: dict[str, str]
 
     @classmethod
-    def of(cls, file: OnnxFile, profile: str, method: Method, images: Iterable[Path]) -> CacheKey:
-        """The key of a model and the images to calibrate on, with the libraries that are installed. Raises OSError."""
+    def of(cls, file: OnnxFile, profile: str, method: Method, data_sha256: str) -> CacheKey:
+        """The key of a model and the images to calibrate on, with the libraries that are installed."""
         sets = {item.domain or "ai.onnx": item.version for item in file.model.opset_import}
         ops = {f"{call.namespace}.{call.name}": call.version for call in op_calls(file.model)}
         return cls(
             model_sha256=hashlib.sha256(file.data).hexdigest(),
             profile=profile,
-            data_sha256=images_sha256(images),
+            data_sha256=data_sha256,
             op_versions=sets | ops,
             method=method,
             input_shape=(1, file.info.input.height, file.info.input.width, 3),
@@ -72,11 +70,6 @@ class CacheKey(BaseModel):
         yield from _change("the method", self.method, now.method)
         yield from _change("the input shape", *("x".join(map(str, key.input_shape)) for key in (self, now)))
         yield from _changes_by_name("the version of", self.libraries, now.libraries)
-
-
-def images_sha256(images: Iterable[Path]) -> str:
-    """A digest of the content of image files: neither their names nor their order change a range. Raises OSError."""
-    return digest_of(sorted(sha256_of(path) for path in images))
 
 
 def digest_of(value: object) -> str:
