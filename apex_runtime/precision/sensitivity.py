@@ -123,26 +123,34 @@ def _rank(row: Row, max_drop: float) -> tuple[float, float, int, str]:
 
 def _step(row: Row, chosen: Mapping[str, Cost], measure: Callable[[frozenset[str]], Cost], max_drop: float) -> Step:
     """Whether to take a region. ``chosen``: those taken so far, each with what it cost with those before it."""
-    reason = next(_against(row, "", 1.0, max_drop), "")
+    reason = next(_against(row, " by itself", 1.0, max_drop), "")
     if reason:
         return Step(region=row.region, taken=False, together=None, why=reason)
-    alone = Cost(**row.model_dump(include=set(Cost.model_fields)))
-    together = measure(frozenset({*chosen, row.region})) if chosen else alone
+    beside = f" with {' and '.join(chosen)}" if chosen else " by itself"
+    together = measure(frozenset({*chosen, row.region})) if chosen else _alone(row)
     before = list(chosen.values())[-1].time_ratio if chosen else 1.0
-    reason = next(_against(together, f" with {' and '.join(chosen)}" if chosen else "", before, max_drop), "")
-    return Step(region=row.region, taken=not reason, together=together, why=reason or _in_favour(together, max_drop))
+    reason = next(_against(together, beside, before, max_drop), "")
+    return Step(region=row.region, taken=not reason, together=together, why=reason or _in_favour(together, beside, max_drop))
+
+
+def _alone(row: Row) -> Cost:
+    return Cost(**row.model_dump(include=set(Cost.model_fields)))
 
 
 def _against(cost: Cost, beside: str, before: float | None, max_drop: float) -> Iterator[str]:
     """Reasons not to take a region that costs so much ``beside`` others, whose time ratio was ``before``."""
     if cost.drop_points > max_drop:
-        yield f"loses {cost.drop_points:.2f} points{beside or ' by itself'}, {max_drop:g} are allowed"
+        yield _loss(cost, beside, max_drop)
     if cost.time_ratio is not None and before is not None and cost.time_ratio >= before * (1 - FASTER):
-        was = f", {before:.2f}x without it" if beside else ""
+        was = f", {before:.2f}x without it" if before != 1 else ""
         yield f"makes the graph no faster{beside}: {cost.time_ratio:.2f}x the time of fp32{was}"
 
 
-def _in_favour(cost: Cost, max_drop: float) -> str:
-    time = "" if cost.time_ratio is None else f", {cost.time_ratio:.2f}x the time of fp32"
-    lost = f"{round(cost.drop_points, 2) + 0.0:.2f}"  # without a minus before nothing
-    return f"loses {lost} points of {max_drop:g}{time}"
+def _in_favour(cost: Cost, beside: str, max_drop: float) -> str:
+    time = "" if cost.time_ratio is None else f"; {cost.time_ratio:.2f}x the time of fp32"
+    return _loss(cost, beside, max_drop) + time
+
+
+def _loss(cost: Cost, beside: str, max_drop: float) -> str:
+    lost = round(cost.drop_points, 2) + 0.0  # without a minus before nothing
+    return f"loses {lost:.2f} points{beside}, {max_drop:g} are allowed"
