@@ -57,6 +57,7 @@ class ReasonCode(StrEnum):
     COMPUTE_CAPABILITY_BELOW_SM89 = "compute_capability_below_sm89"
     CALIBRATION_NOT_FINITE = "calibration_not_finite"
     CALIBRATION_CACHE_DAMAGED = "calibration_cache_damaged"
+    SENSITIVITY_JOURNAL_DAMAGED = "sensitivity_journal_damaged"
 
 
 REMEDIES: dict[ReasonCode, str] = {
@@ -131,6 +132,7 @@ REMEDIES: dict[ReasonCode, str] = {
         "Run apex-rt parity on the model with this image. If the numbers are right, the region of the tensor must stay as it is."
     ),
     ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file: the next build calibrates anew and writes it.",
+    ReasonCode.SENSITIVITY_JOURNAL_DAMAGED: "Delete the file: the next build with --max-drop measures anew and writes it.",
 }
 
 
