@@ -24,6 +24,7 @@ from apex_runtime.backends.timing_cache import Note, TimingCache
 from apex_runtime.model_info import ModelInfo, input_names
 
 DEFAULT_COMPUTE_CAPABILITIES = (75, 86, 89, 120)
+FIRST_WITH_FP8 = 89  # compute capability
 
 # (compute capability, what the builder is at, steps done, steps in all); False cancels. An exception cannot: the builder is C++.
 Progress = Callable[[int, str, int, int], bool]
@@ -125,6 +126,23 @@ def supported_capabilities(trt: ModuleType) -> tuple[int, ...]:
     names = getattr(trt, "ComputeCapability", None)
     members = [] if names is None else list(names.__members__)
     return tuple(sorted(int(name[2:]) for name in members if re.fullmatch(r"SM\d+", name)))
+
+
+def capabilities_for_fp8(flavour: str, capabilities: Sequence[int]) -> tuple[int, ...]:
+    """The compute capabilities to build a graph with FP8 for: those that were asked for, or the default ones that have FP8.
+
+    Raises UsageError, code ``compute_capability_below_sm89``, when one has none; a plan that is built for the GPU of this
+    machine is for that one.
+    """
+    here = compute_capability() if flavour == "tensorrt" else None
+    below = [number for number in (*capabilities, *([here] if here else [])) if number < FIRST_WITH_FP8]
+    if below:
+        names = ", ".join(f"sm_{number}" for number in below)
+        message = f"{flavour}: {names} has no FP8; it begins with sm_{FIRST_WITH_FP8}."
+        raise argument_error(ReasonCode.COMPUTE_CAPABILITY_BELOW_SM89, message)
+    if capabilities or flavour == "tensorrt":
+        return tuple(capabilities)
+    return tuple(number for number in DEFAULT_COMPUTE_CAPABILITIES if number >= FIRST_WITH_FP8)
 
 
 def _targets(trt: ModuleType, flavour: str, capabilities: Sequence[int]) -> list[tuple[int, Any]]:

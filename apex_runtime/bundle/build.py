@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from apex_runtime.backends.op_calls import op_calls
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.backends.plugin_use import PluginUse
 from apex_runtime.backends.tensorrt_api import Log
-from apex_runtime.backends.tensorrt_builder import Plan, Progress, ShapeRange, build_plans, optimisation_profile
+from apex_runtime.backends.tensorrt_builder import (
+    Plan,
+    Progress,
+    ShapeRange,
+    build_plans,
+    capabilities_for_fp8,
+    optimisation_profile,
+)
 from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.against_fp32 import compare_files
 from apex_runtime.bundle.fp32_record import IDENTICAL, NOT_ASKED_FOR, AgainstFp32
@@ -33,7 +41,6 @@ from apex_runtime.bundle.manifest import (
     Build,
     Manifest,
     Plugin,
-    Precision,
     ProfileRange,
     Role,
     Source,
@@ -41,15 +48,16 @@ from apex_runtime.bundle.manifest import (
     is_bundle,
 )
 from apex_runtime.bundle.precision import precision_report
-from apex_runtime.bundle.precision_pass import in_precision
+from apex_runtime.bundle.precision_pass import Rewriting, Rewritten
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
 from apex_runtime.precision.convert import Converted
-from apex_runtime.precision.data import IMAGES, PrecisionData, precision_data
-from apex_runtime.precision.ranges import GoOn
+from apex_runtime.precision.data import Reported
+from apex_runtime.precision.request import PrecisionRequest, Step
 
 _TOOLS = ("apex-x", "onnx", "onnxruntime", "numpy")
 _PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")
+AS_EXPORTED = PrecisionRequest()
 
 
 def build_bundle(
@@ -64,21 +72,15 @@ def build_bundle(
     timing_cache: Path | None = None,
     note: Note = lambda _text: None,
     plugins: bool = True,
-    precision: Precision = "fp32",
-    data: Path | None = None,
-    calibration_images: int = IMAGES,
-    report: bool = True,
-    calibrating: GoOn = lambda _done, _total: True,
-    comparing: GoOn = lambda _done, _total: True,
+    precision: PrecisionRequest = AS_EXPORTED,
+    step: Step = lambda _title, _done, _total: True,
 ) -> Manifest:
     """Build a bundle for ``backend`` (ort-cpu, ort-cuda, tensorrt, tensorrt-rtx) from an exported model into ``out_dir``.
 
     ``max_batch`` bounds the batch of a plan; ONNX Runtime has no bound. ``timing_cache``: where TensorRT keeps how long kernels
     took, None for a file of this user's cache folder; ``note`` hears what was wrong with that file. Without ``plugins`` TensorRT
-    builds every op from its function body. ``precision``: fp16 rewrites the graph; ``data`` is a labelled set, or a folder, file
-    or pattern of images, None for the shipped samples (see ``precision_data``): the numbers of at most ``calibration_images``
-    must fit, and ``calibrating`` is asked before each. With ``report`` the new graph is compared with the exported one (see
-    ``against_fp32``), and ``comparing`` is asked before each step.
+    builds every op from its function body. ``precision``: what the graph computes in, and whether it is then compared with the
+    exported one; ``step`` is asked before each image and each step of that.
     An existing bundle is replaced, foreign files in its folder are kept; any other folder with content is refused. Raises
     UsageError, ModelError, BackendError, DataError, KeyboardInterrupt.
     """
@@ -86,37 +88,44 @@ def build_bundle(
     out_dir = Path(out_dir).resolve()
     _check_target(out_dir)
     _check_options(backend, compute_capabilities, timing_cache, plugins)
-    exported = read_onnx(model)
-    images = _images(precision, data, calibration_images, note)
-    reported = images.report if images is not None and report else None  # opened now: what is wrong with it is said at once
-    file, converted = in_precision(exported, precision, images, calibrating)
+    rewriting = Rewriting.of(read_onnx(model), precision, backend, note)
+    if precision.wanted == "fp8" and backend in _PLAN_BACKENDS:
+        compute_capabilities = capabilities_for_fp8(backend, compute_capabilities)
+    reported = rewriting.reported()  # opened now: what is wrong with it is said before the calibration
+    rewritten = rewriting.run(step, note)
+    file = rewritten.file
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()
     try:
         (staging / MODEL_NAME).write_bytes(file.data)
-        against = IDENTICAL if converted is None else NOT_ASKED_FOR
-        if converted is not None and reported is not None:
-            measured = compare_files(exported.path, staging / MODEL_NAME, reported, backend == "ort-cpu", comparing)
-            against = AgainstFp32(identical_graph=False, measured=measured)
+        against = _compared(rewriting.exported, staging, reported, rewritten.converted, backend, step)
         plans: list[Plan] = []
         if backend in _PLAN_BACKENDS:
             plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note, plugins)
-        _write_artefacts(file, plans, staging, precision, converted, against)
+        _write_artefacts(rewritten, plans, staging, precision.name, against)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
-        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision, images, report)
+        command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision)
         uses = plans[0].plugins if plans else ()
-        source = Source(
-            file_name=exported.path.name,
-            sha256=hashlib.sha256(exported.data).hexdigest(),
-            checkpoint_sha256=exported.info.checkpoint_sha256,
-        )
-        manifest = _describe(file, source, backend, precision, staging, ranges, command, started, uses)
+        manifest = _describe(file, rewriting.exported, backend, precision, staging, ranges, command, started, uses)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _move_into_place(staging, out_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _compared(
+    exported: OnnxFile, staging: Path, reported: Reported | None, converted: Converted | None, backend: str, step: Step
+) -> AgainstFp32:
+    """What ``precision.json`` says of the new graph beside the exported one."""
+    if converted is None:
+        return IDENTICAL
+    if reported is None:
+        return NOT_ASKED_FOR
+    comparing = partial(step, "comparing with fp32")
+    measured = compare_files(exported.path, staging / MODEL_NAME, reported, backend == "ort-cpu", comparing)
+    return AgainstFp32(identical_graph=False, measured=measured)
 
 
 def _check_target(out_dir: Path) -> None:
@@ -147,25 +156,11 @@ def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path
         raise UsageError(f"--timing-cache has no meaning for {backend}.", "Leave it out, or use --backend tensorrt.")
 
 
-def _images(precision: Precision, data: Path | None, count: int, note: Note) -> PrecisionData | None:
-    """What a pass works with; None without a pass."""
-    if precision == "fp32":
-        if data is not None:
-            message = "--data: the precision fp32 calibrates nothing."
-            raise UsageError(message, "Leave it out, or give --precision fp16.", path=data)
-        return None
-    found = precision_data(data, count)
-    if found.recognised is not None:
-        note(f"--data: {found.recognised}")
-    return found
-
-
 def _write_artefacts(
-    file: OnnxFile,
+    rewritten: Rewritten,
     plans: Sequence[Plan],
     staging: Path,
-    precision: Precision,
-    converted: Converted | None,
+    profile: str,
     against: AgainstFp32,
 ) -> None:
     """Write the precision record and any plans beside the model."""
@@ -173,17 +168,16 @@ def _write_artefacts(
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
     for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
-    report = precision_report(
-        file.model, precision, {plan.file_name: plan.note for plan in plans if plan.note}, converted, against
-    )
+    notes = {plan.file_name: plan.note for plan in plans if plan.note}
+    report = precision_report(rewritten.file.model, profile, notes, rewritten.converted, against, rewritten.sensitivity)
     (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _describe(
     file: OnnxFile,
-    source: Source,
+    exported: OnnxFile,
     backend: Backend,
-    precision: Precision,
+    precision: PrecisionRequest,
     staging: Path,
     ranges: tuple[ShapeRange, ...],
     command: str,
@@ -195,8 +189,13 @@ def _describe(
     return Manifest(
         backend=backend,
         backend_version=probe(backend).version,
-        precision=precision,
-        source=source,
+        precision=precision.wanted,
+        profile=precision.profile,
+        source=Source(
+            file_name=exported.path.name,
+            sha256=hashlib.sha256(exported.data).hexdigest(),
+            checkpoint_sha256=exported.info.checkpoint_sha256,
+        ),
         artefacts=artefacts,
         compute_capabilities=tuple(sorted(capabilities)),
         optimisation_profiles=(tuple(_range_record(item) for item in ranges),) if ranges else (),
@@ -272,9 +271,7 @@ def _command(
     capabilities: Sequence[int],
     max_batch: int,
     plugins: bool,
-    precision: str,
-    images: PrecisionData | None,
-    report: bool,
+    precision: PrecisionRequest,
 ) -> str:
     """The command that makes this bundle again, with names instead of this machine's folders."""
     words = ["apex-rt build-engine", file.path.name, "--backend", backend]
@@ -284,11 +281,7 @@ def _command(
         words += ["--max-batch", str(max_batch)]
     if not plugins:
         words.append("--no-plugins")
-    if images is not None:
-        words += ["--precision", precision]
-        words += ["--data", images.source.name] if images.source is not None else []
-        words += ["--calibration-images", str(images.most)] if images.most != IMAGES else []
-        words += [] if report else ["--no-report"]
+    words += precision.words()
     return " ".join([*words, "-o", out_dir.name])
 
 

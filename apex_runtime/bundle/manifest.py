@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from apex_runtime.backends.plugin_use import Implementation
 from apex_runtime.errors import BundleError
 from apex_runtime.model_info import Category, Preprocessing, TileInfo
+from apex_runtime.precision.plan import Precision, Profile
 
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
@@ -31,7 +32,6 @@ def _inside(path: str) -> str:
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
 Backend = Literal["ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16"]
 Role = Literal["model", "plan", "precision"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -108,6 +108,7 @@ class Manifest(_Record):
     backend: Backend
     backend_version: str
     precision: Precision
+    profile: Profile | None = None
     source: Source
     artefacts: tuple[Artefact, ...]
     compute_capabilities: tuple[int, ...]

@@ -12,27 +12,49 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apex_runtime.bundle.manifest import Backend, Precision
+from apex_runtime.bundle.manifest import Backend
 from apex_runtime.errors import ConfigError
 from apex_runtime.precision.data import IMAGES
+from apex_runtime.precision.plan import Precision, Profile
+from apex_runtime.precision.ranges import Method
+from apex_runtime.precision.request import PrecisionRequest
 
 MAX_BYTES = 1 << 20
 
 
 class BuildRecipe(BaseModel):
-    """Backend, number format, compute capabilities (TensorRT flavours only), the largest batch of a plan, whether TensorRT may
-    build ops by plugins, on how many images a number format is calibrated, and whether it is then compared with fp32.
+    """Backend; number format, by itself or by a profile, what is left alone in it, how and on how many images it is calibrated,
+    how much it may cost, and whether it is compared with fp32; for the TensorRT flavours compute capabilities, the largest batch
+    of a plan, and whether ops may be built by plugins.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backend: Backend = "ort-cpu"
     precision: Precision = "fp32"
+    profile: Profile | None = None
+    pin: tuple[str, ...] = ()
+    method: Method = "minmax"
+    max_drop: float | None = None
     compute_capability: tuple[int, ...] = ()
     max_batch: int = Field(default=8, ge=1, le=256)
     plugins: bool = True
     calibration_images: int = Field(default=IMAGES, ge=1)
     report: bool = True
+
+    def precision_request(self, data: Path | None, calibration_cache: Path | None) -> PrecisionRequest:
+        """What the recipe asks for in matters of precision, with the images and the cache of the command line."""
+        return PrecisionRequest(
+            precision=self.precision,
+            profile=self.profile,
+            pins=self.pin,
+            method=self.method,
+            data=data,
+            calibration_images=self.calibration_images,
+            calibration_cache=calibration_cache,
+            max_drop=self.max_drop,
+            report=self.report,
+        )
 
     def to_yaml(self) -> str:
         """The file that reads back as this recipe."""

@@ -18,7 +18,7 @@ from apex_runtime.errors import UsageError
 if TYPE_CHECKING:
     from apex_runtime.backends.tensorrt_builder import Progress
     from apex_runtime.bundle.manifest import Backend, Manifest
-    from apex_runtime.precision.ranges import GoOn
+    from apex_runtime.precision.request import Step
 
 _COMPUTED_BY = {
     "body": "function body",
@@ -50,25 +50,54 @@ _COMPUTED_BY = {
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    help="Number format of the graph; fp16 keeps float32 where it matters.  [default: fp32]",
+    type=click.Choice(["fp32", "fp16", "int8", "fp8"]),
+    help="Number format of the graph; all but fp32 keep float32 where it matters, int8 and fp8 round the convolutions of both "
+    "backbones.  [default: fp32]",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["quality", "balanced", "edge"]),
+    help="In place of --precision: fp16; fp8 in the foveal stream and fp16 elsewhere; int8 in both backbones.",
+)
+@click.option(
+    "--pin",
+    multiple=True,
+    metavar="REGEX",
+    help="Regions and modules that stay float32, beside those that always do; may be repeated.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "percentile", "entropy"]),
+    help="int8, fp8: how the range of a tensor follows from its numbers.  [default: minmax]",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    metavar="POINTS",
+    help="int8, fp8: round the regions that keep AP on the split val within so many points of fp32.",
 )
 @click.option(
     "--data",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="fp16: images whose numbers must fit, a folder, file or pattern; or a COCO, YOLO or satellite set, whose split train is "
-    "used, and test for the report.  [default: the shipped samples]",
+    help="Images that the ranges are taken from, a folder, file or pattern; or a COCO, YOLO or satellite set, whose split train "
+    "is used, and test for the report.  [default: the shipped samples]",
 )
 @click.option(
     "--calibration-images",
     type=click.IntRange(min=1),
-    help="fp16: of so many images at most, evenly over the sorted list.  [default: 64]",
+    help="Of so many images at most, evenly over the sorted list.  [default: 64]",
+)
+@click.option(
+    "--calibration-cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the ranges are kept for the next build.  [default: in the user's cache folder]",
 )
 @click.option(
     "--report/--no-report",
     default=None,
-    help="fp16: compare the new graph with fp32: tiles, average precision, time on this CPU.  [default: report]",
+    help="Compare the new graph with fp32: tiles, average precision, time on this CPU.  [default: report]",
 )
 @click.option(
     "--compute-capability",
@@ -97,8 +126,13 @@ def build_engine(
     output: str,
     recipe: Path | None,
     precision: str | None,
+    profile: str | None,
+    pin: tuple[str, ...],
+    method: str | None,
+    max_drop: float | None,
     data: Path | None,
     calibration_images: int | None,
+    calibration_cache: Path | None,
     report: bool | None,
     compute_capability: tuple[int, ...],
     max_batch: int | None,
@@ -117,31 +151,43 @@ def build_engine(
       apex-rt build-engine model.onnx --backend ort-cpu -o bundle/
       apex-rt build-engine model.onnx --backend tensorrt-rtx --compute-capability 75,86,89,120 -o bundle-rtx/
       apex-rt build-engine model.onnx --precision fp16 --data images/ -o bundle16/
-      apex-rt build-engine model.onnx --precision fp16 --data nuclei/ --calibration-images 32 -o bundle16/
+      apex-rt build-engine model.onnx --precision int8 --data nuclei/ -o bundle8/
+      apex-rt build-engine model.onnx --profile balanced --backend tensorrt-rtx --data nuclei/ --pin project -o bundle-rtx/
+      apex-rt build-engine model.onnx --precision int8 --max-drop 0.5 --data nuclei/ -o bundle8/
       apex-rt build-engine model.onnx --recipe rtx-desktop -o bundle-rtx/
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
     from apex_runtime.bundle.build import build_bundle
-    from apex_runtime.bundle.fp32_record import read_against
     from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
     from apex_runtime.bundle.manifest import PRECISION_NAME
+    from apex_runtime.bundle.precision import read_precision
     from apex_runtime.bundle.recipe import load_recipe
-    from apex_runtime.cli.against_fp32 import table
+    from apex_runtime.cli import against_fp32, sensitivity_table
 
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
-    given = {"backend": backend, "precision": precision, "compute_capability": compute_capability, "max_batch": max_batch}
-    given |= {"calibration_images": calibration_images}
-    switches = {"plugins": plugins, "report": report}
-    flags = {name: value for name, value in given.items() if value} | {k: v for k, v in switches.items() if v is not None}
+    given: dict[str, Any] = {
+        "backend": backend,
+        "compute_capability": compute_capability or None,
+        "max_batch": max_batch,
+        "plugins": plugins,
+    }
+    given |= {"precision": precision, "profile": profile, "pin": pin or None, "method": method, "max_drop": max_drop}
+    given |= {"calibration_images": calibration_images, "report": report}
+    flags = {name: value for name, value in given.items() if value is not None}
+    if profile and not precision:  # a flag wins over the recipe, whichever of the two the recipe names
+        flags["precision"] = "fp32"
+    if precision and not profile:
+        flags["profile"] = None
     asked = load_recipe(recipe, flags)
-    if asked.precision == "fp32" and (calibration_images is not None or report):
+    request = asked.precision_request(data, calibration_cache)
+    if request.wanted == "fp32" and (calibration_images is not None or report):
         option = "--report" if report else "--calibration-images"
         raise UsageError(f"{option} has no meaning for fp32.", "Leave it out, or give --precision fp16.")
     if asked.backend in ("ort-cpu", "ort-cuda") and max_batch is not None:
         raise UsageError(f"--max-batch has no meaning for {asked.backend}.", "Leave it out, or use --backend tensorrt-rtx.")
     log = (lambda line: click.echo(line, err=True)) if verbose else None
-    with _progress() as (progress, calibrating, comparing):
+    with _progress() as (progress, step):
         manifest = build_bundle(
             model,
             asked.backend,
@@ -153,40 +199,33 @@ def build_engine(
             timing_cache=timing_cache,
             note=lambda text: click.echo(f"note: {text}", err=True),
             plugins=asked.plugins,
-            precision=asked.precision,
-            data=data,
-            calibration_images=asked.calibration_images,
-            report=asked.report,
-            calibrating=calibrating,
-            comparing=comparing,
+            precision=request,
+            step=step,
         )
-    against = read_against(Path(output) / PRECISION_NAME)
+    against, sensitivity = read_precision(Path(output) / PRECISION_NAME)
     if as_json:
-        said = {"bundle": output, "precision": asked.precision, "manifest": manifest.model_dump(mode="json")}
-        click.echo(json.dumps(said | {"against_fp32": against.to_record()}, indent=2))
+        said = {"bundle": output, "precision": request.wanted, "manifest": manifest.model_dump(mode="json")}
+        chosen = {"sensitivity": sensitivity.model_dump(mode="json")} if sensitivity else {}
+        click.echo(json.dumps(said | {"against_fp32": against.to_record()} | chosen, indent=2))
     else:
-        click.echo("\n".join((*_lines(manifest, output), *table(against))))
+        ranking = sensitivity_table.table(sensitivity) if sensitivity else ()
+        click.echo("\n".join((*_lines(manifest, output), *ranking, *against_fp32.table(against))))
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Progress, GoOn, GoOn]]:
-    """A bar for the calibration, the comparison and per plan on a terminal, a line elsewhere; on standard error. Ctrl-C ends the
-    build without a trace."""
+def _progress() -> Iterator[tuple[Progress, Step]]:
+    """A bar per plan and for whatever else has steps on a terminal, a line elsewhere; on standard error. Ctrl-C ends the build
+    without a trace."""
     with interruptible("interrupted: leaving at the next step") as stop, _display() as show:
 
         def progress(capability: int, _stage: str, done: int, total: int) -> bool:
-            show(f"building {_plan_name(capability)}", done, total)
+            return step(f"building {_plan_name(capability)}", done, total)
+
+        def step(title: str, done: int, total: int) -> bool:
+            show(title, done, total)
             return not stop.is_set()
 
-        def calibrating(done: int, total: int) -> bool:
-            show(f"calibrating on {total} image(s)", done, total)
-            return not stop.is_set()
-
-        def comparing(done: int, total: int) -> bool:
-            show("comparing with fp32", done, total)
-            return not stop.is_set()
-
-        yield progress, calibrating, comparing
+        yield progress, step
 
 
 @contextmanager
@@ -220,7 +259,8 @@ def _plan_name(capability: int) -> str:
 
 
 def _lines(manifest: Manifest, output: str) -> list[str]:
-    lines = [f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, {manifest.build.seconds:.1f} s"]
+    made_by = f"{manifest.backend} {manifest.backend_version}, {manifest.profile or manifest.precision}"
+    lines = [f"{output}: {made_by}, {manifest.build.seconds:.1f} s"]
     lines += [f"  {item.path:<16}{item.bytes / 1e6:8.2f} MB  sha256 {item.sha256[:12]}" for item in manifest.artefacts]
     if manifest.backend == "tensorrt":
         lines += [f"  {plugin.name:<18}{_COMPUTED_BY[plugin.implementation]}" for plugin in manifest.plugins]

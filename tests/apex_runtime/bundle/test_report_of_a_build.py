@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from apex_runtime.bundle import against_fp32
 from apex_runtime.bundle.build import build_bundle
-from apex_runtime.bundle.fp32_record import read_against
+from apex_runtime.bundle.precision import read_precision
 from apex_runtime.cli.main import main
+from apex_runtime.precision.request import PrecisionRequest
 
 
 class Ran(Protocol):
@@ -70,7 +71,7 @@ def test_the_record_is_in_the_bundle(built: tuple[Path, Ran], validate: Callable
 
 def test_it_is_shown_at_the_end_and_by_inspect(built: tuple[Path, Ran], apex_rt: Callable[..., Ran]) -> None:
     folder, ran = built
-    measured = read_against(folder / "precision.json").measured
+    measured = read_precision(folder / "precision.json")[0].measured
     assert measured is not None
     assert "against fp32: 3 image(s), the split val (there is no split test); ort-cpu" in ran.out
     assert "recognised as coco" in ran.err and "comparing with fp32" in ran.err
@@ -151,8 +152,11 @@ def test_what_the_report_lacks_is_said_before_the_calibration(
 
 def test_ctrl_c_in_the_comparison_leaves_nothing(quick: object, shipped_path: Path, repo_root: Path, tmp_path: Path) -> None:
     sample = repo_root / "engines" / "samples" / "797945873ca2a95f.jpg"
+
+    def until_compared(title: str, done: int, _total: int) -> bool:
+        return done < 1 or not title.startswith("comparing")
+
     with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            shipped_path, "ort-cpu", tmp_path / "b", precision="fp16", data=sample, comparing=lambda done, _total: done < 1
-        )
+        asked = PrecisionRequest("fp16", data=sample)
+        build_bundle(shipped_path, "ort-cpu", tmp_path / "b", precision=asked, step=until_compared)
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from tiny_model import write_tiny_model
 from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.manifest import read_manifest
 from apex_runtime.cli.main import main
+from apex_runtime.precision.request import PrecisionRequest
 
 
 class Ran(Protocol):
@@ -100,7 +101,7 @@ def test_data_without_a_pass_is_wrong_usage(
 def test_a_converted_model_is_not_built_again(bundle: Path, tmp_path: Path, apex_rt: Callable[..., Ran]) -> None:
     for precision in ("fp32", "fp16"):
         ran = apex_rt("build-engine", bundle / "model.onnx", "--precision", precision, "-o", tmp_path / "b")
-        assert ran.code == 1 and "float16 already" in ran.err
+        assert ran.code == 1 and "float16 or rounded to eight bits already" in ran.err
     assert not (tmp_path / "b").exists()
 
 
@@ -121,11 +122,11 @@ def test_missing_images_are_named(shipped_path: Path, tmp_path: Path, apex_rt: C
 def test_ctrl_c_ends_a_calibration_and_leaves_nothing(shipped_path: Path, repo_root: Path, tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
 
-    def once(done: int, total: int) -> bool:
+    def once(_title: str, done: int, total: int) -> bool:
         asked.append((done, total))
         return done < 1
 
     with pytest.raises(KeyboardInterrupt):
         data = repo_root / "engines" / "samples"
-        build_bundle(shipped_path, "ort-cpu", tmp_path / "b", precision="fp16", data=data, calibrating=once)
+        build_bundle(shipped_path, "ort-cpu", tmp_path / "b", precision=PrecisionRequest("fp16", data=data), step=once)
     assert asked == [(0, 6), (1, 6)] and not list(tmp_path.iterdir())
