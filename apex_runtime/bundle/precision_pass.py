@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.timing_cache import Note
-from apex_runtime.errors import ModelError
+from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.precision.calibration_cache import default_cache_file, read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
@@ -54,16 +54,28 @@ class Rewriting:
     def run(self, step: Step, note: Note) -> tuple[OnnxFile, Converted | None]:
         """The file to build from, and what the passes decided; for fp32 the exported file itself.
 
-        Raises ImageError, ModelError, UsageError (a pin that matches nothing), KeyboardInterrupt when ``step`` says no.
+        Raises ImageError, ModelError, UsageError (a pin that matches nothing, or all), KeyboardInterrupt when ``step`` says no.
         """
         if self.data is None:
             return self.exported, None
         plan = plan_for(self.request.wanted, self.backend, self.request.profile, self.request.pins)
         assert plan is not None, "only fp32 has none"
         conversion = Conversion(self.exported.model, plan)
+        self._check_changes_something(conversion)
         converted = conversion.finish(self._calibration(conversion, self.data, step, note))
         data = converted.model.SerializeToString(deterministic=True)
         return OnnxFile(self.exported.path, data, converted.model, self.exported.info), converted
+
+    def _check_changes_something(self, conversion: Conversion) -> None:
+        """A graph like the exported one must not bear the name of a precision."""
+        if conversion.placement.products if conversion.plan.number_format else conversion.free:
+            return
+        refused = ", ".join(sorted(set(conversion.placement.refused.values())))
+        why = f"what is not pinned is refused: {refused}" if refused else "all that could change is pinned"
+        raise UsageError(
+            f"{self.exported.path}: nothing is left to change for {self.request.name}; {why}.",
+            "Pin less with --pin, or give another precision.",
+        )
 
     def _calibration(self, conversion: Conversion, data: PrecisionData, step: Step, note: Note) -> Calibration:
         """The ranges of the tensors that matter, from the cache where it has them. Raises ModelError for a damaged file."""
@@ -71,7 +83,7 @@ class Rewriting:
         key = CacheKey.of(file, _asked(conversion.plan, request), request.method, digest(data.calibration))
         path = request.calibration_cache or default_cache_file(file.path, key.profile, request.method)
         found = read_cache(path, key)
-        if found.calibration is not None:
+        if found.calibration is not None and _covers(found.calibration, conversion):
             note(f"calibration: that of {path}")
             return found.calibration
         if found.changes:
@@ -80,6 +92,11 @@ class Rewriting:
         calibration = collect_ranges(file.model, conversion.watched, feeds, conversion.placement.tensors, request.method)
         write_cache(path, key, calibration)
         return calibration
+
+
+def _covers(kept: Calibration, conversion: Conversion) -> bool:
+    """Whether nothing is missing; the passes of a checkout change more often than its version."""
+    return kept.ranges.keys() >= set(conversion.watched) and kept.quantised.keys() >= set(conversion.placement.tensors)
 
 
 def _asked(plan: Plan, request: PrecisionRequest) -> str:
