@@ -142,9 +142,9 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
         table.add_row(name, *numbers, word)
     decisions = budget.decisions
     word = _verdict(not decisions.reasons(rules.min_overlap))
-    different = decisions.images - decisions.equal_sets
+    counts = str(decisions.images), str(decisions.images - decisions.equal_sets)
     table.add_section()
-    table.add_row("same tiles chosen", f"{decisions.images}", f"{different}", "", "", f"overlap {_mean(decisions.overlaps)}", word)
+    table.add_row("same tiles chosen", *counts, "", "", f"overlap {_mean(decisions.overlaps)}", word)
     return table
 
 
