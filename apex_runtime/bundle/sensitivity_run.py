@@ -83,8 +83,7 @@ class _Calibrating:
         """What is known, and more where that does not cover ``conversion``: a set of regions may round at its borders what
         neither its parts nor all regions together do."""
         known = self._known or read_cache(cache, self.key).calibration
-        together = Conversion(self.file.model, replace(self.plan, regions=frozenset(self._alone)))
-        wanted = [conversion] if known else [*self._alone.values(), together, conversion]
+        wanted = [conversion, *(() if known else self._foreseen())]
         watched = {name for item in wanted for name in item.watched} - (known.ranges.keys() if known else set())
         rounded = {name for item in wanted for name in item.placement.tensors} - (known.quantised.keys() if known else set())
         if watched or rounded:
@@ -96,6 +95,11 @@ class _Calibrating:
         assert known is not None, "without a calibration everything was wanted"
         self._known = known
         return known
+
+    def _foreseen(self) -> list[Conversion]:
+        """The candidates one by one, and all together."""
+        together = replace(self.plan, regions=frozenset(self._alone))
+        return [*self._alone.values(), Conversion(self.file.model, together)]
 
 
 class _Trials:

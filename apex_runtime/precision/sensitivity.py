@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 
 from apex_runtime.precision.convert import Conversion
 from apex_runtime.precision.pinned import PINNED
+from apex_runtime.precision.placement import PRODUCTS
 from apex_runtime.precision.plan import Plan
 from apex_runtime.precision.regions import NO_SCOPE, members, regions_of
 
@@ -88,9 +89,9 @@ def candidates(model: onnx.ModelProto, plan: Plan) -> dict[str, Conversion]:
 
     Left out are the pinned ones, those of the plan's pins, and nodes of no region. Raises what ``Conversion`` raises.
     """
-    found = {}
-    for region in members(regions_of(model)):
-        if region not in PINNED and region != NO_SCOPE:
+    ops, found = {node.name: node.op_type for node in model.graph.node}, {}
+    for region, nodes in members(regions_of(model)).items():
+        if region not in PINNED and region != NO_SCOPE and any(ops[name] in PRODUCTS for name in nodes):
             conversion = Conversion(model, replace(plan, regions=frozenset({region})))
             if conversion.placement.products:
                 found[region] = conversion

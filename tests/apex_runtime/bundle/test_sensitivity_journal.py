@@ -116,7 +116,7 @@ def test_a_changed_figure_is_named_with_its_line(file: Path) -> None:
 def test_a_journal_of_something_else_is_refused(file: Path, change: dict[str, object]) -> None:
     other = KEY.model_copy(update=change)
     assert other.path != KEY.path
-    with pytest.raises(ModelError, match="line 1: .*another model"):
+    with pytest.raises(ModelError, match=r"line 1: .*another model"):
         Journal(file, other)
 
 
@@ -126,7 +126,7 @@ def test_a_line_from_another_journal_is_refused(file: Path, tmp_path: Path) -> N
     other.add(frozenset({"boxes"}), measured(0.4))
     with file.open("ab") as stream:
         stream.write((tmp_path / "other.jsonl").read_bytes().splitlines(keepends=True)[1])
-    with pytest.raises(ModelError, match="line 5: .*another journal"):
+    with pytest.raises(ModelError, match=r"line 5: .*another journal"):
         Journal(file, KEY)
 
 
@@ -138,5 +138,5 @@ def test_no_text_at_all_is_refused(file: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises((UsageError, ModelError), match="file/kept.jsonl"):
+    with pytest.raises((UsageError, ModelError), match=r"file/kept\.jsonl"):
         Journal(tmp_path / "file" / "kept.jsonl", KEY).add(frozenset({"neck"}), measured(0.4))
