@@ -69,7 +69,8 @@ class Rewriting:
                 Raises ImageError, ModelError (also when no region may be rounded), UsageError (a pin that matches nothing),
                 KeyboardInterrupt when ``step`` says no.
         =======
-                Raises ImageError, ModelError, UsageError (a pin that matches nothing, or all), KeyboardInterrupt when ``step`` says no.
+                Raises ImageError, ModelError, UsageError (a pin that matches nothing, or all),
+        KeyboardInterrupt when ``step`` says no.
         """
         request, exported = self.request, self.exported
         if self.data is None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import chosen_budgets, json_option, split_list, tiles_option
+from apex_runtime.cli.options import chosen_budgets, json_option, split_integers, split_list, tiles_option
+from apex_runtime.errors import UsageError
 from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
-    from apex_runtime.parity.check import ParityResult
+    from apex_runtime.parity.check import ParityResult, Settings
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 @click.option(
     "--against",
     multiple=True,
-    required=True,
     metavar="PATH[,PATH]",
     callback=split_list,
-    help="Candidates: checkpoint, ONNX file or bundle.",
+    help="Candidates: checkpoint, ONNX file, bundle, a recording (.json), or onnx-reference:FILE.",
 )
 @click.option(
     "--budget",
@@ -33,10 +33,18 @@ if TYPE_CHECKING:
     help="Budgets to compare at.",
 )
 @tiles_option(multiple=True)
+@click.option(
+    "--batch",
+    multiple=True,
+    callback=split_integers,
+    metavar="N[,N]",
+    help="Images in one run of the graph; each is compared.  [default: 1]",
+)
 @click.option("--images", metavar="PATH", help="Image, folder or pattern.  [default: the shipped samples]")
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
+@click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
 @json_option
 @click.pass_context
@@ -46,10 +54,12 @@ def parity(
     against: tuple[str, ...],
     budget: tuple[str, ...],
     tiles: tuple[str, ...],
+    batch: tuple[int, ...],
     images: str | None,
     profile: str,
     size: str | None,
     threads: int | None,
+    record: str | None,
     output: str,
     as_json: bool,
 ) -> None:
@@ -63,6 +73,9 @@ def parity(
       apex-rt parity best.pt --against model.onnx
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
+      apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
+      apex-rt parity bundle/ --record gpu.json
+      apex-rt parity model.onnx --against gpu.json
     """
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity
@@ -75,7 +88,11 @@ def parity(
         images=Path(images) if images else None,
         size=parse_size(size) if size else None,
         threads=threads,
+        batches=batch or (1,),
     )
+    if record is not None:
+        _record(reference, against, settings, record, as_json)
+        return
     result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
     document = to_dict(result)
     write_report(document, Path(output))
@@ -86,6 +103,19 @@ def parity(
     else:
         _show(result, output)
     ctx.exit(0 if result.passed else 1)
+
+
+def _record(reference: str, against: tuple[str, ...], settings: Settings, path: str, as_json: bool) -> None:
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.parity.record import record
+
+    if against:
+        raise UsageError("--record keeps one subject; --against compares.", "Leave one of them out.")
+    made = record(Path(reference), settings, Path(path), lambda total: counter(total, "record"))
+    if as_json:
+        click.echo(made.model_dump_json(indent=2))
+    else:
+        click.echo(f"{path}: {len(made.runs)} runs of {made.subject.backend} on {len(made.images)} images")
 
 
 def _show(result: ParityResult, output: str) -> None:

@@ -17,19 +17,29 @@ from apex_runtime.parity.subjects import Subject, check_size, identify, open_sub
 from apex_runtime.parity.tolerance import Profile, Rules
 from apex_runtime.routing.budget import Budget
 
+MAX_BATCH = 256
+
 # Given the number of steps: something to enter, and to call with (steps done, steps failed) after each.
 Progress = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compare. ``images``: file, folder or pattern, None for the samples. ``size``: (height, width) of checkpoints."""
+    """How to compare. ``images``: file, folder or pattern, None for the samples. ``size``: (height, width) of checkpoints.
+    ``batches``: images in one run of the graph, each size is compared."""
 
     budgets: tuple[Budget, ...]
     profile: Profile
     images: Path | None = None
     size: tuple[int, int] | None = None
     threads: int | None = None
+    batches: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a batch that is none."""
+        wrong = [batch for batch in self.batches if not 1 <= batch <= MAX_BATCH]
+        if wrong:
+            raise UsageError(f"--batch {wrong[0]}: expected 1 to {MAX_BATCH}.", "Two sizes: --batch 1,4.")
 
 
 @dataclass
@@ -149,14 +159,15 @@ def _open(reference: _Reference, result: Comparison) -> tuple[Session, Session] 
 def _run(first: Session, second: Session, result: Comparison, settings: Settings, progress: Progress) -> None:
     rules = Rules(settings.profile, result.candidate.precision)
     try:
-        with progress(len(result.cases) * len(settings.budgets)) as step:
-            result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, step)
+        with progress(len(result.cases) * len(settings.budgets) * len(settings.batches)) as step:
+            result.budgets = compare_sessions(first, second, result.cases, settings.budgets, rules, step, settings.batches)
     except UsageError:  # a budget that means nothing for this model
         raise
     except ApexError as error:
         result.reasons.append(_reason(error))
     for budget in result.budgets:
-        result.reasons += [f"budget {budget.asked}: {why}" for why in budget.reasons(rules)]
+        batch = f", batch {budget.batch}" if settings.batches != (1,) else ""
+        result.reasons += [f"budget {budget.asked}{batch}: {why}" for why in budget.reasons(rules)]
 
 
 def _reason(error: ApexError) -> str:

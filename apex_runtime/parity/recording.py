@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,8 +22,9 @@ from apex_runtime.backends.session import Session, Tiles, per_level
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.files import replacing, write_atomically
+from apex_runtime.machine import processor
 from apex_runtime.model_info import ModelInfo, output_names
-from apex_runtime.precision.plan import Precision
+from apex_runtime.parity.tolerance import Precision
 
 SUFFIX = ".json"
 MAX_JSON_BYTES = 16 << 20
@@ -55,7 +58,7 @@ class Recording(_Record):
     runs: tuple[Sha256, ...]
     outputs_sha256: Sha256
     tools: dict[str, str]
-    machine: dict[str, Any]
+    machine: dict[str, str]
     created_utc: str
 
 
@@ -90,24 +93,36 @@ class Recorder:
         return self._session.name
 
     def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
-        """The answer of the session, noted."""
-        outputs = self._session.run(images, tiles, tile_bonus)
-        self.answers[request_digest(images, tiles, tile_bonus)] = outputs
-        return outputs
+        """The answer of the session, noted; the same question is not asked twice."""
+        digest = request_digest(images, tiles, tile_bonus)
+        if digest not in self.answers:
+            self.answers[digest] = self._session.run(images, tiles, tile_bonus)
+        return self.answers[digest]
 
 
-def write_recording(path: Path, recording: Recording, answers: dict[str, dict[str, np.ndarray]]) -> Recording:
-    """Write both files, the outputs first. The digest of the outputs is filled in. Raises UsageError when they cannot be written."""
+def write_recording(
+    path: Path, subject: RecordedSubject, images: dict[str, str], tools: dict[str, str], made: Recorder
+) -> Recording:
+    """Write both files, the outputs first. ``images``: digests by name. Raises UsageError when they cannot be written."""
     outputs = _outputs_of(path)
-    arrays = {f"{run}/{name}": array for run, found in answers.items() for name, array in found.items()}
+    arrays = {f"{run}/{name}": array for run, found in made.answers.items() for name, array in found.items()}
     try:
         with replacing(outputs) as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
-        made = recording.model_copy(update={"runs": tuple(answers), "outputs_sha256": sha256_of(outputs)})
-        write_atomically(path, (made.model_dump_json(indent=2) + "\n").encode())
+        recording = Recording(
+            subject=subject,
+            model=made.info,
+            images=images,
+            runs=tuple(made.answers),
+            outputs_sha256=sha256_of(outputs),
+            tools=tools,
+            machine={"processor": processor(), "system": platform.system()},
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_atomically(path, (recording.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise UsageError(f"--record {path}: cannot be written ({error.strerror}).", "Name another file.", path=path) from error
-    return made
+    return recording
 
 
 def read_recording(path: Path) -> Recording:

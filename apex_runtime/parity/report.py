@@ -33,7 +33,7 @@ def to_dict(result: ParityResult) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "verdict": _verdict(result.passed),
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tools": _tools(),
+        "tools": tool_versions(),
         "profile": {
             "name": result.profile.name,
             "version": result.profile.version,
@@ -74,6 +74,7 @@ def _comparison(item: Comparison, rules: Rules) -> dict[str, Any]:
 def _budget(budget: BudgetResult, rules: Rules) -> dict[str, Any]:
     return {
         "asked": budget.asked,
+        "batch": budget.batch,
         "tiles": budget.tiles,
         "verdict": _verdict(not budget.reasons(rules)),
         "tensor": {name: _stats(name, stats, rules) for name, stats in budget.outputs.items()},
@@ -130,7 +131,8 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     from rich.table import Table
 
     spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
-    table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images)")
+    batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
+    table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
     for column in ("what", "values", "mismatches", "max |d|", "mean |d|", "SQNR dB", "verdict"):
         table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
     for name, stats in budget.outputs.items():
@@ -161,7 +163,8 @@ def _verdict(passed: bool) -> str:
     return "pass" if passed else "fail"
 
 
-def _tools() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that had a say."""
     found = {}
     for name in TOOLS:
         try:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
-from apex_runtime.backends.session import Session, in_all
+from apex_runtime.backends.session import Session, Tiles, in_all
 from apex_runtime.model_info import ModelInfo, TileInfo, output_names
 from apex_runtime.parity.cases import Case
 from apex_runtime.parity.compare import Stats
 from apex_runtime.parity.decision import Decisions, totals, utility_slack
 from apex_runtime.parity.outputs import FORCED, Outputs, compare_outputs, forcing_bonus
+from apex_runtime.parity.recording import RecordingSession
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import padding_bonus
@@ -23,10 +24,11 @@ from apex_runtime.routing.split import plan_tiles
 
 @dataclass
 class BudgetResult:
-    """Both levels of one budget over all images. ``tiles``: the K of every image, in the order of the cases, of all levels of
-    tiles together."""
+    """All levels of one budget at one batch size over all images. ``tiles``: the K of every image, in the order of the cases, of
+    all levels of tiles together."""
 
     asked: str
+    batch: int = 1
     tiles: list[int] = field(default_factory=list)
     outputs: dict[str, Stats] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
@@ -35,6 +37,23 @@ class BudgetResult:
         """Why this budget fails; empty when it passes."""
         tensor = [f"{name}: {why}" for name, stats in self.outputs.items() for why in stats.reasons(*rules.gate(name))]
         return tensor + [f"decision: {why}" for why in self.decisions.reasons(rules.min_overlap)]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What both sides said of one image, each a batch of one: left alone, and with the tiles ``chosen_K`` forced."""
+
+    case: Case
+    bonus_N: np.ndarray
+    chosen_K: np.ndarray
+    free_reference: Outputs
+    free_candidate: Outputs
+    forced_reference: Outputs
+    forced_candidate: Outputs
+
+
+# Told every image of every budget, after it was judged.
+Watcher = Callable[[BudgetResult, Seen], object]
 
 
 def info_differences(reference: ModelInfo, candidate: ModelInfo) -> list[str]:
@@ -54,42 +73,74 @@ def compare_sessions(
     budgets: Sequence[Budget],
     rules: Rules,
     progress: Callable[[int, int], None] = lambda done, failed: None,
+    batches: Sequence[int] = (1,),
+    watcher: Watcher = lambda result, seen: None,
 ) -> list[BudgetResult]:
-    """Compare two sessions whose ``info`` agrees. ``progress(done, 0)`` is called after every image of every budget."""
+    """Compare two sessions whose ``info`` agrees, in every combination of a budget and a batch size.
+
+    ``progress(done, 0)`` is called after every image of every combination.
+    """
     names = output_names(reference.info.tiles.depth)
-    results = [BudgetResult(budget.asked, outputs={name: Stats() for name in names}) for budget in budgets]
-    for done, (case, (budget, result)) in enumerate(product(cases, zip(budgets, results, strict=True)), 1):
-        _compare_case(reference, candidate, case, budget, rules, result)
-        progress(done, 0)
+    results = []
+    done = 0
+    for budget, batch in product(budgets, batches):
+        result = BudgetResult(budget.asked, batch, outputs={name: Stats() for name in names})
+        result.tiles = [in_all(plan_tiles(budget, case.content_N, reference.info)) for case in cases]
+        for seen in look_at_all(reference, candidate, cases, [budget], [batch]):
+            _judge(seen, rules, reference.info, result)
+            watcher(result, seen)
+            done += 1
+            progress(done, 0)
+        results.append(result)
     return results
 
 
-def _compare_case(
-    reference: Session,
-    candidate: Session,
-    case: Case,
-    budget: Budget,
-    rules: Rules,
-    result: BudgetResult,
-) -> None:
+def look_at_all(
+    reference: Session, candidate: Session, cases: Sequence[Case], budgets: Sequence[Budget], batches: Sequence[int]
+) -> Iterator[Seen]:
+    """What both sides say of every image, in every combination of a budget and a batch size."""
+    for budget, batch in product(budgets, batches):
+        plans = [plan_tiles(budget, case.content_N, reference.info) for case in cases]
+        for tiles, group in _groups(cases, plans, batch):
+            yield from _look(reference, candidate, group, tiles)
+
+
+def _groups(cases: Sequence[Case], plans: Sequence[Tiles], batch: int) -> Iterator[tuple[Tiles, list[Case]]]:
+    """Images of one K, at most ``batch`` at a time: K is one number for the whole batch."""
+    for tiles in dict.fromkeys(plans):
+        same = [case for case, own in zip(cases, plans, strict=True) if own == tiles]
+        yield from ((tiles, same[start : start + batch]) for start in range(0, len(same), batch))
+
+
+def _look(reference: Session, candidate: Session, cases: Sequence[Case], tiles: Tiles) -> Iterator[Seen]:
+    """What both sides say of a batch, image by image: left alone, then with the tiles forced that the reference chose.
+
+    A recording answers only what it was asked, so a recorded candidate has its own choice forced instead.
+    """
     info = reference.info
-    tiles = plan_tiles(budget, case.content_N, info)
-    result.tiles.append(in_all(tiles))
-    images = case.pixels[None]
+    images = np.stack([case.pixels for case in cases])
+    bonus_BN = np.stack([padding_bonus(case.content_N) for case in cases])
+    free = [side.run(images, tiles, bonus_BN) for side in (reference, candidate)]
+    leading = free[isinstance(candidate, RecordingSession)]
+    chosen = [_chosen(_image(leading, row), info.tiles) for row in range(len(cases))]
+    forced_BN = np.concatenate([forcing_bonus(chosen_K, info.tiles.count) for chosen_K in chosen])
+    forced = [side.run(images, tiles, forced_BN) for side in (reference, candidate)]
+    for row, case in enumerate(cases):
+        yield Seen(case, bonus_BN[row], chosen[row], *(_image(outputs, row) for outputs in (*free, *forced)))
 
-    # Decision level: the bonus is the one that every deployed run gets, zero on content and -24 on padding.
-    bonus_N = padding_bonus(case.content_N)
-    free_reference = reference.run(images, tiles, bonus_N[None])
-    free_candidate = candidate.run(images, tiles, bonus_N[None])
-    _add_decision(free_reference, free_candidate, bonus_N, case, rules, info.tiles, result.decisions)
 
-    # Tensor level: the reference's tiles on both sides, so that a flipped tile cannot hide what the numbers do.
-    chosen_K = _chosen(free_reference, info.tiles)
-    forced = forcing_bonus(chosen_K, info.tiles.count)
-    forced_reference = reference.run(images, tiles, forced)
-    forced_candidate = candidate.run(images, tiles, forced)
-    found = compare_outputs(forced_reference, forced_candidate, rules, info)
-    if not np.array_equal(np.sort(_chosen(forced_reference, info.tiles)), np.sort(chosen_K)):
+def _image(outputs: Outputs, row: int) -> Outputs:
+    """One image of a batch, as a batch of one."""
+    return {name: array[row : row + 1] if array.ndim else array for name, array in outputs.items()}
+
+
+def _judge(seen: Seen, rules: Rules, info: ModelInfo, result: BudgetResult) -> None:
+    """Both levels of one image. Decision level: the bonus is the one that every deployed run gets, zero on content and -24 on
+    padding. Tensor level: the same tiles on both sides, so that a flipped tile cannot hide what the numbers do."""
+    case = seen.case
+    _add_decision(seen.free_reference, seen.free_candidate, seen.bonus_N, case, rules, info.tiles, result.decisions)
+    found = compare_outputs(seen.forced_reference, seen.forced_candidate, rules, info)
+    if not np.array_equal(np.sort(_chosen(seen.forced_reference, info.tiles)), np.sort(seen.chosen_K)):
         found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
     counts = rules.judges_synthetic or not case.synthetic
     for name, stats in found.items():

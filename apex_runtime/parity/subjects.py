@@ -9,12 +9,15 @@ from typing import Literal
 from apex_runtime.backends.session import Session
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, open_engine
-from apex_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
+from apex_runtime.bundle.manifest import MANIFEST_NAME, MODEL_NAME, read_manifest
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode
+from apex_runtime.parity.evaluator import EvaluatorSession
+from apex_runtime.parity.recording import RecordingSession, is_recording, read_recording
 from apex_runtime.parity.tolerance import Precision
 
-Kind = Literal["checkpoint", "onnx", "bundle"]
+Kind = Literal["checkpoint", "onnx", "bundle", "evaluator", "recording"]
+EVALUATOR_PREFIX = "onnx-reference:"
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,17 @@ class Subject:
 
 
 def identify(text: str | Path) -> Subject:
-    """Look at a path without opening the model. Raises UsageError when there is nothing, BundleError for a broken manifest."""
-    path = Path(text)
+    """Look at a path without opening the model; after ``onnx-reference:`` it runs in the reference evaluator of ONNX.
+
+    Raises UsageError when there is nothing, BundleError for a broken manifest.
+    """
+    words = str(text)
+    if words.startswith(EVALUATOR_PREFIX):
+        return _evaluated(words)
+    path = Path(words)
+    if is_recording(path):
+        recorded = read_recording(path).subject
+        return Subject(path, "recording", recorded.sha256, recorded.file_name, recorded.precision)
     if path.is_dir():
         manifest = read_manifest(path)
         return Subject(path, "bundle", sha256_of(path / MANIFEST_NAME), MANIFEST_NAME, manifest.precision)
@@ -40,6 +52,17 @@ def identify(text: str | Path) -> Subject:
         )
     kind: Kind = "checkpoint" if path.suffix.lower() in CHECKPOINT_SUFFIXES else "onnx"
     return Subject(path, kind, sha256_of(path), path.name, "fp32")
+
+
+def _evaluated(words: str) -> Subject:
+    path = Path(words.removeprefix(EVALUATOR_PREFIX))
+    precision: Precision = "fp32"
+    if path.is_dir():
+        precision = read_manifest(path).precision
+        path /= MODEL_NAME
+    if not path.is_file() or path.suffix.lower() in CHECKPOINT_SUFFIXES:
+        raise UsageError(f"{words}: no ONNX file.", f"Name one, or a bundle: {EVALUATOR_PREFIX}model.onnx", path=path)
+    return Subject(path, "evaluator", sha256_of(path), path.name, precision)
 
 
 def check_size(reference: Subject, candidate: Subject, size: tuple[int, int] | None) -> None:
@@ -61,11 +84,19 @@ def open_subject(subject: Subject, other: Session | None, size: tuple[int, int] 
     Raises what opening raises.
     """
     if subject.kind != "checkpoint":
-        return open_session(subject.path, threads)
+        return _open_exported(subject, threads)
     if other is None:
         return open_session(subject.path, threads, size)
     info = other.info
     return open_session(subject.path, threads, (info.input.height, info.input.width), info.decode)
+
+
+def _open_exported(subject: Subject, threads: int | None) -> Session:
+    if subject.kind == "evaluator":
+        return EvaluatorSession(subject.path)
+    if subject.kind == "recording":
+        return RecordingSession.open(subject.path)
+    return open_session(subject.path, threads)
 
 
 def open_session(path: Path, threads: int | None = None, size: tuple[int, int] | None = None, decode: Decode = "topk") -> Session:
