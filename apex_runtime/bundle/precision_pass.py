@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.sensitivity_run import choose_regions
-from apex_runtime.errors import ModelError
+from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.precision.calibration_cache import default_cache_file, read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
@@ -65,8 +65,11 @@ class Rewriting:
     def run(self, step: Step, note: Note) -> Rewritten:
         """The model in the precision; for fp32 the exported file itself.
 
-        Raises ImageError, ModelError (also when no region may be rounded), UsageError (a pin that matches nothing),
-        KeyboardInterrupt when ``step`` says no.
+        <<<<<<< HEAD
+                Raises ImageError, ModelError (also when no region may be rounded), UsageError (a pin that matches nothing),
+                KeyboardInterrupt when ``step`` says no.
+        =======
+                Raises ImageError, ModelError, UsageError (a pin that matches nothing, or all), KeyboardInterrupt when ``step`` says no.
         """
         request, exported = self.request, self.exported
         if self.data is None:
@@ -76,6 +79,7 @@ class Rewriting:
         plan = plan_for(request.wanted, self.backend, request.profile, request.pins, regions)
         assert plan is not None, "only fp32 has none"
         conversion = Conversion(exported.model, plan)
+        self._check_changes_something(conversion)
         converted = conversion.finish(self._calibration(conversion, self.data, step, note))
         data = converted.model.SerializeToString(deterministic=True)
         return Rewritten(OnnxFile(exported.path, data, converted.model, exported.info), converted, sensitivity)
@@ -92,6 +96,17 @@ class Rewriting:
             )
             raise ModelError(message, "Allow more, or give --precision fp16.", code="nothing_to_round")
         return found
+
+    def _check_changes_something(self, conversion: Conversion) -> None:
+        """A graph like the exported one must not bear the name of a precision."""
+        if conversion.placement.products if conversion.plan.number_format else conversion.free:
+            return
+        refused = ", ".join(sorted(set(conversion.placement.refused.values())))
+        why = f"what is not pinned is refused: {refused}" if refused else "all that could change is pinned"
+        raise UsageError(
+            f"{self.exported.path}: nothing is left to change for {self.request.name}; {why}.",
+            "Pin less with --pin, or give another precision.",
+        )
 
     def _calibration(self, conversion: Conversion, data: PrecisionData, step: Step, note: Note) -> Calibration:
         """The ranges of the tensors that matter, from the cache where it has them. Raises ModelError for a damaged file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +68,11 @@ class PrecisionRequest:
             return
         yield from ("--profile", self.profile) if self.profile else ("--precision", self.precision)
         for pin in self.pins:
-            yield from ("--pin", f"'{pin}'")
+            yield from ("--pin", shlex.quote(pin))
         if self.method != "minmax":
             yield from ("--method", self.method)
         if self.data is not None:
-            yield from ("--data", self.data.name)
+            yield from ("--data", shlex.quote(self.data.name or self.data.resolve().name))
         if self.calibration_images != IMAGES:
             yield from ("--calibration-images", str(self.calibration_images))
         if self.max_drop is not None:
