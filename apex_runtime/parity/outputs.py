@@ -57,7 +57,7 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, in
         rules.slack("scores"),
     )
     if info.decode == "nms" and not (found["labels"].problems or found["boxes"].problems):
-        slack = Slack(rules.slack("scores"), rules.slack("boxes"))
+        slack = Slack(rules.slack("suppressed_scores"), rules.slack("suppressed_boxes"))
         pairing = explain_suppression(pairing, Kept.of(reference, 0), Kept.of(candidate, 0), slack, info)
     found["candidate_ids"] = Stats(
         count=len(pairing.reference_rows) + pairing.exempt + pairing.missing,

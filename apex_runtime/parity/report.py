@@ -133,20 +133,17 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
     batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
     table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
-    for column in ("what", "values", "mismatches", "max |d|", "mean |d|", "SQNR dB", "verdict"):
+    for column in ("what", "values", "beyond", "max |d|", "mean |d|", "dB", "verdict"):
         table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
     for name, stats in budget.outputs.items():
-        gate = rules.gate(name)
-        found = _decibels(stats)
-        sqnr = ("" if found is None else f"{found:.1f}") + ("" if gate.min_sqnr_db is None else f" >= {gate.min_sqnr_db:g}")
-        word = _verdict(not stats.reasons(*gate))
-        numbers = f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}", sqnr
-        table.add_row(name, *numbers, word)
+        word, ratio = _verdict(not stats.reasons(*rules.gate(name))), _decibels(stats)
+        numbers = f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}"
+        table.add_row(name, *numbers, "" if ratio is None else f"{ratio:.1f}", word)
     decisions = budget.decisions
     word = _verdict(not decisions.reasons(rules.min_overlap))
     counts = str(decisions.images), str(decisions.images - decisions.equal_sets)
     table.add_section()
-    table.add_row("same tiles chosen", *counts, "", "", f"overlap {_mean(decisions.overlaps)}", word)
+    table.add_row("same tiles chosen", *counts, "overlap", f"{_mean(decisions.overlaps)}", "", word)
     return table
 
 

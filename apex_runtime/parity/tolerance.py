@@ -17,6 +17,7 @@ from apex_runtime.errors import UsageError
 Floating = Literal["fp32", "fp16", "bf16"]
 EightBit = Literal["int8", "fp8"]
 Precision = Literal[Floating, EightBit]
+SlackKind = Literal["scores", "suppressed_scores", "suppressed_boxes", "utilities"]
 PROFILE_NAMES = ("quality", "balanced", "edge")
 
 
@@ -44,12 +45,13 @@ class LeastSqnr(_Record):
 class AlignmentSlack(_Record):
     """What decides which differences between two lists, or two choices of tiles, rounding explains; it passes no value.
 
-    ``scores``: of a candidate at the end of a list, over the lowest one that the other side kept. ``utilities``: of tiles that
-    changed places. ``boxes``, input pixels: of those that NMS compares.
+    ``scores``: of a candidate at the end of a list, over the lowest one that the other side kept. ``suppressed_scores`` and
+    ``suppressed_boxes``, in input pixels: of those that NMS compares. ``utilities``: of tiles that changed places.
     """
 
     scores: Tolerance
-    boxes: Tolerance
+    suppressed_scores: Tolerance
+    suppressed_boxes: Tolerance
     utilities: Tolerance
 
 
@@ -111,11 +113,11 @@ class Rules:
         special = self.profile.outputs.get(_base_name(output), {}).get(self.precision)
         return special or self.profile.tolerances[self.precision]
 
-    def slack(self, output: Literal["scores", "boxes", "utilities"]) -> Tolerance:
-        """How far a value may move before it explains no longer that a list or a choice differs."""
+    def slack(self, kind: SlackKind) -> Tolerance:
+        """How far a value may move before it explains no longer that a list or a choice differs; see ``AlignmentSlack``."""
         if self._eight_bits is not None:
-            return getattr(self._eight_bits.alignment_slack, output)
-        tolerance = self.tolerance(output)
+            return getattr(self._eight_bits.alignment_slack, kind)
+        tolerance = self.tolerance(kind.removeprefix("suppressed_"))
         assert tolerance is not None  # only in eight bits
         return tolerance
 
