@@ -17,8 +17,8 @@ from apex_runtime.parity.tolerance import Tolerance
 class Stats:
     """What the comparison of one output found; several add up. ``count`` is the number of values that were compared.
 
-    ``exempt`` is for candidate_ids: how many of them were forgiven at the boundary of a list. ``signal`` and ``noise`` are sums of
-    squares, of the reference and of the difference, over the finite pairs of floats.
+    ``exempt`` is for candidate_ids: how many of them were forgiven at the boundary of a list. ``signal`` and ``noise`` are sums
+    of squares, of the reference and of the difference, over the finite pairs of floats.
     """
 
     count: int = 0

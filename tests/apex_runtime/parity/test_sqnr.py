@@ -80,9 +80,7 @@ def test_it_decides(pair: tuple[np.ndarray, np.ndarray], margin: float) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(pairs(), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_a_value_that_is_not_finite_fails_and_is_left_out_of_the_ratio(
-    pair: tuple[np.ndarray, np.ndarray], value: float
-) -> None:
+def test_a_value_that_is_not_finite_fails_and_is_left_out_of_the_ratio(pair: tuple[np.ndarray, np.ndarray], value: float) -> None:
     reference, candidate = (np.append(array, np.float32(1)) for array in pair)
     candidate[-1] = value
     stats = compare_arrays(reference, candidate, None)
