@@ -65,11 +65,7 @@ class Rewriting:
     def run(self, step: Step, note: Note) -> Rewritten:
         """The model in the precision; for fp32 the exported file itself.
 
-        <<<<<<< HEAD
-                Raises ImageError, ModelError (also when no region may be rounded), UsageError (a pin that matches nothing),
-                KeyboardInterrupt when ``step`` says no.
-        =======
-                Raises ImageError, ModelError, UsageError (a pin that matches nothing, or all),
+        Raises ImageError, ModelError (no region may be rounded), UsageError (a pin that matches nothing, or all),
         KeyboardInterrupt when ``step`` says no.
         """
         request, exported = self.request, self.exported

@@ -19,7 +19,7 @@ from apex_runtime.parity.run import compare_sessions
 from apex_runtime.parity.tolerance import Rules, load_profile
 from apex_runtime.routing.budget import parse_budget
 
-IMAGES = ("24a20f2a529cede5.jpg", "4d4f254f3b8b4408.jpg", "b24ea5c268469a95.jpg")
+IMAGES = ("24a20f2a529cede5.jpg", "4e07a653352b30bb.jpg", "80632d6be60c8462.jpg")
 RULES = Rules(load_profile("quality"), "int8")
 Fault = Callable[[onnx.ModelProto], None]
 
@@ -46,7 +46,9 @@ def bundle(exported: Path, samples: Path, tmp_path_factory: pytest.TempPathFacto
 def test_the_command_passes_it_and_says_by_how_much(
     bundle: Path, exported: Path, samples: Path, tmp_path: Path, apex_rt: Callable, validate: Callable[[str, object], None]
 ) -> None:
-    ran = apex_rt("parity", exported, "--against", bundle, "--budget", "0.25", "--images", samples, "-o", tmp_path / "report.json")
+    ran = apex_rt(
+        "parity", exported, "--against", bundle, "--budget", "0.25", "--images", samples, "-o", tmp_path / "report.json"
+    )
     assert ran.code == 0, ran.out
     document = json.loads((tmp_path / "report.json").read_text())
     validate("parity", document)
@@ -98,7 +100,9 @@ def lost_bias(module: str) -> Fault:
 
 
 def swapped_colours(model: onnx.ModelProto) -> None:
-    at, cast = next((at, node) for at, node in enumerate(model.graph.node) if node.op_type == "Cast" and node.input[0] == "images")
+    at, cast = next(
+        (at, node) for at, node in enumerate(model.graph.node) if node.op_type == "Cast" and node.input[0] == "images"
+    )
     model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "bgr"))
     cast.input[0] = "images.bgr"
     model.graph.node.insert(at, helper.make_node("Gather", ["images", "bgr"], ["images.bgr"], axis=3))

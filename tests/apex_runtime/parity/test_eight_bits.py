@@ -1,4 +1,4 @@
-"""Candidates in eight bits: noise decides, not single values; what must fail still fails; synthetic images are only looked over."""
+"""Candidates in eight bits: noise decides, not single values; what must fail still fails; synthetic images decide little."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""One command for a whole model: a bundle in every precision for every backend that runs here, each held against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from apex_runtime.backends.capabilities import capability_matrix
+from apex_runtime.bundle.build import build_bundle
+from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
+from apex_runtime.errors import ApexError, UsageError
+from apex_runtime.parity.check import ParityResult, Progress, Settings, check_parity
+from apex_runtime.precision.plan import Precision
+from apex_runtime.precision.request import PrecisionRequest
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """What could not be compared here, and why, as a stable code: a backend, or one precision of it."""
+
+    backend: str
+    precision: Precision | None
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every comparison that was made, and what was not."""
+
+    result: ParityResult
+    absent: tuple[Absent, ...]
+
+
+def sweep(model: Path, folder: Path, settings: Settings, note: Callable[[str], None], progress: Progress) -> Sweep:
+    """Build bundles of ``model`` into ``folder``, named for precision and backend, and compare each with it.
+
+    Ranges come from the images of the comparison. Raises UsageError for a checkpoint, and what ``check_parity`` raises; a bundle
+    that cannot be built here is absent, with the code of its error.
+    """
+    if model.suffix.lower() in CHECKPOINT_SUFFIXES or model.is_dir():
+        raise UsageError(f"{model}: --sweep builds bundles from an exported model.", "Give the model.onnx of apex-train export.")
+    absent = list(_absent_backends())
+    missing = {item.backend for item in absent}
+    candidates = []
+    for row in capability_matrix():
+        for precision in PRECISIONS if row.backend not in missing else ():
+            bundle = folder / f"{precision}-{row.backend}"
+            try:
+                note(f"building {bundle}")
+                request = PrecisionRequest(precision, data=None if precision == "fp32" else settings.images, report=False)
+                build_bundle(model, row.backend, bundle, precision=request, note=note)
+            except ApexError as error:
+                absent.append(Absent(row.backend, precision, error.code or type(error).__name__, str(error)))
+            else:
+                candidates.append(bundle)
+    return Sweep(check_parity(model, candidates, settings, progress), tuple(absent))
+
+
+def _absent_backends() -> Iterator[Absent]:
+    for row in capability_matrix():
+        if row.run.reason is not None:
+            yield Absent(row.backend, None, row.run.reason.value, row.run.detail)
