@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
     from apex_runtime.parity.check import ParityResult, Settings
+    from apex_runtime.parity.sweep import Absent
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
@@ -44,6 +46,12 @@ if TYPE_CHECKING:
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
+@click.option(
+    "--sweep",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Build bundles of REFERENCE into DIR, in every precision for every backend that runs here, and compare each.",
+)
 @click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
 @json_option
@@ -59,6 +67,7 @@ def parity(
     profile: str,
     size: str | None,
     threads: int | None,
+    sweep: Path | None,
     record: str | None,
     output: str,
     as_json: bool,
@@ -74,6 +83,7 @@ def parity(
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
+      apex-rt parity model.onnx --sweep bundles/ --batch 1,4
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
     """
@@ -93,8 +103,13 @@ def parity(
     if record is not None:
         _record(reference, against, settings, record, as_json)
         return
-    result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
-    document = to_dict(result)
+    absent: tuple[Absent, ...] = ()
+    if sweep is not None:
+        result, absent = _sweep(reference, against, sweep, settings)
+    else:
+        candidates = [Path(item) for item in against]
+        result = check_parity(Path(reference), candidates, settings, lambda total: counter(total, "parity"))
+    document = to_dict(result, absent)
     write_report(document, Path(output))
     if as_json:
         import json
@@ -102,7 +117,21 @@ def parity(
         click.echo(json.dumps(document, indent=2))
     else:
         _show(result, output)
+        for item in absent:
+            what = f"{item.backend}, {item.precision}" if item.precision else item.backend
+            click.echo(f"not compared: {what}: {item.reason}: {item.detail}")
     ctx.exit(0 if result.passed else 1)
+
+
+def _sweep(reference: str, against: tuple[str, ...], folder: Path, settings: Settings) -> tuple[ParityResult, tuple[Absent, ...]]:
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.parity.sweep import sweep
+
+    if against:
+        raise UsageError("--sweep builds the candidates itself; --against names them.", "Leave one of them out.")
+    note = partial(click.echo, err=True)
+    found = sweep(Path(reference), folder, settings, note, lambda total: counter(total, "parity"))
+    return found.result, found.absent
 
 
 def _record(reference: str, against: tuple[str, ...], settings: Settings, path: str, as_json: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,12 +24,14 @@ from apex_runtime.pipeline.results import write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from apex_runtime.parity.sweep import Absent
+
 SCHEMA_VERSION = 2
 TOOLS = ("apex-x", "numpy", "onnx", "onnxruntime", "torch")
 
 
-def to_dict(result: ParityResult) -> dict[str, Any]:
-    """The content of ``parity.json``."""
+def to_dict(result: ParityResult, absent: Sequence[Absent] = ()) -> dict[str, Any]:
+    """The content of ``parity.json``. ``absent``: what a sweep could not compare here."""
     return {
         "schema": "apex-x/parity",
         "schema_version": SCHEMA_VERSION,
@@ -41,6 +45,7 @@ def to_dict(result: ParityResult) -> dict[str, Any]:
             "min_overlap": result.profile.decision.min_overlap,
         },
         "reference": _subject(result.reference),
+        "absent": [asdict(item) for item in absent],
         "comparisons": [_comparison(item, Rules(result.profile, item.candidate.precision)) for item in result.comparisons],
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from apex_runtime.backends.capabilities import capability_matrix
+from apex_runtime.backends.capabilities import probe_all
 from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
 from apex_runtime.errors import ApexError, UsageError
@@ -46,7 +46,7 @@ def sweep(model: Path, folder: Path, settings: Settings, note: Callable[[str], N
     absent = list(_absent_backends())
     missing = {item.backend for item in absent}
     candidates = []
-    for row in capability_matrix():
+    for row in probe_all():
         for precision in PRECISIONS if row.backend not in missing else ():
             bundle = folder / f"{precision}-{row.backend}"
             try:
@@ -61,6 +61,6 @@ def sweep(model: Path, folder: Path, settings: Settings, note: Callable[[str], N
 
 
 def _absent_backends() -> Iterator[Absent]:
-    for row in capability_matrix():
+    for row in probe_all():
         if row.run.reason is not None:
             yield Absent(row.backend, None, row.run.reason.value, row.run.detail)
