@@ -7,7 +7,7 @@ used. Schema: ``apex_runtime/schemas/calibration.schema.json``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -97,8 +97,11 @@ def default_cache_file(model_path: str | Path, profile: str, method: Method) -> 
     return cache_folder() / "calibration" / f"{digest_of(asked)[:32]}.json"
 
 
-def read_cache(path: Path, key: CacheKey) -> Found:
-    """What was kept for this key. Raises ModelError, code ``calibration_cache_damaged``, for a file that cannot be believed."""
+def read_cache(path: Path, key: CacheKey, tensors: Iterable[str] = (), quantised: Iterable[str] = ()) -> Found:
+    """What was kept for this key, if it has all ranges of ``tensors`` and ``quantised``; it may have more.
+
+    Raises ModelError, code ``calibration_cache_damaged``, for a file that cannot be believed.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CACHE_BYTES + 1)
@@ -108,6 +111,8 @@ def read_cache(path: Path, key: CacheKey) -> Found:
         raise _refused(path, error.strerror or str(error)) from error
     kept = _parsed(path, data)
     changes = kept.key.changes(key)
+    if not changes and not (kept.ranges.keys() >= set(tensors) and kept.quantised.keys() >= set(quantised)):
+        changes = ("other tensors need a range",)
     return Found(None, changes) if changes else Found(kept.calibration)
 
 

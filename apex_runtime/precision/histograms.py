@@ -43,8 +43,7 @@ class Histograms:
             values = np.zeros_like(values)
         kept = self._collector.histogram_dict
         if name in kept and 0 < kept[name][-1] < magnitude:
-            counts, edges, least, largest, threshold = kept[name]
-            kept[name] = _widened(counts, edges, least, largest, threshold, magnitude)
+            kept[name] = _widened(kept[name], magnitude)
         if self._method == "entropy":
             values = values[values != 0]
         with redirect_stdout(None):  # the collector prints
@@ -65,10 +64,9 @@ class Histograms:
         return {name: item if item.magnitude else seen[name].with_zero() for name, item in cut.items()}
 
 
-def _widened(
-    counts: np.ndarray, edges: np.ndarray, least: Any, largest: Any, threshold: Any, magnitude: float
-) -> tuple[np.ndarray, np.ndarray, Any, Any, Any]:
+def _widened(entry: tuple[Any, ...], magnitude: float) -> tuple[Any, ...]:
     """An entry of the collector over the smallest range, its own times a power of two, that holds ``magnitude``; as many bins."""
+    counts, edges, least, largest, threshold = entry
     doublings = 0
     while math.ldexp(float(threshold), doublings) < magnitude:
         doublings += 1

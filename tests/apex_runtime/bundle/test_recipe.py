@@ -70,7 +70,7 @@ def test_a_bare_name_finds_the_shipped_recipe_from_any_folder(
     shipped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert recipe_names() == ["cpu", "gpu-onnxruntime", "rtx-desktop", "tensorrt-server"]
+    assert recipe_names() == ["cpu", "cpu-int8", "gpu-onnxruntime", "rtx-balanced", "rtx-desktop", "tensorrt-server"]
     recipe = load_recipe(Path("rtx-desktop"), {})
     assert (recipe.backend, len(recipe.compute_capability)) == ("tensorrt-rtx", 5)
     assert load_recipe(Path("rtx-desktop"), {"compute_capability": (89,)}).compute_capability == (89,)
@@ -88,4 +88,4 @@ def test_a_file_of_the_same_name_needs_a_path(shipped: None, tmp_path: Path, mon
 def test_an_unknown_name_lists_the_known_ones(shipped: None, name: str) -> None:
     with pytest.raises(ConfigError, match="no recipe of that name") as caught:
         find_recipe(name)
-    assert "cpu, gpu-onnxruntime, rtx-desktop, tensorrt-server" in caught.value.remedy
+    assert "cpu, cpu-int8, gpu-onnxruntime, rtx-balanced, rtx-desktop, tensorrt-server" in caught.value.remedy

@@ -75,7 +75,7 @@ def test_a_shipped_recipe_is_found_by_name_and_an_unknown_one_lists_them(apex_rt
     ran = apex_rt("build-engine", tiny_onnx, "--recipe", "gpu-onnxruntime", "-o", tmp_path / "bundle", "--json")
     assert ran.code == 0 and json.loads(ran.out)["manifest"]["backend"] == "ort-cuda"
     ran = apex_rt("build-engine", tiny_onnx, "--recipe", "gpu-onnx", "-o", tmp_path / "other")
-    assert ran.code == 2 and "cpu, gpu-onnxruntime, rtx-desktop, tensorrt-server" in ran.err
+    assert ran.code == 2 and "cpu, cpu-int8, gpu-onnxruntime, rtx-balanced, rtx-desktop, tensorrt-server" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
