@@ -18,6 +18,7 @@ from apex_runtime.parity.compare import Stats
 from apex_runtime.parity.decision import Decisions
 from apex_runtime.parity.run import BudgetResult
 from apex_runtime.parity.subjects import Subject
+from apex_runtime.parity.task_report import task_record, task_table
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.pipeline.results import write_json
 
@@ -43,6 +44,8 @@ def to_dict(result: ParityResult, absent: Sequence[Absent] = ()) -> dict[str, An
             "version": result.profile.version,
             "mismatch_limit": result.profile.mismatch_limit,
             "min_overlap": result.profile.decision.min_overlap,
+            "min_score": result.profile.task.min_score,
+            "min_box_iou": result.profile.task.min_box_iou,
         },
         "reference": _subject(result.reference),
         "absent": [asdict(item) for item in absent],
@@ -60,8 +63,10 @@ def write_report(document: dict[str, Any], path: Path) -> None:
 
 
 def tables(comparison: Comparison, rules: Rules) -> list[Table]:
-    """One table a budget: every output, then the decisions."""
-    return [_table(comparison, budget, rules) for budget in comparison.budgets]
+    """Two tables a budget: every output and the decisions; the detections."""
+    return [
+        table for budget in comparison.budgets for table in (_table(comparison, budget, rules), task_table(budget.task, rules))
+    ]
 
 
 def _comparison(item: Comparison, rules: Rules) -> dict[str, Any]:
@@ -84,6 +89,7 @@ def _budget(budget: BudgetResult, rules: Rules) -> dict[str, Any]:
         "verdict": _verdict(not budget.reasons(rules)),
         "tensor": {name: _stats(name, stats, rules) for name, stats in budget.outputs.items()},
         "decision": _decision(budget.decisions, rules),
+        "task": task_record(budget.task, rules),
     }
 
 
@@ -139,7 +145,7 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
     table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
     for column in ("what", "values", "beyond", "max |d|", "mean |d|", "dB", "verdict"):
-        table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
+        table.add_column(column, justify="left" if column in ("what", "verdict") else "right", no_wrap=column == "what")
     for name, stats in budget.outputs.items():
         word, ratio = _verdict(not stats.reasons(*rules.gate(name))), _decibels(stats)
         numbers = f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}"
