@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
 @click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
+@click.option("--html", metavar="FILE", help="Also a page with pictures of the worst images; it needs no other file.")
 @json_option
 @click.pass_context
 def parity(
@@ -61,6 +62,7 @@ def parity(
     threads: int | None,
     record: str | None,
     output: str,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Compare REFERENCE with other forms of the same model.
@@ -73,6 +75,7 @@ def parity(
       apex-rt parity best.pt --against model.onnx
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
+      apex-rt parity best.pt --against bundle/ --html parity.html
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
@@ -81,6 +84,7 @@ def parity(
     from apex_runtime.parity.check import Settings, check_parity
     from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
+    from apex_runtime.parity.worst import Gallery
 
     settings = Settings(
         chosen_budgets(budget, tiles),
@@ -93,9 +97,16 @@ def parity(
     if record is not None:
         _record(reference, against, settings, record, as_json)
         return
-    result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
+    gallery = Gallery()
+    watch = {"watch": gallery.open} if html else {}
+    candidates = [Path(item) for item in against]
+    result = check_parity(Path(reference), candidates, settings, lambda total: counter(total, "parity"), **watch)
     document = to_dict(result)
     write_report(document, Path(output))
+    if html:
+        from apex_runtime.parity.html import write_page
+
+        write_page(Path(html), document, [gallery.sights(comparison) for comparison in result.comparisons])
     if as_json:
         import json
 

@@ -134,7 +134,7 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
     table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
     for column in ("what", "values", "mismatches", "max |d|", "mean |d|", "SQNR dB", "verdict"):
-        table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
+        table.add_column(column, justify="left" if column in ("what", "verdict") else "right", no_wrap=column == "what")
     for name, stats in budget.outputs.items():
         gate = rules.gate(name)
         found = _decibels(stats)
