@@ -23,7 +23,7 @@ from apex_runtime.image_size import parse_size
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType
     from apex_runtime.parity.average_precision import Labels
-    from apex_runtime.parity.check import ParityResult, Settings
+    from apex_runtime.parity.check import ParityResult, Settings, Watch
     from apex_runtime.parity.sweep import Absent
 
 
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 )
 @click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
+@click.option("--html", metavar="FILE", help="Also a page with pictures of the worst images; it needs no other file.")
 @json_option
 @click.pass_context
 def parity(
@@ -93,6 +94,7 @@ def parity(
     sweep: Path | None,
     record: str | None,
     output: str,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Compare REFERENCE with other forms of the same model.
@@ -107,15 +109,17 @@ def parity(
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
       apex-rt parity model.onnx --against bundle8/ --data nuclei/ --split test
+      apex-rt parity best.pt --against bundle/ --html parity.html
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
       apex-rt parity model.onnx --sweep bundles/ --batch 1,4
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
     """
     from apex_runtime.cli.progress import counter
-    from apex_runtime.parity.check import Settings, check_parity
+    from apex_runtime.parity.check import Settings, check_parity, unwatched
     from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
+    from apex_runtime.parity.worst import Gallery
 
     settings = Settings(
         chosen_budgets(budget, tiles),
@@ -129,14 +133,20 @@ def parity(
     if record is not None:
         _record(reference, against, settings, record, as_json)
         return
+    gallery = Gallery()
+    watch = gallery.open if html else unwatched
     absent: tuple[Absent, ...] = ()
     if sweep is not None:
-        result, absent = _sweep(reference, against, sweep, settings)
+        result, absent = _sweep(reference, against, sweep, settings, watch)
     else:
         candidates = [Path(item) for item in against]
-        result = check_parity(Path(reference), candidates, settings, lambda total: counter(total, "parity"))
+        result = check_parity(Path(reference), candidates, settings, lambda total: counter(total, "parity"), watch)
     document = to_dict(result, absent)
     write_report(document, Path(output))
+    if html:
+        from apex_runtime.parity.html import write_page
+
+        write_page(Path(html), document, [gallery.sights(comparison) for comparison in result.comparisons])
     if as_json:
         import json
 
@@ -149,14 +159,16 @@ def parity(
     ctx.exit(0 if result.passed else 1)
 
 
-def _sweep(reference: str, against: tuple[str, ...], folder: Path, settings: Settings) -> tuple[ParityResult, tuple[Absent, ...]]:
+def _sweep(
+    reference: str, against: tuple[str, ...], folder: Path, settings: Settings, watch: Watch
+) -> tuple[ParityResult, tuple[Absent, ...]]:
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.sweep import sweep
 
     if against:
         raise UsageError("--sweep builds the candidates itself; --against names them.", "Leave one of them out.")
     note = partial(click.echo, err=True)
-    found = sweep(Path(reference), folder, settings, note, lambda total: counter(total, "parity"))
+    found = sweep(Path(reference), folder, settings, note, lambda total: counter(total, "parity"), watch)
     return found.result, found.absent
 
 

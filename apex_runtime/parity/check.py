@@ -13,7 +13,7 @@ from apex_runtime.errors import ApexError, MissingPackageError, UsageError
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.parity.average_precision import Labels
 from apex_runtime.parity.cases import Case, load_cases, synthetic_cases
-from apex_runtime.parity.run import BudgetResult, compare_sessions, info_differences
+from apex_runtime.parity.run import BudgetResult, Watcher, compare_sessions, info_differences
 from apex_runtime.parity.subjects import Subject, check_size, identify, open_subject
 from apex_runtime.parity.tolerance import Profile, Rules
 from apex_runtime.routing.budget import Budget
@@ -77,6 +77,15 @@ class ParityResult:
         return bool(self.comparisons) and not any(item.reasons for item in self.comparisons)
 
 
+# Given a comparison that is about to run, its passport and its rules: who is told every image of it.
+Watch = Callable[[Comparison, ModelInfo, Rules], Watcher]
+
+
+def unwatched(_comparison: Comparison, _info: ModelInfo, _rules: Rules) -> Watcher:
+    """For those who want to see no image."""
+    return lambda result, seen: None
+
+
 def _silent(_total: int) -> AbstractContextManager[Callable[[int, int], None]]:
     return nullcontext(lambda done, failed: None)
 
@@ -108,7 +117,13 @@ class _Reference:
         return self._cases[key]
 
 
-def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings, progress: Progress = _silent) -> ParityResult:
+def check_parity(
+    reference: Path,
+    candidates: Sequence[Path],
+    settings: Settings,
+    progress: Progress = _silent,
+    watch: Watch = unwatched,
+) -> ParityResult:
     """Compare every candidate with the reference; a step of ``progress`` is one image under one budget.
 
     A candidate that cannot be opened, or that breaks while running, fails with its error as the reason; the others are still
@@ -122,10 +137,10 @@ def check_parity(reference: Path, candidates: Sequence[Path], settings: Settings
     for other in subjects:
         check_size(subject, other, settings.size)
     source = _Reference(subject, settings)
-    return ParityResult(subject, settings.profile, [_compare(source, other, progress) for other in subjects])
+    return ParityResult(subject, settings.profile, [_compare(source, other, progress, watch) for other in subjects])
 
 
-def _compare(reference: _Reference, candidate: Subject, progress: Progress) -> Comparison:
+def _compare(reference: _Reference, candidate: Subject, progress: Progress, watch: Watch) -> Comparison:
     result = Comparison(candidate)
     sessions = _open(reference, result)
     if sessions is None:
@@ -136,7 +151,7 @@ def _compare(reference: _Reference, candidate: Subject, progress: Progress) -> C
     cases = reference.cases(first.info)
     if not result.reasons:
         result.cases = cases
-        _run(first, second, result, reference.settings, progress)
+        _run(first, second, result, reference.settings, progress, watch)
     if reference.subject.kind == "checkpoint" and second.info.checkpoint_sha256 not in ("", reference.subject.sha256):
         result.notes.append("The candidate's metadata names another checkpoint than the reference.")
     return result
@@ -164,12 +179,13 @@ def _open(reference: _Reference, result: Comparison) -> tuple[Session, Session] 
         return None
 
 
-def _run(first: Session, second: Session, result: Comparison, settings: Settings, progress: Progress) -> None:
+def _run(first: Session, second: Session, result: Comparison, settings: Settings, progress: Progress, watch: Watch) -> None:
     rules = Rules(settings.profile, result.candidate.precision)
+    watcher = watch(result, first.info, rules)
     try:
         with progress(len(result.cases) * len(settings.budgets) * len(settings.batches)) as step:
             result.budgets = compare_sessions(
-                first, second, result.cases, settings.budgets, rules, step, settings.batches, labels=settings.labels
+                first, second, result.cases, settings.budgets, rules, step, settings.batches, watcher, settings.labels
             )
     except UsageError:  # a budget that means nothing for this model
         raise

@@ -134,7 +134,7 @@ def _look(reference: Session, candidate: Session, cases: Sequence[Case], tiles: 
     bonus_BN = np.stack([padding_bonus(case.content_N) for case in cases])
     free = [side.run(images, tiles, bonus_BN) for side in (reference, candidate)]
     leading = free[isinstance(candidate, RecordingSession)]
-    chosen = [_chosen(_image(leading, row), info.tiles) for row in range(len(cases))]
+    chosen = [chosen_tiles(_image(leading, row), info.tiles) for row in range(len(cases))]
     forced_BN = np.concatenate([forcing_bonus(chosen_K, info.tiles.count) for chosen_K in chosen])
     forced = [side.run(images, tiles, forced_BN) for side in (reference, candidate)]
     for row, case in enumerate(cases):
@@ -152,13 +152,13 @@ def _judge(seen: Seen, rules: Rules, info: ModelInfo, result: BudgetResult) -> N
     what the numbers do."""
     case = seen.case
     free = seen.free_reference, seen.free_candidate
-    choice = _add_decision(*free, seen.bonus_N, case, rules, info.tiles, result.decisions)
+    choice = add_decision(seen, rules, info.tiles, result.decisions)
     if choice == "explained" and rules.sets_aside_swaps and not case.synthetic:
         result.task.add(TaskStats(images=1, set_aside=1))
     elif not case.synthetic:
         result.task.add(compare_task(*free, case, rules, info))
     found = compare_outputs(seen.forced_reference, seen.forced_candidate, rules, info)
-    if not np.array_equal(np.sort(_chosen(seen.forced_reference, info.tiles)), np.sort(seen.chosen_K)):
+    if not np.array_equal(np.sort(chosen_tiles(seen.forced_reference, info.tiles)), np.sort(seen.chosen_K)):
         found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
     counts = rules.judges_synthetic or not case.synthetic
     for name, stats in found.items():
@@ -174,27 +174,21 @@ def _score(scorer: Scorer, seen: Seen, info: ModelInfo, task: TaskStats) -> None
         scorer.add(seen.case, *sides)
 
 
-def _add_decision(
-    reference: Outputs,
-    candidate: Outputs,
-    bonus_N: np.ndarray,
-    case: Case,
-    rules: Rules,
-    tiles: TileInfo,
-    decisions: Decisions,
-) -> Choice:
+def add_decision(seen: Seen, rules: Rules, tiles: TileInfo, decisions: Decisions) -> Choice:
+    """Take the choices of both sides, left alone, into ``decisions``."""
+    reference, candidate, case = seen.free_reference, seen.free_candidate, seen.case
     for name in ("tile_ids", "tile_levels"):
         if name not in candidate:
             decisions.problems.append(f"the candidate has no output {name}")
             return "unexplained"
     utilities_N = flat_utilities(reference, tiles)[0]
     slack = utility_slack(utilities_N, rules.slack("utilities"))
-    first, second = (_chosen(side, tiles) for side in (reference, candidate))
+    first, second = (chosen_tiles(side, tiles) for side in (reference, candidate))
     levels = [grid.flat for grid in tiles.levels]
-    return decisions.add(first, second, totals(utilities_N, bonus_N), slack, real=not case.synthetic, levels=levels)
+    return decisions.add(first, second, totals(utilities_N, seen.bonus_N), slack, real=not case.synthetic, levels=levels)
 
 
-def _chosen(outputs: Outputs, tiles: TileInfo) -> np.ndarray:
+def chosen_tiles(outputs: Outputs, tiles: TileInfo) -> np.ndarray:
     """Flat numbers of the tiles of the one image, int64 [K]. Levels that cannot be are read as level 0 here: ``compare_outputs``
     reports them."""
     ids_K, levels_K = outputs["tile_ids"][0], outputs["tile_levels"][0]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from apex_runtime.backends.capabilities import probe_all
+from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.build import build_bundle
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
+from apex_runtime.bundle.manifest import Backend
 from apex_runtime.errors import ApexError, UsageError
-from apex_runtime.parity.check import ParityResult, Progress, Settings, check_parity
+from apex_runtime.parity.check import ParityResult, Progress, Settings, Watch, check_parity
 from apex_runtime.precision.plan import Precision
 from apex_runtime.precision.request import PrecisionRequest
 
@@ -35,7 +38,7 @@ class Sweep:
     absent: tuple[Absent, ...]
 
 
-def sweep(model: Path, folder: Path, settings: Settings, note: Callable[[str], None], progress: Progress) -> Sweep:
+def sweep(model: Path, folder: Path, settings: Settings, note: Note, progress: Progress, watch: Watch) -> Sweep:
     """Build bundles of ``model`` into ``folder``, named for precision and backend, and compare each with it.
 
     Ranges come from the images of the comparison. Raises UsageError for a checkpoint, and what ``check_parity`` raises; a bundle
@@ -46,18 +49,18 @@ def sweep(model: Path, folder: Path, settings: Settings, note: Callable[[str], N
     absent = list(_absent_backends())
     missing = {item.backend for item in absent}
     candidates = []
-    for row in probe_all():
-        for precision in PRECISIONS if row.backend not in missing else ():
-            bundle = folder / f"{precision}-{row.backend}"
+    for backend in get_args(Backend):
+        for precision in PRECISIONS if backend not in missing else ():
+            bundle = folder / f"{precision}-{backend}"
             try:
                 note(f"building {bundle}")
                 request = PrecisionRequest(precision, data=None if precision == "fp32" else settings.images, report=False)
-                build_bundle(model, row.backend, bundle, precision=request, note=note)
+                build_bundle(model, backend, bundle, precision=request, note=note)
             except ApexError as error:
-                absent.append(Absent(row.backend, precision, error.code or type(error).__name__, str(error)))
+                absent.append(Absent(backend, precision, error.code or type(error).__name__, str(error)))
             else:
                 candidates.append(bundle)
-    return Sweep(check_parity(model, candidates, settings, progress), tuple(absent))
+    return Sweep(check_parity(model, candidates, settings, progress, watch), tuple(absent))
 
 
 def _absent_backends() -> Iterator[Absent]:
