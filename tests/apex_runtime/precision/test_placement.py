@@ -27,6 +27,7 @@ LINES = {
     "concat": ("x r> a", "x r> b", "a b cat c", "c > d", "d > y"),
     "depthwise": ("x dw a", "a > b", "b > y"),
     "pinned_reader": ("x r> a", "a > b", "a neg p", "b p + y"),
+    "side_reader": ("x r> a", "a r> b", "b r> c", "c > d", "b neg p", "d p + y"),
     "two_outputs": ("x > a", "a > y", "a r z"),
 }
 
@@ -201,11 +202,19 @@ def executed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "optimised.onnx")
 
 
-@pytest.mark.parametrize("name", ["residual", "block", "chain", "concat", "depthwise", "pinned_reader", "two_outputs"])
-def test_onnxruntime_computes_what_the_placement_says(name: str, tmp_path: Path) -> None:
-    """Every product as QLinearConv, every sum as QLinearAdd or QLinearConcat, and nothing else in eight bits."""
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *[(name, []) for name in ("residual", "block", "chain", "concat", "depthwise", "pinned_reader", "two_outputs")],
+        ("side_reader", ["neg.p"]),
+        ("block", ["conv.c"]),
+    ],
+)
+def test_onnxruntime_computes_what_the_placement_says(name: str, without: list[str], tmp_path: Path) -> None:
+    """Every product as QLinearConv, every sum as QLinearAdd or QLinearConcat, and nothing else in eight bits: neither a pinned
+    product nor one whose result a pinned node reads beside others."""
     model = graph(name)
-    placement = placed(model, result_too=True)
+    placement = placed(model, result_too=True, without=without)
     counts = Counter(node.op_type for node in executed(rounded_as(model, placement, "uint8"), tmp_path).graph.node)
     sums = Counter(node.op_type for node in model.graph.node if node.name in placement.sums)
     assert counts["QLinearConv"] == len(placement.products) > 0
