@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from apex_runtime.backends.onnx_contract import OnnxFile
@@ -60,7 +60,11 @@ class Rewriting:
 
     def reported(self) -> Reported | None:
         """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError."""
-        return self.data.report if self.data is not None and self.request.report else None
+        if self.data is None or not self.request.report:
+            return None
+        found = self.data.report
+        chosen_by = self.request.max_drop is not None and found.labels is not None and found.labels.split == "val"
+        return replace(found, origin=f"{found.origin}, by which the regions were chosen") if chosen_by else found
 
     def run(self, step: Step, note: Note) -> Rewritten:
         """The model in the precision; for fp32 the exported file itself.

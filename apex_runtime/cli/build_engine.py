@@ -72,7 +72,7 @@ _COMPUTED_BY = {
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=100),
     metavar="POINTS",
     help="int8, fp8: round the regions that keep AP on the split val within so many points of fp32.",
 )

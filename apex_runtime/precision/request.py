@@ -59,8 +59,8 @@ class PrecisionRequest:
         if self.wanted in ("fp32", "fp16"):
             chosen = self.method if self.method != "minmax" else None
             self._check_unused(f"{self.name} rounds nothing to eight bits", {"--method": chosen, "--max-drop": self.max_drop})
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise UsageError(f"--max-drop {self.max_drop}: expected 0 or more points of AP.", "Half a point: --max-drop 0.5.")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise UsageError(f"--max-drop {self.max_drop}: expected 0 to 100 points of AP.", "Half a point: --max-drop 0.5.")
 
     def words(self) -> Iterator[str]:
         """The flags that ask for this, without the folders of this machine."""
