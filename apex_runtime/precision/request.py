@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class PrecisionRequest:
         if self.wanted in ("fp32", "fp16"):
             chosen = self.method if self.method != "minmax" else None
             self._check_unused(f"{self.name} rounds nothing to eight bits", {"--method": chosen, "--max-drop": self.max_drop})
-        if self.max_drop is not None and not self.max_drop >= 0:
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
             raise UsageError(f"--max-drop {self.max_drop}: expected 0 or more points of AP.", "Half a point: --max-drop 0.5.")
 
     def words(self) -> Iterator[str]:

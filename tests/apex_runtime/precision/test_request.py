@@ -26,6 +26,7 @@ from apex_runtime.precision.request import PrecisionRequest
         ({"profile": "quality", "max_drop": 0.0}, "--max-drop has no meaning: quality rounds nothing"),
         ({"precision": "int8", "max_drop": -1.0}, "expected 0 or more points"),
         ({"precision": "int8", "max_drop": float("nan")}, "expected 0 or more points"),
+        ({"precision": "int8", "max_drop": float("inf")}, "expected 0 or more points"),
     ],
 )
 def test_what_has_no_meaning_together_is_refused(asked: dict[str, Any], words: str) -> None:
