@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apex_runtime.backends.onnx_contract import OnnxFile
+from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.sensitivity_run import choose_regions
 from apex_runtime.errors import ModelError, UsageError
@@ -91,7 +92,8 @@ class Rewriting:
             message = (
                 f"--max-drop {max_drop:g}: no region may be rounded to {request.wanted}: {ranking or 'it has no candidates'}."
             )
-            raise ModelError(message, "Allow more, or give --precision fp16.", code="nothing_to_round")
+            code = ReasonCode.NOTHING_TO_ROUND
+            raise ModelError(message, REMEDIES[code], code=code.value)
         return found
 
     def _check_changes_something(self, conversion: Conversion) -> None:
