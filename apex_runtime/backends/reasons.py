@@ -133,7 +133,7 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.CALIBRATION_NOT_FINITE: (
         "Run apex-rt parity on the model with this image. If the numbers are right, the region of the tensor must stay as it is."
     ),
-    ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file: the next build calibrates anew and writes it.",
+    ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file, or name another: the next build calibrates anew and writes it.",
     ReasonCode.SENSITIVITY_JOURNAL_DAMAGED: "Delete the file: the next build with --max-drop measures anew and writes it.",
 }
 
