@@ -299,6 +299,12 @@ def test_help_names_the_flags(apex_rt: Callable[..., Ran]) -> None:
     assert "--profile balanced" in shown.split("Examples:")[1]
 
 
+def test_a_rounded_graph_without_its_record_is_not_called_fp32(bundle: Path, apex_rt: Callable[..., Ran]) -> None:
+    shown = [apex_rt("inspect", path) for path in (bundle, bundle / "model.onnx")]
+    assert [ran.code for ran in shown] == [0, 0] and "uint8" in shown[1].out and "fp32" not in shown[1].out
+    assert "\nprecision int8: nodes " in shown[0].out and "\nprecision: nodes " in shown[1].out
+
+
 def test_the_model_of_the_bundle_keeps_the_passport(bundle: Path, shipped_path: Path) -> None:
     before, after = onnx.load(shipped_path), onnx.load(bundle / "model.onnx")
     assert before.metadata_props == after.metadata_props and len(after.functions) == len(before.functions) == 3
