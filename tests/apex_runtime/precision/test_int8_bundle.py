@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,15 @@ def test_fp8_below_sm89_is_refused_by_its_code(build: Build, tmp_path: Path) -> 
         ran = build(*words, "--backend", "tensorrt-rtx", "--compute-capability", "75,89")
         assert ran.code == 2 and ReasonCode.COMPUTE_CAPABILITY_BELOW_SM89.value in ran.err and "sm_75 has no FP8" in ran.err
         assert "sm_89 has" not in ran.err and "calibrating" not in ran.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_backend_that_is_not_there_is_named_before_the_calibration(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    ran = build("--precision", "int8", "--backend", "tensorrt")
+    assert ran.code == 1 and "tensorrt is not available" in ran.err and "calibrating" not in ran.err
     assert not (tmp_path / "b").exists()
 
 
