@@ -55,8 +55,9 @@ class Rewriting:
         if request.wanted == "fp32":
             return cls(exported, request, backend, None)
         data = precision_data(request.data, request.calibration_images)
-        if data.recognised is not None:
-            note(f"--data: {data.recognised}")
+        if (found := data.recognised) is not None:
+            others = f"; that of the kind {', '.join(found.also)} in it is not read" if found.also else ""
+            note(f"--data: a {found.kind} set, {found.reason}{others}")
         return cls(exported, request, backend, data)
 
     def reported(self) -> Reported | None:
