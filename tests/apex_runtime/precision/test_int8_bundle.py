@@ -286,6 +286,14 @@ def test_a_flag_wins_over_the_recipe(
     asked[0].check()
 
 
+def test_a_recipe_for_plans_can_be_tried_on_a_cpu(build: Build, tmp_path: Path) -> None:
+    assert build("--recipe", "rtx-balanced", "--backend", "ort-cpu").code == 0
+    manifest = read_manifest(tmp_path / "b")
+    assert (manifest.backend, manifest.profile, manifest.compute_capabilities) == ("ort-cpu", "balanced", ())
+    ran = build("--recipe", "rtx-balanced", "--backend", "ort-cpu", "--compute-capability", "89")
+    assert ran.code == 2 and "--compute-capability has no meaning for ort-cpu" in ran.err
+
+
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
