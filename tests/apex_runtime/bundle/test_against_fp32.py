@@ -219,6 +219,14 @@ def test_files_become_a_record_that_reads_back(
     assert shown.count("\n") == 2 and f"(drop {drop.drop_points:.2f})" in shown and "6 image(s), the split test" in shown
 
 
+def test_without_labels_the_table_says_who_judges(tiny_onnx: Path, labelled: Reported, unlabelled: Reported) -> None:
+    """Equal tiles and a good time are no sign that boxes and masks are right."""
+    for images in (labelled, unlabelled):
+        found = compared(tiny_onnx, OrtSession(tiny_onnx, 1), images)
+        last = list(table(AgainstFp32(identical_graph=False, measured=found)))[-1]
+        assert ("apex-rt parity" in last) == (images is unlabelled)
+
+
 def test_a_gain_too_small_to_see_is_no_minus(tiny_onnx: Path, labelled: Reported) -> None:
     found = compared(tiny_onnx, OrtSession(tiny_onnx, 1), labelled).model_dump()
     for row in found["budgets"]:
