@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class PrecisionRequest:
         if not self.report:
             yield "--no-report"
 
-    def _check_unused(self, reason: str, other: Precision, given: dict[str, object]) -> None:
+    def _check_unused(self, reason: str, other: Precision, given: Mapping[str, object]) -> None:
         """``other``: a precision in which the options have a meaning."""
         for option, value in given.items():
             if value is not None and value != ():
