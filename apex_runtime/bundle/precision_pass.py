@@ -11,6 +11,7 @@ from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.sensitivity_run import choose_regions
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.precision.calibration_cache import default_cache_file, read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
@@ -61,8 +62,12 @@ class Rewriting:
         return cls(exported, request, backend, data)
 
     def reported(self) -> Reported | None:
-        """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError."""
-        return self.data.report if self.data is not None and self.request.report else None
+        """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError (other classes, too)."""
+        if self.data is None or not self.request.report:
+            return None
+        if self.data.report.labels is not None:
+            shared_classes(self.exported.info.classes, self.data.report.labels, "the model")
+        return self.data.report
 
     def run(self, step: Step, note: Note) -> Rewritten:
         """The model in the precision; for fp32 the exported file itself.

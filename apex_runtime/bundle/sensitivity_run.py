@@ -16,6 +16,7 @@ from apex_runtime.bundle.against_fp32 import Comparison, Side
 from apex_runtime.bundle.fp32_record import Measured
 from apex_runtime.bundle.sensitivity_journal import Journal, JournalKey
 from apex_runtime.errors import UsageError
+from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.machine import processor, usable_cpus
 from apex_runtime.precision.calibration_cache import read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey, digest_of
@@ -51,6 +52,7 @@ def choose_regions(
     val = data.select
     if not (val.labels and val.labels.ground_truth()["annotations"]):
         raise _nothing_to_lose(val)
+    shared_classes(file.info.classes, val.labels, "the model")  # now, and not when the first graph was calibrated
     alone = candidates(file.model, plan)
     calibrating = _Calibrating(file, plan, alone, data, method, step)
     with tempfile.TemporaryDirectory(prefix="apex-x-") as folder:

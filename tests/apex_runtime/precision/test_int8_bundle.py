@@ -212,6 +212,18 @@ def test_a_backend_that_is_not_there_is_named_before_the_calibration(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("words", [("--report",), ("--max-drop", "1")])
+def test_a_set_of_other_classes_is_noticed_before_the_calibration(
+    build: Build, tmp_path: Path, nuclei_fixture: Path, words: tuple[str, ...]
+) -> None:
+    shutil.copytree(nuclei_fixture, tmp_path / "set")
+    for path in (tmp_path / "set" / "annotations").glob("*.json"):
+        path.write_text(path.read_text().replace('"nucleus"', '"roof"'))
+    ran = build("--precision", "int8", *words, data=tmp_path / "set")
+    assert ran.code == 1 and "none of its classes (roof) is known to the model (nucleus)" in ran.err
+    assert "calibrating" not in ran.err and not (tmp_path / "b").exists()
+
+
 def test_capabilities_without_fp8_are_left_out_of_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {75, 86, 89, 120} <= set(DEFAULT_COMPUTE_CAPABILITIES)
     assert capabilities_for_fp8("tensorrt-rtx", ()) == (89, 120)
