@@ -131,9 +131,9 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.COMPUTE_CAPABILITY_BELOW_SM89: "Name 89 or more, or give --precision int8, which every GPU has.",
     ReasonCode.FUNCTIONS_CHANGED: "Build with --precision fp32, and report it: it is a fault of the pass.",
     ReasonCode.CALIBRATION_NOT_FINITE: (
-        "Run apex-rt parity on the model with this image. If the numbers are right, the region of the tensor must stay as it is."
+        "Run apex-rt parity on the model with this image. If the numbers are right, leave its region as it is by --pin."
     ),
-    ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file: the next build calibrates anew and writes it.",
+    ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file, or name another: the next build calibrates anew and writes it.",
     ReasonCode.SENSITIVITY_JOURNAL_DAMAGED: "Delete the file: the next build with --max-drop measures anew and writes it.",
 }
 

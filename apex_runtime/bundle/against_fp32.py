@@ -37,6 +37,7 @@ ROUNDS = 10  # in all, shared among the images that are timed
 TIMED_IMAGES = 5
 ABOUT_EQUAL = 0.02  # ratios that differ from 1 by less are not called slower: rounds of one graph differ by as much
 _REMEDY = "Build with --precision fp32; to see where it begins, build with --no-report and run apex-rt parity on the bundle."
+_REMEDY_EXPORTED = "No precision mends it: run apex-rt parity on the checkpoint and this model, and train or export it again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,8 @@ class Comparison:
 
     def _budget(self, budget: Budget, built: Side, steps: _Steps) -> BudgetRow:
         if budget.asked not in self._seen:
-            self._seen[budget.asked] = _look(self._fp32, self._images, budget, steps)
-        second = _look(built, self._images, budget, steps)
+            self._seen[budget.asked] = _look(self._fp32, self._images, budget, steps, _REMEDY_EXPORTED)
+        second = _look(built, self._images, budget, steps, _REMEDY)
         milliseconds = _times(self._fp32, built, self._timed, budget, self._rounds, steps, self._clock) if self._timed else None
         return _row(budget, self._seen[budget.asked], second, milliseconds)
 
@@ -136,8 +137,8 @@ class _Seen:
 class _Watched:
     """A session for one image after the other that notes the tiles and refuses outputs that are not finite."""
 
-    def __init__(self, side: Side, images: Sequence[Image], steps: _Steps) -> None:
-        self._side, self._images, self._steps = side, images, steps
+    def __init__(self, side: Side, images: Sequence[Image], steps: _Steps, remedy: str) -> None:
+        self._side, self._images, self._steps, self._remedy = side, images, steps, remedy
         self.chosen: list[np.ndarray] = []
 
     @property
@@ -156,13 +157,13 @@ class _Watched:
             if bad:
                 where = f"{self._side.name} on {self._images[len(self.chosen)].name}"
                 message = f"{where}: {bad} of {array.size} values of its output {name!r} are NaN or infinite."
-                raise backend_error(ReasonCode.NON_FINITE_OUTPUT, message, remedy=_REMEDY)
+                raise backend_error(ReasonCode.NON_FINITE_OUTPUT, message, remedy=self._remedy)
         self.chosen.append(flat_ids(outputs["tile_ids"][0], outputs["tile_levels"][0], self.info.tiles))
         return outputs
 
 
-def _look(side: Side, images: Reported, budget: Budget, steps: _Steps) -> _Seen:
-    watched = _Watched(side, images.items, steps)
+def _look(side: Side, images: Reported, budget: Budget, steps: _Steps, remedy: str) -> _Seen:
+    watched = _Watched(side, images.items, steps, remedy)
     predictor = Predictor(watched)
     if images.labels is None:
         for item in images.items:

@@ -19,7 +19,7 @@ from apex_runtime.backends.onnx_contract import OnnxFile, TensorSpec, expected_i
 from apex_runtime.backends.op_calls import op_calls
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.backends.plugin_use import PluginUse
-from apex_runtime.backends.tensorrt_api import Log
+from apex_runtime.backends.tensorrt_api import Log, load_flavour
 from apex_runtime.backends.tensorrt_builder import (
     Plan,
     Progress,
@@ -89,8 +89,7 @@ def build_bundle(
     _check_target(out_dir)
     _check_options(backend, compute_capabilities, timing_cache, plugins)
     rewriting = Rewriting.of(read_onnx(model), precision, backend, note)
-    if precision.wanted == "fp8" and backend in _PLAN_BACKENDS:
-        compute_capabilities = capabilities_for_fp8(backend, compute_capabilities)
+    compute_capabilities = _targets(backend, precision, compute_capabilities)
     reported = rewriting.reported()  # opened now: what is wrong with it is said before the calibration
     rewritten = rewriting.run(step, note)
     file = rewritten.file
@@ -115,6 +114,16 @@ def build_bundle(
     return manifest
 
 
+def _targets(backend: Backend, precision: PrecisionRequest, capabilities: Sequence[int]) -> Sequence[int]:
+    """The compute capabilities to build for. What a rewritten graph cannot be built with is said before its calibration."""
+    if backend not in _PLAN_BACKENDS or precision.wanted == "fp32":
+        return capabilities
+    if precision.wanted == "fp8":
+        capabilities = capabilities_for_fp8(backend, capabilities)
+    load_flavour(backend)
+    return capabilities
+
+
 def _compared(
     exported: OnnxFile, staging: Path, reported: Reported | None, converted: Converted | None, backend: str, step: Step
 ) -> AgainstFp32:
@@ -137,6 +146,9 @@ def _check_target(out_dir: Path) -> None:
             "Name a new folder with -o.",
             path=out_dir,
         )
+    above = next(folder for folder in out_dir.parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UsageError(f"{out_dir}: nothing can be written in {above}.", "Name another folder with -o.", path=out_dir)
 
 
 def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path | None, plugins: bool) -> None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from apex_runtime.backends.onnx_contract import OnnxFile
+from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.backends.timing_cache import Note
 from apex_runtime.bundle.sensitivity_run import choose_regions
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.precision.calibration_cache import default_cache_file, read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
@@ -54,16 +56,20 @@ class Rewriting:
         if request.wanted == "fp32":
             return cls(exported, request, backend, None)
         data = precision_data(request.data, request.calibration_images)
-        if data.recognised is not None:
-            note(f"--data: {data.recognised}")
+        if (found := data.recognised) is not None:
+            others = f"; that of the kind {', '.join(found.also)} in it is not read" if found.also else ""
+            note(f"--data: a {found.kind} set, {found.reason}{others}")
         return cls(exported, request, backend, data)
 
     def reported(self) -> Reported | None:
-        """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError."""
+        """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError (other classes, too)."""
         if self.data is None or not self.request.report:
             return None
         found = self.data.report
-        chosen_by = self.request.max_drop is not None and found.labels is not None and found.labels.split == "val"
+        if found.labels is None:
+            return found
+        shared_classes(self.exported.info.classes, found.labels, "the model")
+        chosen_by = self.request.max_drop is not None and found.labels.split == "val"
         return replace(found, origin=f"{found.origin}, by which the regions were chosen") if chosen_by else found
 
     def run(self, step: Step, note: Note) -> Rewritten:
@@ -95,7 +101,8 @@ class Rewriting:
             message = (
                 f"--max-drop {max_drop:g}: no region may be rounded to {request.wanted}: {ranking or 'it has no candidates'}."
             )
-            raise ModelError(message, "Allow more, or give --precision fp16.", code="nothing_to_round")
+            code = ReasonCode.NOTHING_TO_ROUND
+            raise ModelError(message, REMEDIES[code], code=code.value)
         return found
 
     def _check_changes_something(self, conversion: Conversion) -> None:

@@ -97,8 +97,11 @@ class Journal:
         self.found[regions] = measured
 
     def _read(self) -> Iterator[tuple[frozenset[str], Measured]]:
-        first, *others = self._whole_lines() or [b""]
-        if first and self._parsed(_Head, first, 1).key != self._key:
+        lines = self._whole_lines()
+        if not lines:
+            return
+        first, *others = lines
+        if self._parsed(_Head, first, 1).key != self._key:
             raise self._refused(1, "it belongs to another model, other images or other options")
         for number, text in enumerate(others, 2):
             line = self._parsed(_Line, text, number)

@@ -16,6 +16,7 @@ from apex_runtime.bundle.against_fp32 import Comparison, Side
 from apex_runtime.bundle.fp32_record import Measured
 from apex_runtime.bundle.sensitivity_journal import Journal, JournalKey
 from apex_runtime.errors import UsageError
+from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.machine import processor, usable_cpus
 from apex_runtime.precision.calibration_cache import read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey, digest_of
@@ -49,6 +50,9 @@ def choose_regions(
         message = f"--max-drop has no meaning for {precision}, which rounds nothing to eight bits."
         raise UsageError(message, "Leave it out, or give --precision int8.")
     val = data.select
+    if not (val.labels and val.labels.ground_truth()["annotations"]):
+        raise _nothing_to_lose(val)
+    shared_classes(file.info.classes, val.labels, "the model")  # now, and not when the first graph was calibrated
     alone = candidates(file.model, plan)
     calibrating = _Calibrating(file, plan, alone, data, method, step)
     with tempfile.TemporaryDirectory(prefix="apex-x-") as folder:
@@ -166,9 +170,13 @@ def _cost(measured: Measured, val: Reported) -> Cost:
     times = [row.graph_milliseconds.ratio for row in measured.budgets if row.graph_milliseconds]
     lost = [found.drop_points for found in drops if found]
     if not lost:
-        raise UsageError(f"--max-drop: {val.origin} has no labelled objects, so no AP can be lost.", "Label it, or leave it out.")
+        raise _nothing_to_lose(val)
     return Cost(
         drop_points=max(lost),
         time_ratio=round(sum(times) / len(times), 4) if times else None,
         tile_overlap=measured.budgets[0].tile_overlap.mean,
     )
+
+
+def _nothing_to_lose(val: Reported) -> UsageError:
+    return UsageError(f"--max-drop: {val.origin} has no labelled objects, so no AP can be lost.", "Label it, or leave it out.")

@@ -23,6 +23,8 @@ def table(against: AgainstFp32) -> Iterator[str]:
         figures = "   ".join(_precisions(each) for each in (row.box_ap, row.mask_ap))
         yield f"  {row.budget:<8}{figures}   {_tiles(row):<20}{_milliseconds(row.graph_milliseconds)}"
     yield from measured.remarks
+    if not any(row.box_ap or row.mask_ap for row in measured.budgets):
+        yield "without labels there is no AP: how far boxes and masks are from those of fp32 is for apex-rt parity to say"
 
 
 def rows(against: AgainstFp32) -> Iterator[str]:
@@ -35,9 +37,14 @@ def rows(against: AgainstFp32) -> Iterator[str]:
     yield f"against fp32: {_of(measured)}; {_sizes(measured)}{remarks}"
     for row in measured.budgets:
         drops = (("box AP", row.box_ap), ("mask AP", row.mask_ap))
-        parts = [f"{name} {100 * each.built:.2f} (drop {_points(each)})" for name, each in drops if each is not None]
+        parts = [f"{name} {100 * each.built:.2f} (drop {points(each.drop_points)})" for name, each in drops if each is not None]
         time = [f"graph {row.graph_milliseconds.ratio:.2f}x"] if row.graph_milliseconds is not None else []
         yield f"  budget {row.budget}: {', '.join([*parts, f'same tiles {_tiles(row)}', *time])}"
+
+
+def points(drop: float) -> str:
+    """A drop in points, without a minus before nothing."""
+    return f"{round(drop, 2) + 0.0:.2f}"
 
 
 def _of(measured: Measured) -> str:
@@ -53,12 +60,7 @@ def _sizes(measured: Measured) -> str:
 def _precisions(found: Precisions | None) -> str:
     if found is None:
         return f"{'-':<16}{'-':>6}"
-    return f"{f'{100 * found.fp32:.2f} -> {100 * found.built:.2f}':<16}{_points(found):>6}"
-
-
-def _points(found: Precisions) -> str:
-    """Without a minus before nothing."""
-    return f"{round(found.drop_points, 2) + 0.0:.2f}"
+    return f"{f'{100 * found.fp32:.2f} -> {100 * found.built:.2f}':<16}{points(found.drop_points):>6}"
 
 
 def _tiles(row: BudgetRow) -> str:

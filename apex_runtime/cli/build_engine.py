@@ -179,6 +179,8 @@ def build_engine(
         flags["precision"] = "fp32"
     if precision and not profile:
         flags["profile"] = None
+    if backend in ("ort-cpu", "ort-cuda"):
+        flags.setdefault("compute_capability", ())
     asked = load_recipe(recipe, flags)
     request = asked.precision_request(data, calibration_cache)
     if request.wanted == "fp32" and (calibration_images is not None or report):

@@ -55,7 +55,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["regions"]:
         parts = (f"{item['region']} {item['nodes']}" for item in facts["regions"])
         yield f"regions: {', '.join(parts)}"
-    yield from _precision_lines(facts["precision"])
+    yield from _precision_lines(facts["precision"], facts["bundle"] is not None)
 
 
 def _bundle_lines(bundle: dict[str, Any]) -> Iterator[str]:
@@ -81,7 +81,8 @@ def _look_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"detections: at most {facts['max_detections']} by {facts['decode']}, masks from {facts['mask']['channels']} prototypes"
 
 
-def _precision_lines(precision: dict[str, Any]) -> Iterator[str]:
+def _precision_lines(precision: dict[str, Any], built: bool) -> Iterator[str]:
+    """``built``: whether it is the record of a build; a graph alone does not say what was asked for."""
     from apex_runtime.bundle.fp32_record import AgainstFp32
     from apex_runtime.cli.against_fp32 import rows
 
@@ -89,7 +90,8 @@ def _precision_lines(precision: dict[str, Any]) -> Iterator[str]:
     for item in precision["nodes"]:
         counts[item["precision"]] += item["count"]
     nodes = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    yield f"precision, profile {precision['profile']}: nodes {nodes}"
+    asked = f" {precision['profile']}" if built else ""
+    yield f"precision{asked}: nodes {nodes}"
     for item in precision.get("regions", ()):
         inside = ", ".join(f"{count} {name}" for name, count in item["nodes"].items())
         pinned = f"; never below {item['pinned']}" if item["pinned"] else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from apex_runtime.cli.against_fp32 import points
+
 if TYPE_CHECKING:
     from apex_runtime.precision.sensitivity import Row, Sensitivity, Step
 
@@ -22,18 +24,13 @@ def table(found: Sensitivity) -> Iterator[str]:
         yield f"chosen: no region; {found.max_drop:g} points may be lost"
         return
     time = "" if cost.time_ratio is None else f", {cost.time_ratio:.2f}x the time of fp32"
-    yield f"chosen: {', '.join(step.region for step in found.steps if step.taken)}; drop {_points(cost.drop_points)}{time}"
+    yield f"chosen: {', '.join(step.region for step in found.steps if step.taken)}; drop {points(cost.drop_points)}{time}"
 
 
 def _figures(row: Row) -> str:
     time = "-" if row.time_ratio is None else f"{row.time_ratio:.2f}x"
-    return f"{row.products:>8}  {_points(row.drop_points):>6}  {time:>6}   {row.tile_overlap:>10.4f}"
+    return f"{row.products:>8}  {points(row.drop_points):>6}  {time:>6}   {row.tile_overlap:>10.4f}"
 
 
 def _decision(step: Step) -> str:
     return f"{'taken' if step.taken else 'left'}: {step.why}"
-
-
-def _points(drop: float) -> str:
-    """Without a minus before nothing."""
-    return f"{round(drop, 2) + 0.0:.2f}"

@@ -105,7 +105,7 @@ def read_cache(path: Path, key: CacheKey, tensors: Iterable[str] = (), quantised
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CACHE_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Found(None)
     except OSError as error:
         raise _refused(path, error.strerror or str(error)) from error

@@ -61,7 +61,7 @@ class PrecisionData:
         """The split val, opened when it is first asked for. Raises UsageError for plain images and without such a split."""
         if self.recognised is None:
             name = "the samples" if self.source is None else str(self.source)
-            raise UsageError(f"--data: {name} have no labels to choose by.", "Name a COCO, YOLO or satellite set.")
+            raise UsageError(f"--data: no labels to choose by in {name}.", "Name a COCO, YOLO or satellite set.")
         labels = self._open("val")
         return Reported("the split val", tuple(_items(labels)), labels)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +54,13 @@ class PrecisionRequest:
         if self.wanted == "fp32":
             self._check_unused(
                 "the precision fp32 calibrates nothing",
+                "fp16",
                 {"--data": self.data, "--pin": self.pins, "--calibration-cache": self.calibration_cache},
             )
         if self.wanted in ("fp32", "fp16"):
             chosen = self.method if self.method != "minmax" else None
-            self._check_unused(f"{self.name} rounds nothing to eight bits", {"--method": chosen, "--max-drop": self.max_drop})
+            unused = {"--method": chosen, "--max-drop": self.max_drop}
+            self._check_unused(f"{self.name} rounds nothing to eight bits", "int8", unused)
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"--max-drop {self.max_drop}: expected 0 to 100 points of AP.", "Half a point: --max-drop 0.5.")
 
@@ -80,10 +82,8 @@ class PrecisionRequest:
         if not self.report:
             yield "--no-report"
 
-    def _check_unused(self, reason: str, given: dict[str, object]) -> None:
+    def _check_unused(self, reason: str, other: Precision, given: Mapping[str, object]) -> None:
+        """``other``: a precision in which the options have a meaning."""
         for option, value in given.items():
             if value is not None and value != ():
-                raise UsageError(
-                    f"{option} has no meaning: {reason}.",
-                    "Leave it out, or give --precision int8." if "eight" in reason else "Leave it out, or give --precision fp16.",
-                )
+                raise UsageError(f"{option} has no meaning: {reason}.", f"Leave it out, or give --precision {other}.")

@@ -71,8 +71,8 @@ class Edited:
         return outputs
 
 
-def side(session: Session, size: int = 1000) -> Side:
-    return Side("the model of the bundle", session, size)
+def side(session: Session, size: int = 1000, name: str = "the model of the bundle") -> Side:
+    return Side(name, session, size)
 
 
 def compared(path: Path, built: Session, images: Reported, go_on: GoOn = on) -> Measured:
@@ -144,6 +144,9 @@ def test_what_is_not_finite_is_an_error_and_no_row(tiny_onnx: Path, unlabelled: 
     with pytest.raises(BackendError, match=rf"model of the bundle on 1\.png: 1 of .*'{name}'") as caught:
         compared(tiny_onnx, Edited(tiny_onnx, spoil), unlabelled)
     assert caught.value.code == "non_finite_output" and "--no-report" in caught.value.remedy
+    with pytest.raises(BackendError, match=rf"exported model on 1\.png: 1 of .*'{name}'") as caught:
+        compare(side(Edited(tiny_onnx, spoil), name="the exported model"), side(OrtSession(tiny_onnx, 1)), unlabelled, None, on)
+    assert caught.value.code == "non_finite_output" and "--precision" not in caught.value.remedy, "fp32 has it, too"
 
 
 def timed(tiny_onnx: Path, images: Reported, first: float, second: float) -> Measured:
@@ -214,6 +217,14 @@ def test_files_become_a_record_that_reads_back(
     assert drop is not None
     shown = "\n".join(rows(found))
     assert shown.count("\n") == 2 and f"(drop {drop.drop_points:.2f})" in shown and "6 image(s), the split test" in shown
+
+
+def test_without_labels_the_table_says_who_judges(tiny_onnx: Path, labelled: Reported, unlabelled: Reported) -> None:
+    """Equal tiles and a good time are no sign that boxes and masks are right."""
+    for images in (labelled, unlabelled):
+        found = compared(tiny_onnx, OrtSession(tiny_onnx, 1), images)
+        last = list(table(AgainstFp32(identical_graph=False, measured=found)))[-1]
+        assert ("apex-rt parity" in last) == (images is unlabelled)
 
 
 def test_a_gain_too_small_to_see_is_no_minus(tiny_onnx: Path, labelled: Reported) -> None:

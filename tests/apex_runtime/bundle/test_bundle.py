@@ -145,6 +145,8 @@ def test_another_folder_is_never_overwritten(tiny_onnx: Path, tmp_path: Path) ->
         build_bundle(tiny_onnx, "ort-cpu", precious.parent)
     with pytest.raises(UsageError, match="a file of this name"):
         build_bundle(tiny_onnx, "ort-cpu", precious)
+    with pytest.raises(UsageError, match=r"figures: nothing can be written in .*chapter1\.txt"):
+        build_bundle(tiny_onnx, "ort-cpu", precious / "new" / "figures")
     assert precious.read_text() == "years"
     assert sorted(os.listdir(tmp_path)) == ["thesis"]
 

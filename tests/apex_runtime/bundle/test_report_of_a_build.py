@@ -74,7 +74,7 @@ def test_it_is_shown_at_the_end_and_by_inspect(built: tuple[Path, Ran], apex_rt:
     measured = read_precision(folder / "precision.json")[0].measured
     assert measured is not None
     assert "against fp32: 3 image(s), the split val (there is no split test); ort-cpu" in ran.out
-    assert "recognised as coco" in ran.err and "comparing with fp32" in ran.err
+    assert "--data: a coco set" in ran.err and "--dataset-type" not in ran.err and "comparing with fp32" in ran.err
     again = apex_rt("inspect", folder).out
     for row in measured.budgets:
         assert row.mask_ap is not None

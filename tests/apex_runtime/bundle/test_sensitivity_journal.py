@@ -130,8 +130,9 @@ def test_a_line_from_another_journal_is_refused(file: Path, tmp_path: Path) -> N
         Journal(file, KEY)
 
 
-def test_no_text_at_all_is_refused(file: Path) -> None:
-    file.write_bytes(b"\x00\xff\n")
+@pytest.mark.parametrize("data", [b"\x00\xff\n", b"\n"])
+def test_no_text_at_all_is_refused(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
     with pytest.raises(ModelError, match="line 1"):
         Journal(file, KEY)
 

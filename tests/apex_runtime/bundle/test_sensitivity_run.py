@@ -173,6 +173,20 @@ def test_without_labels_or_eight_bits_there_is_nothing_to_choose(
         choose_regions(shipped, "fp16", "tensorrt", None, (), "minmax", data, 0.5, on)
 
 
+def test_a_split_without_objects_is_noticed_before_anything_is_measured(
+    shipped: OnnxFile, nuclei_fixture: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(nuclei_fixture, tmp_path / "set")
+    path = tmp_path / "set" / "annotations" / "val.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+
+    def never(title: str, _done: int, _total: int) -> bool:
+        raise AssertionError(title)
+
+    with pytest.raises(UsageError, match="the split val has no labelled objects"):
+        choice(shipped, precision_data(tmp_path / "set", 1), never)
+
+
 def test_nothing_to_round_is_an_empty_choice(shipped: OnnxFile, data: PrecisionData) -> None:
     pins = (*PINS, "neck", "foveal")
     found = choose_regions(shipped, "int8", "tensorrt", None, pins, "minmax", data, 0.5, on)

@@ -199,6 +199,12 @@ def test_a_file_too_large_is_not_read_whole(file: Path) -> None:
         read_cache(file, KEY)
 
 
+def test_a_place_where_nothing_can_be_has_nothing(tmp_path: Path) -> None:
+    """As for a cache that cannot be written: a build goes on without one."""
+    (tmp_path / "file").write_text("")
+    assert read_cache(tmp_path / "file" / "ranges.json", KEY) == Found(None)
+
+
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="directory") as caught:
         read_cache(tmp_path, KEY)

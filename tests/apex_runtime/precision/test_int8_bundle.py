@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,27 @@ def test_fp8_below_sm89_is_refused_by_its_code(build: Build, tmp_path: Path) -> 
     assert not (tmp_path / "b").exists()
 
 
+def test_a_backend_that_is_not_there_is_named_before_the_calibration(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    ran = build("--precision", "int8", "--backend", "tensorrt")
+    assert ran.code == 1 and "tensorrt is not available" in ran.err and "calibrating" not in ran.err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("words", [("--report",), ("--max-drop", "1")])
+def test_a_set_of_other_classes_is_noticed_before_the_calibration(
+    build: Build, tmp_path: Path, nuclei_fixture: Path, words: tuple[str, ...]
+) -> None:
+    shutil.copytree(nuclei_fixture, tmp_path / "set")
+    for path in (tmp_path / "set" / "annotations").glob("*.json"):
+        path.write_text(path.read_text().replace('"nucleus"', '"roof"'))
+    ran = build("--precision", "int8", *words, data=tmp_path / "set")
+    assert ran.code == 1 and "none of its classes (roof) is known to the model (nucleus)" in ran.err
+    assert "calibrating" not in ran.err and not (tmp_path / "b").exists()
+
+
 def test_capabilities_without_fp8_are_left_out_of_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {75, 86, 89, 120} <= set(DEFAULT_COMPUTE_CAPABILITIES)
     assert capabilities_for_fp8("tensorrt-rtx", ()) == (89, 120)
@@ -276,6 +298,14 @@ def test_a_flag_wins_over_the_recipe(
     asked[0].check()
 
 
+def test_a_recipe_for_plans_can_be_tried_on_a_cpu(build: Build, tmp_path: Path) -> None:
+    assert build("--recipe", "rtx-balanced", "--backend", "ort-cpu").code == 0
+    manifest = read_manifest(tmp_path / "b")
+    assert (manifest.backend, manifest.profile, manifest.compute_capabilities) == ("ort-cpu", "balanced", ())
+    ran = build("--recipe", "rtx-balanced", "--backend", "ort-cpu", "--compute-capability", "89")
+    assert ran.code == 2 and "--compute-capability has no meaning for ort-cpu" in ran.err
+
+
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
@@ -297,6 +327,12 @@ def test_help_names_the_flags(apex_rt: Callable[..., Ran]) -> None:
     for flag in ("--precision", "--profile", "--pin", "--method", "--max-drop", "--data", "--calibration-cache", "--report"):
         assert flag in shown
     assert "--profile balanced" in shown.split("Examples:")[1]
+
+
+def test_a_rounded_graph_without_its_record_is_not_called_fp32(bundle: Path, apex_rt: Callable[..., Ran]) -> None:
+    shown = [apex_rt("inspect", path) for path in (bundle, bundle / "model.onnx")]
+    assert [ran.code for ran in shown] == [0, 0] and "uint8" in shown[1].out and "fp32" not in shown[1].out
+    assert "\nprecision int8: nodes " in shown[0].out and "\nprecision: nodes " in shown[1].out
 
 
 def test_the_model_of_the_bundle_keeps_the_passport(bundle: Path, shipped_path: Path) -> None:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
@@ -59,6 +59,7 @@ def test_what_was_seen_is_said_within_half_a_step_and_the_rest_saturates(name: N
     assert reference("DequantizeLinear", number_format)(zero_code, scale, zero)[0] == 0, "zero is said exactly"
 
 
+@settings(deadline=None)
 @given(
     formats, st.lists(st.tuples(*[st.floats(-1e30, 1e30, allow_subnormal=True)] * 2), min_size=1, max_size=5), st.floats(0, 40)
 )
@@ -104,6 +105,7 @@ def weights(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     return array.astype(np.float32), axis
 
 
+@settings(deadline=None)
 @given(formats, weights(), half_or_full)
 def test_codes_are_in_range_and_scales_positive(number_format: NumberFormat, given_: tuple[np.ndarray, int], dtype: type) -> None:
     array, axis = given_
@@ -122,6 +124,7 @@ def squared_errors(array: np.ndarray, axis: int, codes: np.ndarray, scale: np.nd
     return ((rows - said) ** 2).sum(axis=1)
 
 
+@settings(deadline=None)
 @given(formats, weights())
 def test_the_chosen_scale_is_never_worse_than_the_range(number_format: NumberFormat, given_: tuple[np.ndarray, int]) -> None:
     """The range of each channel, with no search at all, rounded by NumPy and ml_dtypes."""
@@ -162,6 +165,7 @@ def test_codes_are_those_of_onnx_at_the_same_scale(name: Name, axis: int) -> Non
     np.testing.assert_array_equal(codes.astype(np.float32), np.clip(theirs.astype(np.float32), -limit, limit))
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6, width=32))
 def test_fp8_rounds_like_ml_dtypes_within_its_range_and_saturates_beyond(value: float) -> None:
     """A channel that holds 448 has scale 1 among its candidates; the second number is what is looked at."""

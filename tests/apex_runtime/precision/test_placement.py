@@ -27,6 +27,8 @@ LINES = {
     "concat": ("x r> a", "x r> b", "a b cat c", "c > d", "d > y"),
     "depthwise": ("x dw a", "a > b", "b > y"),
     "pinned_reader": ("x r> a", "a > b", "a neg p", "b p + y"),
+    "side_reader": ("x r> a", "a r> b", "b r> c", "c > d", "b neg p", "d p + y"),
+    "two_products": ("x > a", "x > b", "a b + c", "c > y"),
     "two_outputs": ("x > a", "a > y", "a r z"),
 }
 
@@ -108,6 +110,13 @@ def test_the_habit_of_tensorrt_rounds_only_the_input_that_skips() -> None:
     assert all(len(group) == 1 for group in placement.groups) and placement.sums == frozenset()
 
 
+def test_of_two_products_tensorrt_joins_the_sum_to_the_later_one() -> None:
+    assert edges(placed(graph("two_products"), result_too=False)) == {"conv.a:0 x", "conv.b:0 x", "add.c:0 a", "conv.y:0 c"}
+    shared = graph("two_products", ("y", "b"))
+    shared.graph.node.insert(2, helper.make_node("Neg", ["b"], ["n"], name="neg.n"))
+    assert "add.c:1 b" in edges(placed(shared, result_too=False)), "where another reads the later one, too, it is the first"
+
+
 @pytest.mark.parametrize("result_too", [True, False])
 def test_of_a_chain_only_the_last_can_be_refused(result_too: bool) -> None:
     """The refusal of one product is no reason to refuse the one before it."""
@@ -127,6 +136,10 @@ def test_depthwise_convolutions_are_products_but_not_in_fp8() -> None:
     assert "conv.a" in placed(graph("depthwise"), result_too=True).products
     placement = placed(graph("depthwise"), result_too=False, sixteens=True)
     assert placement.products == {"conv.b", "conv.y"} and "sixteens" in placement.refused["conv.a"]
+    grouped = helper.make_node("Conv", ["x", "w"], ["y"], name="grouped", group=2)
+    model = model_of([grouped], [weight("w", 32, 16, 1, 1)], ["y"], [1, 32, 3, 3])
+    assert placed(model, result_too=False).products == {"grouped"}
+    assert "sixteens" in placed(model, result_too=False, sixteens=True).refused["grouped"], "nor are there any for groups"
 
 
 def test_a_graph_output_keeps_its_product_from_eight_bits() -> None:
@@ -201,11 +214,19 @@ def executed(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "optimised.onnx")
 
 
-@pytest.mark.parametrize("name", ["residual", "block", "chain", "concat", "depthwise", "pinned_reader", "two_outputs"])
-def test_onnxruntime_computes_what_the_placement_says(name: str, tmp_path: Path) -> None:
-    """Every product as QLinearConv, every sum as QLinearAdd or QLinearConcat, and nothing else in eight bits."""
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *[(name, []) for name in ("residual", "block", "chain", "concat", "depthwise", "pinned_reader", "two_outputs")],
+        ("side_reader", ["neg.p"]),
+        ("block", ["conv.c"]),
+    ],
+)
+def test_onnxruntime_computes_what_the_placement_says(name: str, without: list[str], tmp_path: Path) -> None:
+    """Every product as QLinearConv, every sum as QLinearAdd or QLinearConcat, and nothing else in eight bits: neither a pinned
+    product nor one whose result a pinned node reads beside others."""
     model = graph(name)
-    placement = placed(model, result_too=True)
+    placement = placed(model, result_too=True, without=without)
     counts = Counter(node.op_type for node in executed(rounded_as(model, placement, "uint8"), tmp_path).graph.node)
     sums = Counter(node.op_type for node in model.graph.node if node.name in placement.sums)
     assert counts["QLinearConv"] == len(placement.products) > 0
