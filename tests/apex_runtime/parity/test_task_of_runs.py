@@ -105,6 +105,29 @@ def test_the_same_model_passes(fake, precision) -> None:
     assert all(result.task.matched > 5 and result.task.match_rate == 1 for result in results)
 
 
+def rounded(outputs: dict) -> None:
+    """As a float16 graph would answer."""
+    wide(outputs)
+    for name in ("boxes", "scores", "mask_coefficients", "mask_prototypes"):
+        outputs[name] = outputs[name].astype(np.float16).astype(np.float32)
+
+
+def noisy(outputs: dict) -> None:
+    """As far off as int8 was measured to be: scores by 0.02, boxes so that they still overlap by 0.985."""
+    wide(outputs)
+    random = np.random.default_rng(0)
+    outputs["scores"] = -np.sort(-(outputs["scores"] + random.normal(0, 0.02, outputs["scores"].shape))).astype(np.float32)
+    outputs["boxes"] += random.normal(0, 0.1, outputs["boxes"].shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("form", "precision", "passes"), [(rounded, "fp16", True), (noisy, "int8", True), (noisy, "fp16", False)]
+)
+def test_what_a_precision_costs_passes_as_that_precision(fake, form: Fault, precision: Precision, passes: bool) -> None:
+    found = [why for why in reasons(compare(fake(wide), fake(form), precision), precision) if why.startswith("task: ")]
+    assert (found == []) is passes
+
+
 def test_a_shift_of_scores_that_eight_bits_allow_as_noise(fake) -> None:
     """Forced or not: 0.05 is 20 dB below these scores, and 17 dB are asked for."""
 
