@@ -27,16 +27,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_discs(tmp_path_factory.mktemp("discs"))
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def write_pair(folder: Path, **size: int) -> dict[str, Path]:
     """The tiny model, and one whose boxes lie four pixels further right."""
-    folder = tmp_path_factory.mktemp("models")
-    good, moved = write_tiny_model(folder / "good.onnx"), folder / "moved.onnx"
+    good, moved = write_tiny_model(folder / "good.onnx", **size), folder / "moved.onnx"
     model = onnx.load(good)
     (xs,) = (each for each in model.graph.initializer if each.name == "xs")
     xs.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(xs) + 4, "xs"))
     onnx.save(model, moved)
     return {"good": good, "moved": moved}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of the size of the images."""
+    return write_pair(tmp_path_factory.mktemp("models"))
 
 
 def run(*arguments: object):
@@ -49,9 +53,10 @@ def report(schema_root: Path, file: Path) -> dict:
     return document
 
 
-@pytest.mark.parametrize("batch", ["1", "4"])
-def test_the_figures_are_those_of_eval(data: Path, models, repo_root: Path, tmp_path: Path, batch: str) -> None:
-    output = tmp_path / "r.json"
+@pytest.mark.parametrize(("batch", "height"), [("1", 128), ("4", 96)])
+def test_the_figures_are_those_of_eval(data: Path, repo_root: Path, tmp_path: Path, batch: str, height: int) -> None:
+    """Also where images of 128 pixels are made smaller and padded."""
+    output, models = tmp_path / "r.json", write_pair(tmp_path, height=height)
     given = ("--data", data, "--budget", "0.25,1.0", "--batch", batch, "-o", output)
     result = run(models["good"], "--against", models["moved"], *given)
     assert result.exit_code == 1 and "data set recognised as coco" in result.output
