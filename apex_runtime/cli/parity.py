@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
-@click.argument("reference")
+@click.argument("reference", required=False)
 @click.option(
     "--against",
     multiple=True,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
+@click.option("--ops", is_flag=True, help="Compare every face of the plugins' ops instead; needs no REFERENCE.")
+@click.option("--op", multiple=True, callback=split_list, metavar="NAME[,NAME]", help="With --ops: these only.  [default: all]")
 @click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
 @click.option("--html", metavar="FILE", help="Also a page with pictures of the worst images; it needs no other file.")
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def parity(
     ctx: click.Context,
-    reference: str,
+    reference: str | None,
     against: tuple[str, ...],
     budget: tuple[str, ...],
     tiles: tuple[str, ...],
@@ -60,6 +62,8 @@ def parity(
     profile: str,
     size: str | None,
     threads: int | None,
+    ops: bool,
+    op: tuple[str, ...],
     record: str | None,
     output: str,
     html: str | None,
@@ -77,15 +81,22 @@ def parity(
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
       apex-rt parity best.pt --against bundle/ --html parity.html
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
+      apex-rt parity --ops --op tile_pack,decode_nms
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
     """
+    from apex_runtime.cli.parity_ops import run_ops
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity
     from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
     from apex_runtime.parity.worst import Gallery
 
+    if ops or op:
+        refused = {"REFERENCE": reference, "--against": against, "--record": record, "--html": html}
+        ctx.exit(0 if run_ops(ops, op, refused, Path(output), as_json) else 1)
+    if reference is None:
+        raise UsageError("REFERENCE is missing.", "Name a checkpoint, an ONNX file or a bundle; --ops needs none.")
     settings = Settings(
         chosen_budgets(budget, tiles),
         load_profile(profile),
