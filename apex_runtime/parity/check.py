@@ -73,6 +73,16 @@ class ParityResult:
 Watch = Callable[[Comparison, ModelInfo, Rules], Watcher]
 
 
+def watch_all(watches: Sequence[Watch]) -> Watch:
+    """Several that are told the same."""
+
+    def start(comparison: Comparison, info: ModelInfo, rules: Rules) -> Watcher:
+        watchers = [watch(comparison, info, rules) for watch in watches]
+        return lambda result, seen: [watcher(result, seen) for watcher in watchers]
+
+    return start
+
+
 def _unwatched(_comparison: Comparison, _info: ModelInfo, _rules: Rules) -> Watcher:
     return lambda result, seen: None
 
