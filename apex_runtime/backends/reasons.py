@@ -20,6 +20,8 @@ class ReasonCode(StrEnum):
     CUDA_DEVICE_INDEX_OUT_OF_RANGE = "cuda_device_index_out_of_range"
     CUDA_QUERY_FAILED = "cuda_query_failed"
     TORCH_WITHOUT_CUDA = "torch_without_cuda"
+    TORCH_NOT_INSTALLED = "torch_not_installed"
+    ONNXSCRIPT_NOT_INSTALLED = "onnxscript_not_installed"
     TENSORRT_PYTHON_NOT_INSTALLED = "tensorrt_python_not_installed"
     TENSORRT_PYTHON_IMPORT_FAILED = "tensorrt_python_import_failed"
     TENSORRT_RTX_PYTHON_NOT_INSTALLED = "tensorrt_rtx_python_not_installed"
@@ -72,6 +74,8 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.CUDA_DEVICE_INDEX_OUT_OF_RANGE: "Name a GPU that exists (nvidia-smi lists them), for example --device cuda:0.",
     ReasonCode.CUDA_QUERY_FAILED: "Check the driver with nvidia-smi.",
     ReasonCode.TORCH_WITHOUT_CUDA: "Install a build of torch for the CUDA of this machine's driver.",
+    ReasonCode.TORCH_NOT_INSTALLED: "Install PyTorch: pip install torch, or the extra train.",
+    ReasonCode.ONNXSCRIPT_NOT_INSTALLED: "Install the extra train, which writes the function bodies of the ops.",
     ReasonCode.TENSORRT_PYTHON_NOT_INSTALLED: "Install TensorRT 10.12 or newer: pip install tensorrt",
     ReasonCode.TENSORRT_PYTHON_IMPORT_FAILED: (
         "Reinstall TensorRT so that its Python package and libraries fit: pip install --force-reinstall tensorrt"

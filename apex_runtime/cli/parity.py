@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType
     from apex_runtime.parity.average_precision import Labels
     from apex_runtime.parity.check import ParityResult, Settings, Watch
+    from apex_runtime.parity.polygraphy_bridge import Bridge
     from apex_runtime.parity.sweep import Absent
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
-@click.argument("reference")
+@click.argument("reference", required=False)
 @click.option(
     "--against",
     multiple=True,
@@ -71,14 +72,19 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Build bundles of REFERENCE into DIR, in every precision for every backend that runs here, and compare each.",
 )
+@click.option("--ops", is_flag=True, help="Compare every face of the plugins' ops instead; needs no REFERENCE.")
+@click.option("--op", multiple=True, callback=split_list, metavar="NAME[,NAME]", help="With --ops: these only.  [default: all]")
 @click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
 @click.option("--html", metavar="FILE", help="Also a page with pictures of the worst images; it needs no other file.")
+@click.option(
+    "--polygraphy", metavar="DIR", help="Also the tensors of the first image there, and Polygraphy's commands for them."
+)
 @json_option
 @click.pass_context
 def parity(
     ctx: click.Context,
-    reference: str,
+    reference: str | None,
     against: tuple[str, ...],
     budget: tuple[str, ...],
     tiles: tuple[str, ...],
@@ -92,9 +98,12 @@ def parity(
     size: str | None,
     threads: int | None,
     sweep: Path | None,
+    ops: bool,
+    op: tuple[str, ...],
     record: str | None,
     output: str,
     html: str | None,
+    polygraphy: str | None,
     as_json: bool,
 ) -> None:
     """Compare REFERENCE with other forms of the same model.
@@ -112,15 +121,24 @@ def parity(
       apex-rt parity best.pt --against bundle/ --html parity.html
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
       apex-rt parity model.onnx --sweep bundles/ --batch 1,4
+      apex-rt parity model.onnx --against fp16.onnx --polygraphy compared/
+      apex-rt parity --ops --op tile_pack,decode_nms
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
     """
+    from apex_runtime.cli.parity_ops import run_ops
     from apex_runtime.cli.progress import counter
-    from apex_runtime.parity.check import Settings, check_parity, unwatched
+    from apex_runtime.parity.check import Settings, check_parity, watch_all
+    from apex_runtime.parity.polygraphy_bridge import Bridge
     from apex_runtime.parity.report import to_dict, write_report
     from apex_runtime.parity.tolerance import load_profile
     from apex_runtime.parity.worst import Gallery
 
+    if ops or op:
+        refused = {"REFERENCE": reference, "--against": against, "--record": record, "--html": html, "--polygraphy": polygraphy}
+        ctx.exit(0 if run_ops(ops, op, refused, Path(output), as_json) else 1)
+    if reference is None:
+        raise UsageError("REFERENCE is missing.", "Name a checkpoint, an ONNX file or a bundle; --ops needs none.")
     settings = Settings(
         chosen_budgets(budget, tiles),
         load_profile(profile),
@@ -133,8 +151,10 @@ def parity(
     if record is not None:
         _record(reference, against, settings, record, as_json)
         return
-    gallery = Gallery()
-    watch = gallery.open if html else unwatched
+    if polygraphy and len(against) != 1:
+        raise UsageError(f"--polygraphy {polygraphy}: compares two models.", "Name one candidate with --against.")
+    gallery, bridge = Gallery(), Bridge()
+    watch = watch_all([one.open for one, wanted in ((gallery, html), (bridge, polygraphy)) if wanted])
     absent: tuple[Absent, ...] = ()
     if sweep is not None:
         result, absent = _sweep(reference, against, sweep, settings, watch)
@@ -156,6 +176,8 @@ def parity(
         for item in absent:
             what = f"{item.backend}, {item.precision}" if item.precision else item.backend
             click.echo(f"not compared: {what}: {item.reason}: {item.detail}")
+    if polygraphy:
+        _to_polygraphy(bridge, result, Path(polygraphy))
     ctx.exit(0 if result.passed else 1)
 
 
@@ -198,6 +220,27 @@ def _record(reference: str, against: tuple[str, ...], settings: Settings, path: 
         click.echo(made.model_dump_json(indent=2))
     else:
         click.echo(f"{path}: {len(made.runs)} runs of {made.subject.backend} on {len(made.images)} images")
+
+
+def _to_polygraphy(bridge: Bridge, result: ParityResult, folder: Path) -> None:
+    """On standard error: what Polygraphy says is no part of the report."""
+    from apex_runtime.parity.polygraphy_bridge import comparing_command, running_commands, write_exchange
+
+    exchange = bridge.exchange
+    if exchange is None:
+        click.echo(f"--polygraphy {folder}: nothing is written: {bridge.refusal}", err=True)
+        return
+    write_exchange(folder, exchange)
+    word = "pass" if exchange.passed else "fail"
+    click.echo(f"# {exchange.image}, budget {exchange.asked}, tensor level: {word}. Polygraphy on the same tensors:", err=True)
+    for note in exchange.notes:
+        click.echo(f"# its verdict may be another one: {note}", err=True)
+    click.echo(comparing_command(folder, exchange), err=True)
+    commands = running_commands(folder, exchange, result.reference, result.comparisons[0].candidate)
+    if commands:
+        click.echo("# The files run by Polygraphy, compared by position (no verdict of parity):", err=True)
+    for command in commands:
+        click.echo(command, err=True)
 
 
 def _show(result: ParityResult, output: str) -> None:

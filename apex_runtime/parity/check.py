@@ -81,8 +81,17 @@ class ParityResult:
 Watch = Callable[[Comparison, ModelInfo, Rules], Watcher]
 
 
-def unwatched(_comparison: Comparison, _info: ModelInfo, _rules: Rules) -> Watcher:
-    """For those who want to see no image."""
+def watch_all(watches: Sequence[Watch]) -> Watch:
+    """Several that are told the same."""
+
+    def start(comparison: Comparison, info: ModelInfo, rules: Rules) -> Watcher:
+        watchers = [watch(comparison, info, rules) for watch in watches]
+        return lambda result, seen: [watcher(result, seen) for watcher in watchers]
+
+    return start
+
+
+def _unwatched(_comparison: Comparison, _info: ModelInfo, _rules: Rules) -> Watcher:
     return lambda result, seen: None
 
 
@@ -122,7 +131,7 @@ def check_parity(
     candidates: Sequence[Path],
     settings: Settings,
     progress: Progress = _silent,
-    watch: Watch = unwatched,
+    watch: Watch = _unwatched,
 ) -> ParityResult:
     """Compare every candidate with the reference; a step of ``progress`` is one image under one budget.
 

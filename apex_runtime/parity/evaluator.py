@@ -28,7 +28,7 @@ class EvaluatorSession:
         """Raises UsageError, ModelError."""
         file = read_onnx(path)
         self._info = file.info
-        self._evaluator = _evaluator(file.model)
+        self._evaluator = reference_evaluator(file.model)
 
     @property
     def info(self) -> ModelInfo:
@@ -51,7 +51,8 @@ class EvaluatorSession:
         return {name: np.asarray(array) for name, array in zip(names, outputs, strict=True)}
 
 
-def _evaluator(model: Any) -> ReferenceEvaluator:
+def reference_evaluator(model: Any) -> ReferenceEvaluator:
+    """The evaluator of a model, with the op of onnx that is too small replaced."""
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
@@ -66,4 +67,10 @@ def _evaluator(model: Any) -> ReferenceEvaluator:
             positive = np.where(indices < 0, indices + data.shape[axis], indices)
             return (np.take_along_axis(data[whole], positive, axis),)
 
-    return ReferenceEvaluator(model, new_ops=[GatherElements])
+    class Evaluator(ReferenceEvaluator):
+        """One whose functions are such evaluators too: onnx hands ``new_ops`` down to subgraphs only."""
+
+        def __init__(self, proto: Any, **more: Any) -> None:
+            super().__init__(proto, **(more | {"new_ops": [GatherElements]}))
+
+    return Evaluator(model)

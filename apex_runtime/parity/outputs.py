@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from apex_runtime.model_info import ModelInfo, output_names
-from apex_runtime.parity.align import align
+from apex_runtime.parity.align import Alignment, align
 from apex_runtime.parity.compare import Stats, compare_arrays, form_problem
 from apex_runtime.parity.suppression import Kept, Slack, explain_suppression
 from apex_runtime.parity.tolerance import Rules
@@ -49,16 +49,8 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, in
         for name in ALIGNED:
             found[name].problems.append("cannot be aligned without candidate_ids and scores")
         return
-    pairing = align(
-        reference["candidate_ids"][0],
-        reference["scores"][0],
-        candidate["candidate_ids"][0],
-        candidate["scores"][0],
-        rules.slack("scores"),
-    )
-    if info.decode == "nms" and not (found["labels"].problems or found["boxes"].problems):
-        slack = Slack(rules.slack("suppressed_scores"), rules.slack("suppressed_boxes"))
-        pairing = explain_suppression(pairing, Kept.of(reference, 0), Kept.of(candidate, 0), slack, info)
+    explicable = info.decode == "nms" and not (found["labels"].problems or found["boxes"].problems)
+    pairing = pair_detections(reference, candidate, rules, info, explicable)
     found["candidate_ids"] = Stats(
         count=len(pairing.reference_rows) + pairing.exempt + pairing.missing,
         mismatches=pairing.missing,
@@ -72,6 +64,17 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, in
             found[name].add(
                 _unpaired_non_finite(reference[name][0], candidate[name][0], pairing.reference_rows, pairing.candidate_rows)
             )
+
+
+def pair_detections(reference: Outputs, candidate: Outputs, rules: Rules, info: ModelInfo, explicable: bool) -> Alignment:
+    """Which detection of one side is which of the other. ``explicable``: the lists were made by NMS and have labels and boxes of
+    one form, so that a detection of one side only may be explained by rounding."""
+    first, second = ((side["candidate_ids"][0], side["scores"][0]) for side in (reference, candidate))
+    pairing = align(*first, *second, rules.slack("scores"))
+    if not explicable:
+        return pairing
+    slack = Slack(rules.slack("suppressed_scores"), rules.slack("suppressed_boxes"))
+    return explain_suppression(pairing, Kept.of(reference, 0), Kept.of(candidate, 0), slack, info)
 
 
 def _unpaired_non_finite(reference: np.ndarray, candidate: np.ndarray, *paired: np.ndarray) -> Stats:

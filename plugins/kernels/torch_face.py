@@ -71,6 +71,13 @@ def by_kernel(op: str, kernel: Callable[..., Result], formula: Callable[..., Res
     return KernelFunction.apply(kernel, formula, *arguments)
 
 
+def on_arrays(function: Callable[..., Result], arrays: Sequence[Any], attributes: Sequence[Any], device: str) -> tuple[Any, ...]:
+    """A torch function of NumPy arrays, on a device, as NumPy arrays. Nothing learns from it."""
+    with torch.inference_mode():
+        result = function(*(torch.from_numpy(array).to(device) for array in arrays), *attributes)
+    return tuple(item.cpu().numpy() for item in (result if isinstance(result, tuple) else (result,)))
+
+
 class KernelFunction(torch.autograd.Function):
     """``apply(kernel, formula, *arguments)``: the kernel's result, with the gradients of the formula."""
 
