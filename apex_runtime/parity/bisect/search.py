@@ -1,0 +1,170 @@
+"""The search itself: which node, fed with what the reference computed, gives something else?
+
+Of a tensor that differs, the nodes that lead to it are cut in the middle, and the candidate's slice up to the cut is fed with the
+reference's values. If a tensor at the cut differs, the search goes on towards that one. If none does, nothing before the cut
+matters to what comes after, and the reference's values at the cut become what is fed. So the differences of a slice are its own:
+they cannot have vanished on the way and come back, nor be rounding from far up.
+
+An answer near the edge of the tolerance may be wrong: rounding adds up, and a small difference can be a large one later. When a
+search ends at a node that does nothing wrong, the least certain answer is doubted and its other half is searched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from apex_runtime.parity.bisect.slices import Graph
+
+MOST_SLICES = 40  # a search that has not ended by then will not
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a slice gave: for every tensor how far it lies from the reference's, or why the candidate's slice did not run."""
+
+    excess: dict[str, float]
+    error: str = ""
+
+    @property
+    def worst(self) -> float:
+        """The largest of them, infinite for an error."""
+        return math.inf if self.error else max(self.excess.values(), default=0.0)
+
+
+# Given the tensors that are fed and those that are compared, both in a fixed order.
+Probe = Callable[[Sequence[str], Sequence[str]], Answer]
+
+
+@dataclass(frozen=True)
+class Place:
+    """``targets`` differ when the candidate is fed the reference's ``known``; ``threshold``: what counts as a difference."""
+
+    known: frozenset[str]
+    targets: tuple[str, ...]
+    threshold: float = 1.0
+
+
+@dataclass(frozen=True)
+class Guilty:
+    """``nodes``: numbers of the reference's nodes, one as a rule, several where the candidate has nothing between them."""
+
+    nodes: tuple[int, ...]
+    known: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """``compared``: where the candidate crosses the cut; ``known``: where either side does."""
+
+    compared: tuple[str, ...]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Decision:
+    place: Place
+    cut: _Cut
+    answer: Answer
+
+    @property
+    def before(self) -> bool:
+        """Whether the fault is before the cut."""
+        return self.answer.worst > self.place.threshold
+
+    @property
+    def doubt(self) -> float:
+        """How far the answer is from the other one; infinite where nothing at all differed, or nothing ran."""
+        worst = self.answer.worst
+        return abs(math.log(worst / self.place.threshold)) if 0 < worst < math.inf else math.inf
+
+
+class Search:
+    """One search over two graphs whose common tensors bear the same names."""
+
+    def __init__(self, reference: Graph, candidate: Graph, probe: Probe) -> None:
+        self.reference, self.candidate, self.probe = reference, candidate, probe
+        self.slices = 0
+
+    def run(self, place: Place) -> Guilty | None:
+        """The guilty node behind a difference; None when every part alone does what the reference does."""
+        decisions: list[_Decision] = []
+        while self.slices < MOST_SLICES:
+            cut = self._cut(place)
+            if cut is None:
+                guilty = self._guilty(place)
+                if self._ask(guilty.known, guilty.targets).worst > place.threshold:
+                    return guilty
+                again = _doubted(decisions)
+                if again is None:
+                    return None
+                place = self._other(again)
+            else:
+                decision = _Decision(place, cut, self._ask(tuple(sorted(place.known)), cut.compared))
+                decisions.append(decision)
+                place = self._before(decision) if decision.before else _behind(decision)
+        return None
+
+    def _ask(self, known: Sequence[str], compared: Sequence[str]) -> Answer:
+        self.slices += 1
+        return self.probe(known, compared)
+
+    def _cut(self, place: Place) -> _Cut | None:
+        """The cut nearest to the middle that the candidate crosses; None when there is none."""
+        units = sorted(self.reference.walk(place.targets, place.known)[1])
+        for size in _from_the_middle(len(units)):
+            written = {name for at in units[:size] for name in self.reference.nodes[at].output if name}
+            available = place.known | written
+            theirs = self.candidate.walk(place.targets, available)[0]
+            compared = theirs - place.known
+            if compared:
+                ours = self.reference.walk(place.targets, available)[0]
+                return _Cut(tuple(sorted(compared, key=self._order)), frozenset(ours | theirs))
+        return None
+
+    def _before(self, decision: _Decision) -> Place:
+        """Towards the first tensor that differs; all of them when none can be told from the others."""
+        excess, place = decision.answer.excess, decision.place
+        first = next((name for name in decision.cut.compared if excess.get(name, 0.0) > place.threshold), None)
+        return replace(place, targets=(first,) if first else decision.cut.compared)
+
+    def _other(self, decision: _Decision) -> Place:
+        """The half that was not searched. Before the cut, half of what was seen there is a difference."""
+        if decision.before:
+            return _behind(decision)
+        excess = decision.answer.excess
+        worst = max(excess, key=lambda name: excess[name])
+        return replace(decision.place, targets=(worst,), threshold=excess[worst] / 2)
+
+    def _guilty(self, place: Place) -> Guilty:
+        """A place without a cut, fed as closely as can be: what the candidate's nodes read of the reference's tensors."""
+        ours, nodes = self.reference.walk(place.targets, place.known)
+        everything = (self.reference.producer.keys() | self.reference.inputs.keys()) - set(place.targets)
+        theirs = self.candidate.walk(place.targets, everything)[0]
+        return Guilty(tuple(sorted(nodes)), tuple(sorted(ours | theirs)), place.targets)
+
+    def _order(self, name: str) -> tuple[int, str]:
+        return self.reference.producer.get(name, -1), name
+
+
+def _behind(decision: _Decision) -> Place:
+    """Fed at the cut. Targets that are there have been found to agree."""
+    place, known = decision.place, decision.cut.known
+    return replace(place, known=known, targets=tuple(name for name in place.targets if name not in known))
+
+
+def _doubted(decisions: list[_Decision]) -> _Decision | None:
+    """The least certain answer, taken from the list with all that followed from it."""
+    if not decisions:
+        return None
+    at = min(range(len(decisions)), key=lambda index: decisions[index].doubt)
+    found = decisions[at] if decisions[at].doubt < math.inf else None
+    del decisions[at:]
+    return found
+
+
+def _from_the_middle(count: int) -> Iterator[int]:
+    """1 to ``count`` - 1, those in the middle first."""
+    return iter(sorted(range(1, count), key=lambda size: abs(2 * size - count)))
