@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import chosen_budgets, json_option, split_list, tiles_option
+from apex_runtime.cli.options import chosen_budgets, json_option, not_empty, split_list, tiles_option
 from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
 @click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
+@click.option("--bisect", metavar="DIR", callback=not_empty, help="Find the first node that differs; DIR gets what was found.")
 @json_option
 @click.pass_context
 def parity(
@@ -51,6 +52,7 @@ def parity(
     size: str | None,
     threads: int | None,
     output: str,
+    bisect: str | None,
     as_json: bool,
 ) -> None:
     """Compare REFERENCE with other forms of the same model.
@@ -63,6 +65,7 @@ def parity(
       apex-rt parity best.pt --against model.onnx
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
+      apex-rt parity model.onnx --against bundle/ --bisect where/
     """
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity
@@ -76,6 +79,10 @@ def parity(
         size=parse_size(size) if size else None,
         threads=threads,
     )
+    if bisect:
+        from apex_runtime.cli.parity_bisect import run_bisect
+
+        ctx.exit(run_bisect(Path(reference), against, settings, Path(bisect), as_json))
     result = check_parity(Path(reference), [Path(item) for item in against], settings, lambda total: counter(total, "parity"))
     document = to_dict(result)
     write_report(document, Path(output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,17 +23,23 @@ from apex_runtime.routing.grid import padding_bonus
 from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.routing.split import plan_tiles
 
+if TYPE_CHECKING:
+    import onnxruntime
+
+
 class Whole:
-    """A whole graph as a ``Session``, that holds no memory between its runs. Opening raises BackendError."""
+    """A whole graph as a ``Session``, that holds no memory between its runs. It is opened by the first, and may fail there."""
 
     name = "ort-cpu"
 
     def __init__(self, graph: Graph, info: ModelInfo) -> None:
-        self.info = info
-        self._session = open_model(graph.model, graph.path, graph.threads)
+        self.graph, self.info = graph, info
+        self._session: onnxruntime.InferenceSession | None = None
 
     def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> Arrays:
         """As ``Session.run``. Raises BackendError."""
+        if self._session is None:
+            self._session = open_model(self.graph.model, self.graph.path, self.graph.threads)
         return run_session(self._session, graph_feeds(self.info, images, tiles, tile_bonus))
 
 
@@ -71,13 +77,11 @@ def _compare(reference: Whole, candidate: Whole, case: Case, budget: Budget, rul
     free = reference.run(case.pixels[None], tiles, padding_bonus(case.content_N)[None])
     _check_finite(free, case)
     chosen = flat_ids(free["tile_ids"][0], free["tile_levels"][0], info.tiles).tolist()
-    found = Difference(
-        image=case.name, image_sha256=case.sha256, budget=budget.asked, mode="forced", tiles=chosen, outputs={}
-    )
+    found = Difference(image=case.name, image_sha256=case.sha256, budget=budget.asked, mode="forced", tiles=chosen, outputs={})
     try:
         result = compare_sessions(reference, candidate, [case], [budget], rules)[0]
     except BackendError as error:
-        return found.model_copy(update={"outputs": {name: [str(error)] for name in free}})
+        return found.model_copy(update={"outputs": {name: [str(error)] for name in free}, "runs": False})
     return found.model_copy(update=_failing(result, rules))
 
 

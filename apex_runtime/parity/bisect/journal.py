@@ -38,6 +38,7 @@ class Difference(_Record):
     """What differs on one image under one budget: ``outputs`` with the reasons.
 
     ``mode``: the reference's tiles forced on both sides, or both left alone. ``tiles``: flat numbers of the reference's tiles.
+    ``runs``: whether the candidate runs at all; where it does not, every output differs.
     """
 
     image: str
@@ -46,6 +47,7 @@ class Difference(_Record):
     mode: Literal["forced", "free"]
     tiles: list[int]
     outputs: dict[str, list[str]]
+    runs: bool = True
 
     @property
     def agreed(self) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ class Difference(_Record):
 
 
 class Probed(_Record):
-    """One slice: what it was fed, and how far each compared tensor was off in terms of its tolerance; ``error``: it did not run."""
+    """One slice: what it was fed, how far each compared tensor was off (1: the edge of its tolerance), or why it did not run."""
 
     fed: list[str]
     excess: dict[str, float]
@@ -110,13 +112,18 @@ class Finding(_Record):
 
 
 class Journal(_Record):
-    """The whole file. ``verdict``: unfinished, same, found, or unexplained: it differs, yet no part of it alone does."""
+    """The whole file. ``verdict``: unfinished, same, found, or unexplained: it differs, yet no part of it alone does.
+
+    ``aligned``: tensors of the reference that the candidate has as well; ``without``: those that it has not, the first of which
+    are ``unaligned``.
+    """
 
     schema_name: Literal["apex-x/bisect"] = Field("apex-x/bisect", alias="schema")
     schema_version: Literal[1] = 1
     key: Key
     verdict: Literal["unfinished", "same", "found", "unexplained"] = "unfinished"
     aligned: int
+    without: int
     unaligned: list[str]
     start: Difference | None = None
     slices: list[Probed] = []

@@ -15,9 +15,7 @@ from apex_runtime.parity.bisect.slices import Arrays, Graph, values_of
 class Probes:
     """``search.Probe``, with the reference's values at the last cut, and no others, kept in memory. ``feeds``: of the graph."""
 
-    def __init__(
-        self, reference: Graph, candidate: Graph, feeds: Arrays, judge: Judge, journal: Journal, folder: Path
-    ) -> None:
+    def __init__(self, reference: Graph, candidate: Graph, feeds: Arrays, judge: Judge, journal: Journal, folder: Path) -> None:
         self.reference, self.candidate, self.judge = reference, candidate, judge
         self.journal, self.folder = journal, folder
         self.done = 0

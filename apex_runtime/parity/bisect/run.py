@@ -70,7 +70,8 @@ def _fresh(sides: Sequence[Side], graphs: Sequence[Graph], cases: Sequence[Case]
         precision=second.precision,
         tools={name: version(name) for name in _TOOLS},
     )
-    return Journal(key=key, aligned=len(reference.producer) - len(lost), unaligned=lost[:_MOST_NAMES])
+    aligned = len(reference.producer) - len(lost)
+    return Journal(key=key, aligned=aligned, without=len(lost), unaligned=lost[:_MOST_NAMES])
 
 
 def _start(
@@ -100,9 +101,9 @@ def _search(
         raise UsageError(f"{folder}: the journal does not fit these images.", "Name another folder.", path=folder)
     judge = Judge(rules, info.tiles.depth)
     probes = Probes(reference, candidate, feeds_of(start, case, budget, info), judge, journal, folder)
-    target = min(start.outputs, key=lambda name: reference.producer.get(name, len(reference.nodes)))
-    place = Place(frozenset(reference.inputs) | frozenset(start.agreed), (target,))
-    guilty = Search(reference, candidate, probes).run(place)
+    targets = sorted(start.outputs, key=lambda name: reference.producer.get(name, len(reference.nodes)))
+    known = frozenset(reference.inputs) | frozenset(start.agreed)
+    guilty = Search(reference, candidate, probes).run(Place(known, tuple(targets if not start.runs else targets[:1])))
     journal.verdict = "found" if guilty else "unexplained"
     if guilty:
         journal.finding = gather(guilty, reference, candidate, probes.values(guilty.known), judge, folder)

@@ -139,10 +139,11 @@ class Search:
         return replace(decision.place, targets=(worst,), threshold=excess[worst] / 2)
 
     def _guilty(self, place: Place) -> Guilty:
-        """A place without a cut, fed as closely as can be: what the candidate's nodes read of the reference's tensors."""
-        ours, nodes = self.reference.walk(place.targets, place.known)
-        everything = (self.reference.producer.keys() | self.reference.inputs.keys()) - set(place.targets)
-        theirs = self.candidate.walk(place.targets, everything)[0]
+        """What writes the targets, on either side from the nearest tensors that both have."""
+        common = (self.reference.producer.keys() & self.candidate.producer.keys()) | self.reference.inputs.keys()
+        near = common - set(place.targets)
+        ours, nodes = self.reference.walk(place.targets, near)
+        theirs = self.candidate.walk(place.targets, near)[0]
         return Guilty(tuple(sorted(nodes)), tuple(sorted(ours | theirs)), place.targets)
 
     def _order(self, name: str) -> tuple[int, str]:

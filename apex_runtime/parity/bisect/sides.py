@@ -38,7 +38,9 @@ def open_sides(reference: Path, candidate: Path, size: tuple[int, int] | None = 
     first, second = (_open(subject.path, subject.kind) for subject in subjects)
     other = info_differences(first.file.info, second.file.info)
     if other:
-        raise UsageError(f"{candidate}: not the same model: {'; '.join(other)}.", "Compare two forms of one model.", path=candidate)
+        raise UsageError(
+            f"{candidate}: not the same model: {'; '.join(other)}.", "Compare two forms of one model.", path=candidate
+        )
     return first, second
 
 
