@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from apex_runtime.errors import BackendError, ModelError, UsageError
 from apex_runtime.files import replacing, write_atomically
+from apex_runtime.parity.bisect.changes import changes
 from apex_runtime.parity.bisect.difference import Judge
 from apex_runtime.parity.bisect.journal import Fed, Finding, Node, Pair, Tensor
 from apex_runtime.parity.bisect.search import Guilty
@@ -34,6 +35,7 @@ def gather(guilty: Guilty, reference: Graph, candidate: Graph, values: Arrays, j
     return Finding(
         reference_nodes=_described(reference, guilty.nodes),
         candidate_nodes=_described(candidate, sorted(candidate.walk(guilty.targets, values)[1])),
+        changes=list(_changes(guilty.targets[0], reference, candidate)),
         outputs=[_pair(name, wanted[name], found.get(name), judge) for name in guilty.targets],
         inputs=[Fed(name=name, file=_input_file(at)) for at, name in enumerate(given)],
         error=error,
@@ -60,6 +62,11 @@ def _run(model: onnx.ModelProto, given: Arrays, candidate: Graph) -> tuple[Array
         return run_session(open_model(model, candidate.path, candidate.threads), given), ""
     except BackendError as error:
         return {}, str(error)
+
+
+def _changes(output: str, reference: Graph, candidate: Graph) -> Iterator[str]:
+    ours, theirs = (graph.nodes[graph.producer[output]] for graph in (reference, candidate))
+    yield from changes(reference, ours, candidate, theirs)
 
 
 def _pair(name: str, reference: np.ndarray, candidate: np.ndarray | None, judge: Judge) -> Pair:

@@ -102,10 +102,12 @@ class Node(_Record):
 
 
 class Finding(_Record):
-    """The guilty nodes: of the reference, one as a rule, and what stands in their place in the candidate."""
+    """The guilty nodes: of the reference, one as a rule, and what stands in their place in the candidate. ``changes``: what the
+    nodes that write the output say differently."""
 
     reference_nodes: list[Node]
     candidate_nodes: list[Node]
+    changes: list[str]
     outputs: list[Pair]
     inputs: list[Fed]
     error: str

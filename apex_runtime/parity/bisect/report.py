@@ -47,6 +47,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield f"{word}: {'; '.join(map(_node, nodes))}"
     if [node.name for node in nodes] != [node.name for node in others]:
         yield f"In the candidate: {'; '.join(map(_node, others))}"
+    yield from (f"  {change}" for change in finding.changes)
     if finding.error:
         yield f"Given what the reference computed it does not run: {finding.error}"
     for pair in finding.outputs:
