@@ -49,7 +49,7 @@ def weight(guilty: str, name: str, change: Change) -> GraphFault:
     def edit(model: onnx.ModelProto) -> None:
         old = next(tensor for tensor in model.graph.initializer if tensor.name == name)
         array = numpy_helper.to_array(old)
-        changed = np.ascontiguousarray(change(array.copy()).astype(array.dtype))
+        changed = np.asarray(change(array.copy()), array.dtype, order="C")
         model.graph.initializer.append(numpy_helper.from_array(changed, name + "_spoilt"))
         node = node_of(model, guilty)
         node.input[:] = [name + "_spoilt" if item == name else item for item in node.input]
@@ -150,19 +150,19 @@ def _one_nan(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _saturated(array: np.ndarray) -> np.ndarray:
-    return np.clip(array, -0.05, 0.05)
+def _saturated(limit: float) -> Change:
+    return lambda array: np.clip(array, -limit, limit)
 
 
 def _reversed(array: np.ndarray) -> np.ndarray:
-    return array[::-1]
+    return np.flip(array)
 
 
 SHIPPED = {
     "a weight of the foveal stream": weight("conv2d_29", "detector.foveal.middle.1.first.0.weight", _one_channel),
     "a weight of the boxes": weight("conv2d_60", "detector.heads.1.ltrb.weight", _one_channel),
     "a weight of the neck, second use": weight("conv2d_40", "detector.neck.down4.0.weight", _one_channel),
-    "a saturated weight": weight("conv2d_5", "detector.peripheral.stages.1.1.second.0.weight", _saturated),
+    "a saturated weight": weight("conv2d_5", "detector.peripheral.stages.1.1.second.0.weight", _saturated(0.05)),
     "a NaN in a weight": weight("conv2d_36", "detector.foveal.project.weight", _one_nan),
     "a folded bias": weight("conv2d_74", "detector.masks.expand.bias", _scaled(0)),
     "the mean of the normalisation": weight("sub_2", "detector.pixel_mean", lambda array: array / 255),
@@ -192,4 +192,37 @@ SHIPPED = {
     "the body of the scan": body("tile_ssm_scan", "TileSSMScan", _last_becomes("Neg", "Identity")),
     "the body of the fusion": body("tile_unpack_fusion", "TileUnpackFusion", _last_becomes("Add", "Sub")),
     "the limit of the utilities": weight("clamp", "val_74", _scaled(0)),
+}
+
+TINY = {
+    "a weight of the grey": weight("grey", "third", _one_channel),
+    "the scale of the normalisation": weight("unit", "scale", _scaled(0.5)),
+    "an epsilon": weight("safe", "eps", _scaled(1e6)),
+    "the slope of the utilities": weight("utilities", "slope", _scaled(0.5)),
+    "a threshold": weight("above", "threshold", _scaled(2)),
+    "a folded bias": weight("none", "zero_f", lambda array: array + 1),
+    "the share of the tiles left out": weight("off", "tenth", _scaled(5)),
+    "places three pixels off": weight("dx", "xs", lambda array: array + 3),
+    "a saturated weight": weight("wx", "xs", _saturated(64)),
+    "a NaN in a weight": weight("wy", "ys", _one_nan),
+    "coefficients swapped": weight("mask_coefficients", "coefficients", _reversed),
+    "steps of the keys": weight("key", "rounding", _scaled(-1)),
+    "Abs for Relu": op("positive", "Abs"),
+    "Add for Sub": op("centred", "Add"),
+    "mean for maximum": op("peak", "ReduceMean"),
+    "Tanh for Sigmoid": op("raw", "Tanh"),
+    "Sub for Add": op("ey", "Sub"),
+    "a Relu": lost("positive"),
+    "a root": lost("ex0"),
+    "tiles permuted": attribute("tiled", perm=[0, 1, 3, 4, 2, 5]),
+    "a transpose of height and width": attribute("planes", perm=[0, 3, 2, 1]),
+    "a transpose that does not fit": attribute("planes", perm=[0, 1, 2, 3]),
+    "the kernel of a mean": attribute("pooled", kernel_shape=[2, 2]),
+    "the worst for the best": attribute("scores", largest=0),
+    "operands of a difference": inputs("above", 1, 0),
+    "x for y in a box": inputs("all_boxes", 1, 0, 3, 2),
+    "channels of a concatenation": inputs("mask_prototypes", 1, 0),
+    "x for y in a mean": reads("my", "sy", "sx"),
+    "the body of the keys": body("key", "SelectionKey", _last_becomes("Round", "Neg")),
+    "ties of the keys": weight("key", "ids_f", lambda array: np.flip(array) * 64),
 }

@@ -14,7 +14,7 @@ from apex_runtime.parity.bisect.changes import changes
 from apex_runtime.parity.bisect.difference import Judge
 from apex_runtime.parity.bisect.journal import Fed, Finding, Node, Pair, Tensor
 from apex_runtime.parity.bisect.search import Guilty
-from apex_runtime.parity.bisect.slices import Arrays, Graph, open_model, run_session
+from apex_runtime.parity.bisect.slices import Arrays, Graph, open_model, run_session, value_info
 from apex_runtime.precision.regions import NO_SCOPE, module_of, regions_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def gather(guilty: Guilty, reference: Graph, candidate: Graph, values: Arrays, j
     wanted = reference.run(guilty.targets, values)
     model, given = candidate.slice(guilty.targets, values)
     found, error = _run(model, given, candidate)
+    if not error:  # a slice does not know the types of its outputs; a file that others open should
+        del model.graph.output[:]
+        model.graph.output.extend(value_info(name, array) for name, array in found.items())
     _write(folder, model, given, wanted, found)
     return Finding(
         reference_nodes=_described(reference, guilty.nodes),
@@ -70,13 +73,7 @@ def _changes(output: str, reference: Graph, candidate: Graph) -> Iterator[str]:
 
 
 def _pair(name: str, reference: np.ndarray, candidate: np.ndarray | None, judge: Judge) -> Pair:
-    if candidate is None or candidate.shape != reference.shape or not reference.size:
-        apart, at = None, None
-    else:
-        difference = np.abs(candidate.astype(np.float64) - reference.astype(np.float64))
-        worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))  # a NaN is as far as can be
-        apart = float(difference.flat[worst]) if np.isfinite(difference.flat[worst]) else None
-        at = [int(index) for index in np.unravel_index(worst, difference.shape)]
+    apart, at = (None, None) if candidate is None else _farthest(reference, candidate)
     return Pair(
         name=name,
         reference=statistics(reference),
@@ -85,6 +82,19 @@ def _pair(name: str, reference: np.ndarray, candidate: np.ndarray | None, judge:
         max_abs=apart,
         at=at,
     )
+
+
+def _farthest(reference: np.ndarray, candidate: np.ndarray) -> tuple[float | None, list[int] | None]:
+    """The largest |difference| and its index; None for what has no number: a NaN, and other shapes, which have no index either."""
+    if reference.shape != candidate.shape or not reference.size:
+        return None, None
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(candidate.astype(np.float64) - reference.astype(np.float64))
+        same = (candidate == reference) | (np.isnan(candidate.astype(np.float64)) & np.isnan(reference.astype(np.float64)))
+    apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    at = int(apart.argmax())
+    number = float(apart.flat[at])
+    return (number if np.isfinite(number) else None), [int(index) for index in np.unravel_index(at, apart.shape)]
 
 
 def _described(graph: Graph, numbers: Iterable[int]) -> list[Node]:

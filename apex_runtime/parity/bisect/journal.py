@@ -14,7 +14,7 @@ from apex_runtime.files import write_atomically
 NAME = "bisect.json"
 CHOICES = ("tile_ids", "tile_levels", "candidate_ids")  # discrete: fed to both sides where both made the same
 MAX_BYTES = 16 << 20  # hundreds of probes fit into one
-_ANOTHER = "Name another folder with --bisect, or delete this one."
+ANOTHER_FOLDER = "Name another folder with --bisect, or delete this one."
 
 
 class _Record(BaseModel):
@@ -156,9 +156,9 @@ def open_journal(folder: Path, fresh: Journal) -> Journal:
             raise ValueError("too long")
         found = Journal.model_validate_json(path.read_bytes())
     except (OSError, ValueError, ValidationError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: not a journal of --bisect, or a damaged one.", _ANOTHER, path=path) from error
+        raise UsageError(f"{path}: not a journal of --bisect, or a damaged one.", ANOTHER_FOLDER, path=path) from error
     other = [name for name, value in found.key if value != getattr(fresh.key, name)]
     if other:
         words = ", ".join(name.replace("_", " ") for name in other)
-        raise UsageError(f"{path}: the journal of another search: not the same {words}.", _ANOTHER, path=path)
+        raise UsageError(f"{path}: the journal of another search: not the same {words}.", ANOTHER_FOLDER, path=path)
     return found

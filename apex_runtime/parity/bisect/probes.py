@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apex_runtime.errors import BackendError, UsageError
 from apex_runtime.parity.bisect.difference import Judge
-from apex_runtime.parity.bisect.journal import Journal, Probed
+from apex_runtime.parity.bisect.journal import ANOTHER_FOLDER, Journal, Probed
 from apex_runtime.parity.bisect.search import Answer
 from apex_runtime.parity.bisect.slices import Arrays, Graph, values_of
 
@@ -33,7 +33,7 @@ class Probes:
         if probed.fed != list(known) or not (probed.error or list(probed.excess) == list(compared)):
             raise UsageError(
                 f"{self.folder}: the journal holds other slices than this search asks for.",
-                "Name another folder with --bisect, or delete this one.",
+                ANOTHER_FOLDER,
                 path=self.folder,
             )
         self.done += 1

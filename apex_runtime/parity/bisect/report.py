@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from apex_runtime.parity.bisect.difference import MOST
 from apex_runtime.parity.bisect.evidence import INPUTS, MINIMAL
 from apex_runtime.parity.bisect.journal import NAME, Difference, Finding, Journal, Node, Pair, Tensor
 
@@ -36,7 +37,11 @@ def _alignment(journal: Journal) -> Iterator[str]:
 
 
 def _difference(start: Difference) -> Iterator[str]:
-    yield f"They differ on {start.image} under budget {start.budget}, {_MODES[start.mode]}:"
+    where = f"on {start.image} under budget {start.budget}"
+    if not start.runs:
+        yield f"The candidate does not run {where}: {next(iter(start.outputs.values()))[0]}"
+        return
+    yield f"They differ {where}, {_MODES[start.mode]}:"
     for name, reasons in start.outputs.items():
         yield f"  {name}: {'; '.join(reasons)}"
 
@@ -65,7 +70,10 @@ def _pair(pair: Pair) -> Iterator[str]:
         return
     yield f"    candidate  {_tensor(pair.candidate)}"
     if pair.max_abs is not None:
-        yield f"    max |d| {pair.max_abs:.4g} at {pair.at}, {pair.excess:.3g} times the tolerance"
+        times = f", {pair.excess:.3g} times the tolerance" if pair.excess < MOST else ""
+        yield f"    max |d| {pair.max_abs:.4g} at {pair.at}{times}"
+    elif pair.at is not None:
+        yield f"    NaN or Inf on one side at {pair.at}"
 
 
 def _tensor(tensor: Tensor) -> str:

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from apex_runtime.errors import UsageError
+from apex_runtime.model_info import ModelInfo
 from apex_runtime.parity.bisect.case import Whole, feeds_of, first_difference
 from apex_runtime.parity.bisect.difference import Judge
 from apex_runtime.parity.bisect.evidence import gather
-from apex_runtime.parity.bisect.journal import Difference, Journal, Key, open_journal
+from apex_runtime.parity.bisect.journal import ANOTHER_FOLDER, Difference, Journal, Key, open_journal
 from apex_runtime.parity.bisect.names import renamed_like
 from apex_runtime.parity.bisect.probes import Probes
 from apex_runtime.parity.bisect.search import Place, Search
 from apex_runtime.parity.bisect.sides import Side, open_sides
-from apex_runtime.parity.bisect.slices import Graph
+from apex_runtime.parity.bisect.slices import Arrays, Graph
 from apex_runtime.parity.cases import Case, load_cases
 from apex_runtime.parity.check import Progress, Settings
 from apex_runtime.parity.tolerance import Rules
 
 _TOOLS = ("numpy", "onnx", "onnxruntime")
 _MOST_NAMES = 20  # tensors without a counterpart that are listed
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Both graphs, with common names for common tensors, and how they are compared."""
+
+    sides: tuple[Side, Side]
+    reference: Graph
+    candidate: Graph
+    cases: Sequence[Case]
+    settings: Settings
+    folder: Path
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.sides[0].file.info
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.settings.profile, self.sides[1].precision)
 
 
 def bisect(reference: Path, candidate: Path, settings: Settings, folder: Path, progress: Progress) -> Journal:
@@ -33,77 +55,77 @@ def bisect(reference: Path, candidate: Path, settings: Settings, folder: Path, p
     """
     if not settings.budgets:
         raise UsageError("Nothing to compare.", "Name at least one --budget.")
-    sides = open_sides(reference, candidate, settings.size)
-    first, second = sides
-    rules = Rules(settings.profile, second.precision)
-    cases = load_cases(settings.images, first.file.info)
-    graphs = _graphs(first, second, settings.threads)
-    journal = open_journal(folder, _fresh(sides, graphs, cases, settings))
-    if journal.verdict != "unfinished":
-        return journal
-    if journal.start is None:
-        journal.start = _start(first, graphs, cases, settings, rules, progress)
+    setup = _set_up(open_sides(reference, candidate, settings.size), settings, folder)
+    journal = open_journal(folder, _fresh(setup))
+    if journal.verdict == "unfinished" and journal.start is None:
+        journal.start = _start(setup, progress)
         journal.verdict = "unfinished" if journal.start else "same"
         journal.save(folder)
-    if journal.start is not None:
-        _search(journal, first, graphs, cases, settings, rules, folder)
+    if journal.verdict == "unfinished":
+        _search(setup, journal)
         journal.save(folder)
     return journal
 
 
-def _graphs(first: Side, second: Side, threads: int | None) -> tuple[Graph, Graph]:
-    """Both graphs, with common names for common tensors."""
-    reference, candidate = first.file.model, second.file.model
-    return Graph(reference, first.file.path, threads), Graph(renamed_like(candidate, reference), second.file.path, threads)
+def _set_up(sides: tuple[Side, Side], settings: Settings, folder: Path) -> _Setup:
+    first, second = (side.file for side in sides)
+    reference = Graph(first.model, first.path, settings.threads)
+    candidate = Graph(renamed_like(second.model, first.model), second.path, settings.threads)
+    return _Setup(sides, reference, candidate, load_cases(settings.images, first.info), settings, folder)
 
 
-def _fresh(sides: Sequence[Side], graphs: Sequence[Graph], cases: Sequence[Case], settings: Settings) -> Journal:
-    (first, second), (reference, candidate) = sides, graphs
-    lost = [name for name in reference.producer if name not in candidate.producer]
+def _fresh(setup: _Setup) -> Journal:
+    lost = [name for name in setup.reference.producer if name not in setup.candidate.producer]
+    first, second = setup.sides
     key = Key(
         reference_sha256=first.sha256,
         candidate_sha256=second.sha256,
-        images=[case.sha256 for case in cases],
-        budgets=[budget.asked for budget in settings.budgets],
-        profile=settings.profile.name,
-        profile_version=settings.profile.version,
+        images=[case.sha256 for case in setup.cases],
+        budgets=[budget.asked for budget in setup.settings.budgets],
+        profile=setup.settings.profile.name,
+        profile_version=setup.settings.profile.version,
         precision=second.precision,
         tools={name: version(name) for name in _TOOLS},
     )
-    aligned = len(reference.producer) - len(lost)
+    aligned = len(setup.reference.producer) - len(lost)
     return Journal(key=key, aligned=aligned, without=len(lost), unaligned=lost[:_MOST_NAMES])
 
 
-def _start(
-    first: Side, graphs: tuple[Graph, Graph], cases: Sequence[Case], settings: Settings, rules: Rules, progress: Progress
-) -> Difference | None:
-    reference, candidate = (Whole(graph, first.file.info) for graph in graphs)
-    with progress(len(cases) * len(settings.budgets)) as step:
-        return first_difference(reference, candidate, cases, settings.budgets, rules, step)
+def _start(setup: _Setup, progress: Progress) -> Difference | None:
+    first, second = (Whole(graph, setup.info) for graph in (setup.reference, setup.candidate))
+    budgets = setup.settings.budgets
+    with progress(len(setup.cases) * len(budgets)) as step:
+        return first_difference(first, second, setup.cases, budgets, setup.rules, step)
 
 
-def _search(
-    journal: Journal,
-    first: Side,
-    graphs: tuple[Graph, Graph],
-    cases: Sequence[Case],
-    settings: Settings,
-    rules: Rules,
-    folder: Path,
-) -> None:
+def _search(setup: _Setup, journal: Journal) -> None:
     """Search from where the journal begins; its verdict and finding are set here."""
     assert journal.start is not None
-    reference, candidate = graphs
-    start, info = journal.start, first.file.info
-    budget = next(item for item in settings.budgets if item.asked == start.budget)
-    case = next((item for item in cases if item.sha256 == start.image_sha256), None)
-    if case is None or not all(0 <= tile < info.tiles.count for tile in start.tiles):
-        raise UsageError(f"{folder}: the journal does not fit these images.", "Name another folder.", path=folder)
-    judge = Judge(rules, info.tiles.depth)
-    probes = Probes(reference, candidate, feeds_of(start, case, budget, info), judge, journal, folder)
-    targets = sorted(start.outputs, key=lambda name: reference.producer.get(name, len(reference.nodes)))
-    known = frozenset(reference.inputs) | frozenset(start.agreed)
-    guilty = Search(reference, candidate, probes).run(Place(known, tuple(targets if not start.runs else targets[:1])))
+    reference, candidate, folder = setup.reference, setup.candidate, setup.folder
+    feeds, place = _feeds(setup, journal.start), _place(setup, journal.start)
+    judge = Judge(setup.rules, setup.info.tiles.depth)
+    probes = Probes(reference, candidate, feeds, judge, journal, folder)
+    guilty = Search(reference, candidate, probes).run(place)
     journal.verdict = "found" if guilty else "unexplained"
     if guilty:
         journal.finding = gather(guilty, reference, candidate, probes.values(guilty.known), judge, folder)
+
+
+def _feeds(setup: _Setup, start: Difference) -> Arrays:
+    """What the graphs are fed where they differ. Raises UsageError for a journal whose beginning means nothing here."""
+    budgets = [item for item in setup.settings.budgets if item.asked == start.budget]
+    cases = [item for item in setup.cases if item.sha256 == start.image_sha256]
+    tiles = range(setup.info.tiles.count)
+    outputs = {value.name for value in setup.reference.model.graph.output}
+    fits = set(start.tiles) <= set(tiles) and start.outputs and start.outputs.keys() <= outputs
+    if not (budgets and cases and fits):
+        words = f"{setup.folder}: the journal's beginning does not fit these models and images."
+        raise UsageError(words, ANOTHER_FOLDER, path=setup.folder)
+    return feeds_of(start, cases[0], budgets[0], setup.info)
+
+
+def _place(setup: _Setup, start: Difference) -> Place:
+    """The first output that differs; all where the candidate does not run, since nothing tells which of them it cannot make."""
+    targets = sorted(start.outputs, key=lambda name: setup.reference.producer.get(name, -1))
+    known = frozenset(setup.reference.inputs) | frozenset(start.agreed)
+    return Place(known, tuple(targets[:1] if start.runs else targets))

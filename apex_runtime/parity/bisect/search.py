@@ -86,7 +86,7 @@ class Search:
 
     def __init__(self, reference: Graph, candidate: Graph, probe: Probe) -> None:
         self.reference, self.candidate, self.probe = reference, candidate, probe
-        self.slices = 0
+        self._answers: dict[tuple[tuple[str, ...], tuple[str, ...]], Answer] = {}
 
     def run(self, place: Place) -> Guilty | None:
         """The guilty node behind a difference; None when every part alone does what the reference does."""
@@ -107,9 +107,16 @@ class Search:
                 place = self._before(decision) if decision.before else _behind(decision)
         return None
 
-    def _ask(self, known: Sequence[str], compared: Sequence[str]) -> Answer:
-        self.slices += 1
-        return self.probe(known, compared)
+    @property
+    def slices(self) -> int:
+        """How many slices were asked for so far."""
+        return len(self._answers)
+
+    def _ask(self, known: tuple[str, ...], compared: tuple[str, ...]) -> Answer:
+        """No slice is asked for twice."""
+        if (known, compared) not in self._answers:
+            self._answers[known, compared] = self.probe(known, compared)
+        return self._answers[known, compared]
 
     def _cut(self, place: Place) -> _Cut | None:
         """The cut nearest to the middle that the candidate crosses; None when there is none."""

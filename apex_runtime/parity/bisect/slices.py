@@ -69,13 +69,14 @@ class Graph:
         return run_session(open_model(cut, self.path, self.threads), given)
 
     def _input(self, name: str, array: np.ndarray) -> onnx.ValueInfoProto:
-        from onnx import ValueInfoProto, helper
+        return self.inputs[name] if name in self.inputs else value_info(name, array)
 
-        if name in self.inputs:
-            return self.inputs[name]
-        value = ValueInfoProto(name=name)
-        value.type.tensor_type.elem_type = self.types.get(name) or helper.np_dtype_to_tensor_dtype(array.dtype)
-        return value
+
+def value_info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+    """An input or output of the array's type and shape."""
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
 
 def open_model(model: onnx.ModelProto, path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
