@@ -85,7 +85,7 @@ def _pair(name: str, reference: np.ndarray, candidate: np.ndarray | None, judge:
 
 
 def _farthest(reference: np.ndarray, candidate: np.ndarray) -> tuple[float | None, list[int] | None]:
-    """The largest |difference| and its index; None for what has no number: a NaN, and other shapes, which have no index either."""
+    """The largest |difference| and its index; no number for a NaN, neither for other shapes."""
     if reference.shape != candidate.shape or not reference.size:
         return None, None
     with np.errstate(invalid="ignore"):

@@ -21,7 +21,7 @@ def lines(journal: Journal, folder: Path) -> Iterator[str]:
     yield from _difference(journal.start)
     slices = f"{len(journal.slices)} slices after the whole graph"
     if journal.finding is None:
-        yield f"No node is guilty after {slices}: each part alone does within tolerance what the reference does."
+        yield f"No node is guilty: in {slices} each part alone does within tolerance what the reference does."
         yield "Rounding adds up over many nodes, or ONNX Runtime optimises the whole graph to something else."
         return
     yield from _finding(journal.finding)

@@ -15,7 +15,7 @@ from apex_runtime.parity.bisect.evidence import gather
 from apex_runtime.parity.bisect.journal import ANOTHER_FOLDER, Difference, Journal, Key, open_journal
 from apex_runtime.parity.bisect.names import renamed_like
 from apex_runtime.parity.bisect.probes import Probes
-from apex_runtime.parity.bisect.search import Place, Search
+from apex_runtime.parity.bisect.search import NOISE, Place, Search
 from apex_runtime.parity.bisect.sides import Side, open_sides
 from apex_runtime.parity.bisect.slices import Arrays, Graph
 from apex_runtime.parity.cases import Case, load_cases
@@ -105,7 +105,7 @@ def _search(setup: _Setup, journal: Journal) -> None:
     feeds, place = _feeds(setup, journal.start), _place(setup, journal.start)
     judge = Judge(setup.rules, setup.info.tiles.depth)
     probes = Probes(reference, candidate, feeds, judge, journal, folder)
-    guilty = Search(reference, candidate, probes).run(place)
+    guilty = Search(reference, candidate, probes, NOISE[setup.rules.precision]).run(place)
     journal.verdict = "found" if guilty else "unexplained"
     if guilty:
         journal.finding = gather(guilty, reference, candidate, probes.values(guilty.known), judge, folder)

@@ -82,7 +82,7 @@ def value_info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
 def open_model(model: onnx.ModelProto, path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
     """A session that holds no memory between its runs. Raises BackendError."""
     options = session_options(threads)
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     return open_session(path, model.SerializeToString(), options, _PROVIDERS)
 
 
