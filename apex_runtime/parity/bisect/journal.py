@@ -120,7 +120,7 @@ class Journal(_Record):
     are ``unaligned``.
     """
 
-    schema_name: Literal["apex-x/bisect"] = Field("apex-x/bisect", alias="schema")
+    schema_name: Literal["apex-x/bisect"] = Field(default="apex-x/bisect", alias="schema")
     schema_version: Literal[1] = 1
     key: Key
     verdict: Literal["unfinished", "same", "found", "unexplained"] = "unfinished"

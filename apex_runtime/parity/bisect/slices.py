@@ -124,7 +124,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
 
 
-def _beside(node: onnx.NodeProto, fed: Collection[str]) -> onnx.NodeProto:
+def _beside(node: onnx.NodeProto, fed: set[str]) -> onnx.NodeProto:
     """The node; what it writes and is fed gets another name, so that no name means two things."""
     if not fed & set(node.output):
         return node
