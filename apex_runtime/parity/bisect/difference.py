@@ -34,7 +34,8 @@ class Judge:
         finite = np.isfinite(reference)
         if not np.array_equal(reference[~finite], candidate[~finite], equal_nan=True) or not np.isfinite(candidate[finite]).all():
             return MOST
-        return self._of_numbers(name, reference[finite].astype(np.float32), candidate[finite].astype(np.float32))
+        kind = np.result_type(reference, candidate, np.float32)
+        return self._of_numbers(name, reference[finite].astype(kind), candidate[finite].astype(kind))
 
     def _of_numbers(self, name: str, reference_n: np.ndarray, candidate_n: np.ndarray) -> float:
         if not reference_n.size:
@@ -42,7 +43,7 @@ class Judge:
         tolerance = self.rules.tolerance(name)
         size_n = np.abs(reference_n)
         scale = 1.0 if name in output_names(self.depth) else max(1.0, float(size_n.max()))
-        allowed_n = size_n * np.float32(tolerance.rtol) + np.float32(tolerance.atol * scale)
+        allowed_n = size_n * tolerance.rtol + tolerance.atol * scale
         ratio_n = np.abs(candidate_n - reference_n) / np.maximum(allowed_n, np.finfo(np.float32).tiny)
         forgiven = min(math.floor(self.rules.mismatch_limit * ratio_n.size), ratio_n.size - 1)
         worst = float(np.partition(ratio_n, ratio_n.size - 1 - forgiven)[ratio_n.size - 1 - forgiven])

@@ -96,7 +96,7 @@ class Search:
     def run(self, place: Place) -> Guilty | None:
         """The guilty node behind a difference; None when every part alone does what the reference does."""
         decisions: list[_Decision] = []
-        while self.slices < MOST_SLICES:
+        for _ in range(MOST_SLICES):
             cut = self._cut(place)
             if cut is None:
                 guilty = self._guilty(place)

@@ -135,6 +135,7 @@ def array(*values: float) -> np.ndarray:
         (np.array([1, 2]), np.array([1, 2], np.int32), MOST),
         (array(1, 2), array(1, 2).astype(np.float16), 0.0),
         (array(), array(), 0.0),
+        (np.array([1e300, 0]), np.array([1e300, 2e295]), 1.0),
     ],
 )
 def test_how_far_tensors_lie_apart(reference: np.ndarray, candidate: np.ndarray, excess: float) -> None:
