@@ -1,7 +1,9 @@
 """What each precision costs and buys: AP, tiles, time and size of the default engine in fp16, INT8 and FP8 beside fp32.
 
-    python bench/precisions.py engines/nuclei-nano/model.onnx --data ../shared/data/nuclei-dsb2018 \
+    python bench/precisions.py engines/nuclei-nano/model.onnx --data ../shared/data/nuclei-dsb2018 --rounds 0 \
         --output bench/evidence/precisions.json
+    python bench/precisions.py engines/nuclei-nano/model.onnx --data ../shared/data/nuclei-dsb2018 \
+        --case "int8, ONNX Runtime's flavour" --output bench/evidence/int8-speed.json
 
 Ranges come from 64 images of train, the figures from test. TensorRT's flavours run on ONNX Runtime's CPU kernels, which tells
 their accuracy and not their speed. The CPU's INT8 flavour is timed against fp32, in turn within every round: the whole graph, and
@@ -55,7 +57,7 @@ THREADS = 2
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="A set with the splits train and test.")
 @click.option("--case", "names", multiple=True, type=click.Choice(list(CASES)), help="Only these; repeatable.")
-@click.option("--rounds", default=40, show_default=True)
+@click.option("--rounds", default=40, show_default=True, help="Of the times of INT8; 0 for none, on a machine that is not idle.")
 @click.option("--output", type=click.Path(path_type=Path))
 def main(model: Path, data: Path, names: tuple[str, ...], rounds: int, output: Path | None) -> None:
     """Measure and print; ``--output`` also writes the raw samples."""
@@ -66,7 +68,7 @@ def main(model: Path, data: Path, names: tuple[str, ...], rounds: int, output: P
         for name in names or CASES:
             built, rows[name] = _row(exported, *CASES[name], data, Path(folder))
             click.echo(f"{name}: {_told(rows[name])}")
-            if name == TIMED:
+            if name == TIMED and rounds:
                 speed = _speed(exported, built, data, rounds)
                 for part, found in speed["parts"].items():
                     click.echo(f"  {part}: {found['fp32_ms']:.2f} -> {found['int8_ms']:.2f} ms, {found['speed_up']:.2f}x")
@@ -83,19 +85,19 @@ def _row(
     request = PrecisionRequest(precision, profile, data=data, calibration_cache=cache)  # type: ignore[arg-type]
     rewriting = Rewriting.of(exported, request, backend, lambda _text: None)
     began = time.perf_counter()
-    file, converted = rewriting.run(lambda *_step: True, lambda _text: None)
+    made = rewriting.run(lambda *_step: True, lambda _text: None)
     seconds = time.perf_counter() - began
-    assert converted is not None
+    assert made.converted is not None
     path = cache.with_suffix(".onnx")
-    path.write_bytes(file.data)
+    path.write_bytes(made.file.data)
     reported = rewriting.reported()
     assert reported is not None
     measured = compare_files(exported.path, path, reported, False, lambda _done, _total: True)
     facts = {
         "calibration_and_pass_seconds": round(seconds, 1),
-        "calibration_images": converted.calibration.images,
+        "calibration_images": made.converted.calibration.images,
         "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "functions": len(file.model.functions),
+        "functions": len(made.file.model.functions),
         "measured": measured.model_dump(mode="json"),
     }
     return path, facts

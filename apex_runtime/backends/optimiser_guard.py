@@ -9,7 +9,7 @@ in float16 that product has few digits left, or none: the default engine, balanc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 
@@ -21,12 +21,23 @@ _ROUNDERS = ("QuantizeLinear", "DequantizeLinear")
 def disabled_optimizers(data: bytes) -> list[str]:
     """What ``InferenceSession(..., disabled_optimizers=...)`` must be given for the serialised model ``data``."""
     model = onnx.ModelProto.FromString(data)
+    graphs = (model.graph, *model.functions)
+    nodes = [node for graph in graphs for node in _walk(graph.node)]
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    nodes = [node for node in model.graph.node if node.op_type in _ROUNDERS]
-    has_fp8 = any(code in _fp8_types() for node in nodes for code in _codes(node, types))
-    has_half = any(types.get(node.input[1]) == onnx.TensorProto.FLOAT16 for node in nodes)
+    types |= {value.name: value.type.tensor_type.elem_type for graph in graphs for value in graph.value_info}
+    types |= {name: item.t.data_type for node in nodes for item in node.attribute if item.HasField("t") for name in node.output}
+    rounders = [node for node in nodes if node.op_type in _ROUNDERS]
+    has_fp8 = any(code in _fp8_types() for node in rounders for code in _codes(node, types))
+    has_half = any(types.get(node.input[1]) == onnx.TensorProto.FLOAT16 for node in rounders)
     return [RELU_REWRITE] * has_fp8 + [BIAS_ROUNDING] * (has_fp8 or has_half)
+
+
+def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of their branches and loops."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _walk(attribute.g.node)
 
 
 def _codes(node: onnx.NodeProto, types: dict[str, int]) -> Iterator[int]:

@@ -54,9 +54,11 @@ class ReasonCode(StrEnum):
     PINNED_REGION_EMPTY = "pinned_region_empty"
     PINNED_REGION_TOUCHED = "pinned_region_touched"
     FUNCTIONS_CHANGED = "functions_changed"
+    NOTHING_TO_ROUND = "nothing_to_round"
     COMPUTE_CAPABILITY_BELOW_SM89 = "compute_capability_below_sm89"
     CALIBRATION_NOT_FINITE = "calibration_not_finite"
     CALIBRATION_CACHE_DAMAGED = "calibration_cache_damaged"
+    SENSITIVITY_JOURNAL_DAMAGED = "sensitivity_journal_damaged"
 
 
 REMEDIES: dict[ReasonCode, str] = {
@@ -125,12 +127,14 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.LATENCY_TABLE_MISSING: "Give the budget in tiles, as a share or in gflops.",
     ReasonCode.PINNED_REGION_EMPTY: "Export the model again with this version of apex-train, which names the regions.",
     ReasonCode.PINNED_REGION_TOUCHED: "Build with --precision fp32, and report it: it is a fault of the pass.",
+    ReasonCode.NOTHING_TO_ROUND: "Allow a larger --max-drop, or give --precision fp16.",
     ReasonCode.COMPUTE_CAPABILITY_BELOW_SM89: "Name 89 or more, or give --precision int8, which every GPU has.",
     ReasonCode.FUNCTIONS_CHANGED: "Build with --precision fp32, and report it: it is a fault of the pass.",
     ReasonCode.CALIBRATION_NOT_FINITE: (
         "Run apex-rt parity on the model with this image. If the numbers are right, the region of the tensor must stay as it is."
     ),
     ReasonCode.CALIBRATION_CACHE_DAMAGED: "Delete the file: the next build calibrates anew and writes it.",
+    ReasonCode.SENSITIVITY_JOURNAL_DAMAGED: "Delete the file: the next build with --max-drop measures anew and writes it.",
 }
 
 

@@ -47,46 +47,68 @@ class Side:
     session: Session
     bytes: int
 
+    @classmethod
+    def of_file(cls, name: str, path: Path, threads: int) -> Side:
+        """A ``model.onnx`` in ONNX Runtime on the CPU. Raises ModelError, BackendError."""
+        return cls(name, OrtSession(path, threads), path.stat().st_size)
+
 
 def compare_files(exported: Path, built: Path, images: Reported, timed: bool, go_on: GoOn) -> Measured:
     """Compare two ``model.onnx`` files by ONNX Runtime on the CPU. Raises ModelError, and what ``compare`` raises."""
     threads = usable_cpus()
-    sides = [
-        Side(name, OrtSession(path, threads), path.stat().st_size)
-        for name, path in (("the exported model", exported), ("the model of the bundle", built))
-    ]
-    return compare(sides[0], sides[1], images, threads if timed else None, go_on)
+    fp32 = Side.of_file("the exported model", exported, threads)
+    side = Side.of_file("the model of the bundle", built, threads)
+    return compare(fp32, side, images, threads if timed else None, go_on)
 
 
 def compare(
     fp32: Side, built: Side, images: Reported, threads: int | None, go_on: GoOn, clock: Clock = time.perf_counter
 ) -> Measured:
-    """What ``built`` does differently on ``images``. ``threads``: of both sessions, where their times mean something, else None.
+    """What ``built`` does differently on ``images``: a ``Comparison`` for one graph, which see."""
+    return Comparison(fp32, images, threads, clock).measure(built, go_on)
 
-    ``go_on(done, total)`` is asked before each step. Raises UsageError without images, BackendError for an output that is not
-    finite, DataError, KeyboardInterrupt when ``go_on`` says no.
-    """
-    if not images.items:
-        raise UsageError(f"--data: {images.origin} has no images to compare with fp32 on.", "Add some, or give --no-report.")
-    timed = [] if threads is None else images.items[:: math.ceil(len(images.items) / TIMED_IMAGES)]
-    rounds = math.ceil(ROUNDS / len(timed)) if timed else 0
-    turns = len(timed) * (rounds + 1)
-    steps = _Steps(go_on, len(BUDGETS) * 2 * (len(images.items) + turns))
-    rows = []
-    for budget in map(parse_budget, BUDGETS):
-        first, second = (_look(side, images, budget, steps) for side in (fp32, built))
-        milliseconds = _times(fp32, built, timed, budget, rounds, steps, clock) if timed else None
-        rows.append(_row(budget, first, second, milliseconds))
-    return Measured(
-        images=len(images.items),
-        origin=images.origin,
-        executed="simulated on ort-cpu" if threads is None else "ort-cpu",
-        model_bytes=Sizes(fp32=fp32.bytes, built=built.bytes),
-        threads=threads,
-        rounds=rounds * len(timed) if timed else None,
-        budgets=tuple(rows),
-        remarks=tuple(_remarks(rows)),
-    )
+
+class Comparison:
+    """The exported graph on some images, looked at once, for any number of graphs that are held against it."""
+
+    def __init__(self, fp32: Side, images: Reported, threads: int | None, clock: Clock = time.perf_counter) -> None:
+        """``threads``: of all sessions, where their times mean something, else None. Raises UsageError without images."""
+        if not images.items:
+            raise UsageError(f"--data: {images.origin} has no images to compare with fp32 on.", "Add some, or give --no-report.")
+        self._fp32, self._images, self._threads, self._clock = fp32, images, threads, clock
+        self._timed = () if threads is None else images.items[:: math.ceil(len(images.items) / TIMED_IMAGES)]
+        self._rounds = math.ceil(ROUNDS / len(self._timed)) if self._timed else 0
+        self._seen: dict[str, _Seen] = {}
+
+    def measure(self, built: Side, go_on: GoOn) -> Measured:
+        """What ``built`` does differently. ``go_on(done, total)`` is asked before each step.
+
+        Raises BackendError for an output that is not finite, DataError, KeyboardInterrupt when ``go_on`` says no.
+        """
+        steps = _Steps(go_on, self._total())
+        rows = [self._budget(parse_budget(budget), built, steps) for budget in BUDGETS]
+        return Measured(
+            images=len(self._images.items),
+            origin=self._images.origin,
+            executed="simulated on ort-cpu" if self._threads is None else "ort-cpu",
+            model_bytes=Sizes(fp32=self._fp32.bytes, built=built.bytes),
+            threads=self._threads,
+            rounds=self._rounds * len(self._timed) if self._timed else None,
+            budgets=tuple(rows),
+            remarks=tuple(_remarks(rows)),
+        )
+
+    def _total(self) -> int:
+        """Steps of a measurement: all images for each side that was not looked at yet, and the turns of both."""
+        looks = 2 * len(BUDGETS) - len(self._seen)
+        return looks * len(self._images.items) + len(BUDGETS) * 2 * len(self._timed) * (self._rounds + 1)
+
+    def _budget(self, budget: Budget, built: Side, steps: _Steps) -> BudgetRow:
+        if budget.asked not in self._seen:
+            self._seen[budget.asked] = _look(self._fp32, self._images, budget, steps)
+        second = _look(built, self._images, budget, steps)
+        milliseconds = _times(self._fp32, built, self._timed, budget, self._rounds, steps, self._clock) if self._timed else None
+        return _row(budget, self._seen[budget.asked], second, milliseconds)
 
 
 @dataclass

@@ -48,7 +48,7 @@ from apex_runtime.bundle.manifest import (
     is_bundle,
 )
 from apex_runtime.bundle.precision import precision_report
-from apex_runtime.bundle.precision_pass import Rewriting
+from apex_runtime.bundle.precision_pass import Rewriting, Rewritten
 from apex_runtime.cache_folder import cache_folder
 from apex_runtime.errors import UsageError
 from apex_runtime.precision.convert import Converted
@@ -92,17 +92,18 @@ def build_bundle(
     if precision.wanted == "fp8" and backend in _PLAN_BACKENDS:
         compute_capabilities = capabilities_for_fp8(backend, compute_capabilities)
     reported = rewriting.reported()  # opened now: what is wrong with it is said before the calibration
-    file, converted = rewriting.run(step, note)
+    rewritten = rewriting.run(step, note)
+    file = rewritten.file
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = _sibling(out_dir, "building")
     staging.mkdir()
     try:
         (staging / MODEL_NAME).write_bytes(file.data)
-        against = _compared(rewriting.exported, staging, reported, converted, backend, step)
+        against = _compared(rewriting.exported, staging, reported, rewritten.converted, backend, step)
         plans: list[Plan] = []
         if backend in _PLAN_BACKENDS:
             plans = build_plans(file, backend, compute_capabilities, max_batch, progress, log, timing_cache, note, plugins)
-        _write_artefacts(file, plans, staging, precision.name, converted, against)
+        _write_artefacts(rewritten, plans, staging, precision.name, against)
         ranges = optimisation_profile(file.info, max_batch) if plans else ()
         command = _command(file, backend, out_dir, compute_capabilities, max_batch, plugins, precision)
         uses = plans[0].plugins if plans else ()
@@ -156,11 +157,10 @@ def _check_options(backend: str, capabilities: Sequence[int], timing_cache: Path
 
 
 def _write_artefacts(
-    file: OnnxFile,
+    rewritten: Rewritten,
     plans: Sequence[Plan],
     staging: Path,
     profile: str,
-    converted: Converted | None,
     against: AgainstFp32,
 ) -> None:
     """Write the precision record and any plans beside the model."""
@@ -168,7 +168,8 @@ def _write_artefacts(
         OrtSession(staging / MODEL_NAME, threads=1)  # a model that does not load must not become a bundle
     for plan in plans:
         (staging / plan.file_name).write_bytes(plan.data)
-    report = precision_report(file.model, profile, {plan.file_name: plan.note for plan in plans if plan.note}, converted, against)
+    notes = {plan.file_name: plan.note for plan in plans if plan.note}
+    report = precision_report(rewritten.file.model, profile, notes, rewritten.converted, against, rewritten.sensitivity)
     (staging / PRECISION_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -5,8 +5,6 @@ Schema: ``apex_runtime/schemas/precision.schema.json``.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -80,11 +78,6 @@ class AgainstFp32(_Strict):
     def to_record(self) -> dict[str, Any]:
         """The entry as JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
-
-
-def read_against(path: Path) -> AgainstFp32:
-    """The entry of a ``precision.json`` that was just written. Raises what a record that is none raises: OSError, ValueError."""
-    return AgainstFp32.model_validate(json.loads(path.read_text(encoding="utf-8"))["against_fp32"])
 
 
 IDENTICAL = AgainstFp32(identical_graph=True)

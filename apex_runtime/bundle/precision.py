@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apex_runtime.bundle.fp32_record import IDENTICAL, AgainstFp32
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
     from apex_runtime.precision.convert import Converted
+    from apex_runtime.precision.sensitivity import Sensitivity
 
 PRECISION_FORMAT_VERSION = 1
 _REASONS = {
@@ -38,12 +41,13 @@ def precision_report(
     plan_notes: dict[str, str],
     converted: Converted | None = None,
     against: AgainstFp32 = IDENTICAL,
+    sensitivity: Sensitivity | None = None,
 ) -> dict[str, Any]:
     """Nodes per op and type of their first output, function bodies counted as what runs; weights per type; notes on single plans.
 
     Grouped by op because every node of an fp32 build has the same story; accuracy against fp32 is identity by construction. A
     pass has a story for every node, ``converted``: it is told node by node and summed up by region; ``against`` is what a
-    comparison with the exported graph found.
+    comparison with the exported graph found, ``sensitivity`` by what the rounded regions were chosen.
     """
     import onnx
     from onnx import inliner, shape_inference
@@ -58,17 +62,21 @@ def precision_report(
     nodes = Counter((node.op_type, name_of(types.get(node.output[0], onnx.TensorProto.UNDEFINED))) for node in flat.graph.node)
     reasons = _CHOSEN_REASONS if converted else _REASONS
     weights = Counter(name_of(tensor.data_type) for tensor in flat.graph.initializer)
-    return {
-        "format_version": PRECISION_FORMAT_VERSION,
-        "profile": profile,
-        "nodes": [
-            {"op": op, "precision": precision, "count": count, "reason": reasons.get(precision, "index or shape arithmetic")}
-            for (op, precision), count in sorted(nodes.items())
-        ],
-        "weights": dict(sorted(weights.items())),
-        "plan_notes": plan_notes,
-        "against_fp32": against.to_record(),
-    } | (_story(converted) if converted else {})
+    return (
+        {
+            "format_version": PRECISION_FORMAT_VERSION,
+            "profile": profile,
+            "nodes": [
+                {"op": op, "precision": precision, "count": count, "reason": reasons.get(precision, "index or shape arithmetic")}
+                for (op, precision), count in sorted(nodes.items())
+            ],
+            "weights": dict(sorted(weights.items())),
+            "plan_notes": plan_notes,
+            "against_fp32": against.to_record(),
+        }
+        | (_story(converted) if converted else {})
+        | ({"sensitivity": sensitivity.model_dump(mode="json")} if sensitivity else {})
+    )
 
 
 def _story(converted: Converted) -> dict[str, Any]:
@@ -83,3 +91,13 @@ def _story(converted: Converted) -> dict[str, Any]:
         ],
         "graph_nodes": [asdict(item) for item in converted.decisions],
     }
+
+
+def read_precision(path: Path) -> tuple[AgainstFp32, Sensitivity | None]:
+    """What a ``precision.json`` that was just written says of fp32, and of the choice of regions, if there was one. Raises what a
+    record that is none raises: OSError, ValueError."""
+    from apex_runtime.precision.sensitivity import Sensitivity
+
+    record = json.loads(path.read_text(encoding="utf-8"))
+    chosen = record.get("sensitivity")
+    return AgainstFp32.model_validate(record["against_fp32"]), chosen and Sensitivity.model_validate(chosen)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from apex_runtime.backends.onnx_contract import OnnxFile
 from apex_runtime.backends.timing_cache import Note
-from apex_runtime.errors import ModelError
+from apex_runtime.bundle.sensitivity_run import choose_regions
+from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.precision.calibration_cache import default_cache_file, read_cache, write_cache
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
@@ -16,9 +17,19 @@ from apex_runtime.precision.data import PrecisionData, Reported, digest, precisi
 from apex_runtime.precision.plan import Plan, plan_for
 from apex_runtime.precision.ranges import Calibration, Feeds, calibration_feeds, collect_ranges
 from apex_runtime.precision.request import PrecisionRequest, Step
+from apex_runtime.precision.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     import onnx
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The file to build from; what the passes decided, None for fp32; and by what regions were chosen, where they were."""
+
+    file: OnnxFile
+    converted: Converted | None = None
+    sensitivity: Sensitivity | None = None
 
 
 @dataclass(frozen=True)
@@ -49,21 +60,54 @@ class Rewriting:
 
     def reported(self) -> Reported | None:
         """The images to compare on; None where nothing is to be compared. Raises UsageError, DataError."""
-        return self.data.report if self.data is not None and self.request.report else None
+        if self.data is None or not self.request.report:
+            return None
+        found = self.data.report
+        chosen_by = self.request.max_drop is not None and found.labels is not None and found.labels.split == "val"
+        return replace(found, origin=f"{found.origin}, by which the regions were chosen") if chosen_by else found
 
-    def run(self, step: Step, note: Note) -> tuple[OnnxFile, Converted | None]:
-        """The file to build from, and what the passes decided; for fp32 the exported file itself.
+    def run(self, step: Step, note: Note) -> Rewritten:
+        """The model in the precision; for fp32 the exported file itself.
 
-        Raises ImageError, ModelError, UsageError (a pin that matches nothing), KeyboardInterrupt when ``step`` says no.
+        Raises ImageError, ModelError (no region may be rounded), UsageError (a pin that matches nothing, or all),
+        KeyboardInterrupt when ``step`` says no.
         """
+        request, exported = self.request, self.exported
         if self.data is None:
-            return self.exported, None
-        plan = plan_for(self.request.wanted, self.backend, self.request.profile, self.request.pins)
+            return Rewritten(exported)
+        sensitivity = None if request.max_drop is None else self._chosen(self.data, request.max_drop, step)
+        regions = sensitivity.chosen if sensitivity else None
+        plan = plan_for(request.wanted, self.backend, request.profile, request.pins, regions)
         assert plan is not None, "only fp32 has none"
-        conversion = Conversion(self.exported.model, plan)
+        conversion = Conversion(exported.model, plan)
+        self._check_changes_something(conversion)
         converted = conversion.finish(self._calibration(conversion, self.data, step, note))
         data = converted.model.SerializeToString(deterministic=True)
-        return OnnxFile(self.exported.path, data, converted.model, self.exported.info), converted
+        return Rewritten(OnnxFile(exported.path, data, converted.model, exported.info), converted, sensitivity)
+
+    def _chosen(self, data: PrecisionData, max_drop: float, step: Step) -> Sensitivity:
+        """The regions that may be rounded. Raises ModelError, with the ranking, when there are none."""
+        request = self.request
+        asked = request.wanted, self.backend, request.profile, request.pins, request.method
+        found = choose_regions(self.exported, *asked, data, max_drop, step)
+        if not found.chosen:
+            ranking = "; ".join(f"{item.region} {item.why}" for item in found.steps)
+            message = (
+                f"--max-drop {max_drop:g}: no region may be rounded to {request.wanted}: {ranking or 'it has no candidates'}."
+            )
+            raise ModelError(message, "Allow more, or give --precision fp16.", code="nothing_to_round")
+        return found
+
+    def _check_changes_something(self, conversion: Conversion) -> None:
+        """A graph like the exported one must not bear the name of a precision."""
+        if conversion.placement.products if conversion.plan.number_format else conversion.free:
+            return
+        refused = ", ".join(sorted(set(conversion.placement.refused.values())))
+        why = f"what is not pinned is refused: {refused}" if refused else "all that could change is pinned"
+        raise UsageError(
+            f"{self.exported.path}: nothing is left to change for {self.request.name}; {why}.",
+            "Pin less with --pin, or give another precision.",
+        )
 
     def _calibration(self, conversion: Conversion, data: PrecisionData, step: Step, note: Note) -> Calibration:
         """The ranges of the tensors that matter, from the cache where it has them. Raises ModelError for a damaged file."""

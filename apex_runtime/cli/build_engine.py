@@ -72,7 +72,7 @@ _COMPUTED_BY = {
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=100),
     metavar="POINTS",
     help="int8, fp8: round the regions that keep AP on the split val within so many points of fp32.",
 )
@@ -158,11 +158,11 @@ def build_engine(
       apex-rt build-engine model.onnx --recipe recipe.yaml -o bundle/
     """
     from apex_runtime.bundle.build import build_bundle
-    from apex_runtime.bundle.fp32_record import read_against
     from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES
     from apex_runtime.bundle.manifest import PRECISION_NAME
+    from apex_runtime.bundle.precision import read_precision
     from apex_runtime.bundle.recipe import load_recipe
-    from apex_runtime.cli.against_fp32 import table
+    from apex_runtime.cli import against_fp32, sensitivity_table
 
     if Path(model).suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{model}: a checkpoint; bundles need an exported model.", f"apex-train export {model} -o model.onnx")
@@ -202,12 +202,14 @@ def build_engine(
             precision=request,
             step=step,
         )
-    against = read_against(Path(output) / PRECISION_NAME)
+    against, sensitivity = read_precision(Path(output) / PRECISION_NAME)
     if as_json:
         said = {"bundle": output, "precision": request.wanted, "manifest": manifest.model_dump(mode="json")}
-        click.echo(json.dumps(said | {"against_fp32": against.to_record()}, indent=2))
+        chosen = {"sensitivity": sensitivity.model_dump(mode="json")} if sensitivity else {}
+        click.echo(json.dumps(said | {"against_fp32": against.to_record()} | chosen, indent=2))
     else:
-        click.echo("\n".join((*_lines(manifest, output), *table(against))))
+        ranking = sensitivity_table.table(sensitivity) if sensitivity else ()
+        click.echo("\n".join((*_lines(manifest, output), *ranking, *against_fp32.table(against))))
 
 
 @contextmanager

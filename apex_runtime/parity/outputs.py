@@ -12,6 +12,7 @@ from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.selection import MAX_BONUS
 
 ALIGNED = ("boxes", "scores", "labels", "mask_coefficients")
+FORCED = ("tile_ids", "tile_levels")  # the same on both sides by tile_bonus, whatever the utilities are
 
 Outputs = dict[str, np.ndarray]
 
@@ -53,10 +54,10 @@ def _compare_detections(reference: Outputs, candidate: Outputs, rules: Rules, in
         reference["scores"][0],
         candidate["candidate_ids"][0],
         candidate["scores"][0],
-        rules.tolerance("scores"),
+        rules.slack("scores"),
     )
     if info.decode == "nms" and not (found["labels"].problems or found["boxes"].problems):
-        slack = Slack(rules.tolerance("scores"), rules.tolerance("boxes"))
+        slack = Slack(rules.slack("suppressed_scores"), rules.slack("suppressed_boxes"))
         pairing = explain_suppression(pairing, Kept.of(reference, 0), Kept.of(candidate, 0), slack, info)
     found["candidate_ids"] = Stats(
         count=len(pairing.reference_rows) + pairing.exempt + pairing.missing,

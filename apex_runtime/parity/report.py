@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ from apex_runtime.pipeline.results import write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TOOLS = ("apex-x", "numpy", "onnx", "onnxruntime", "torch")
 
 
@@ -81,7 +82,8 @@ def _budget(budget: BudgetResult, rules: Rules) -> dict[str, Any]:
 
 
 def _stats(name: str, stats: Stats, rules: Rules) -> dict[str, Any]:
-    reasons = stats.reasons(rules.mismatch_limit)
+    gate, tolerance = rules.gate(name), rules.tolerance(name)
+    reasons = stats.reasons(*gate)
     return {
         "verdict": _verdict(not reasons),
         "count": stats.count,
@@ -91,7 +93,10 @@ def _stats(name: str, stats: Stats, rules: Rules) -> dict[str, Any]:
         "max_abs": stats.max_abs,
         "mean_abs": stats.mean_abs,
         "exempt": stats.exempt,
-        "tolerance": rules.tolerance(name).model_dump(),
+        "sqnr_db": _decibels(stats),
+        "tolerance": None if tolerance is None else tolerance.model_dump(),
+        "mismatch_limit": gate.mismatch_limit,
+        "min_sqnr_db": gate.min_sqnr_db,
         "reasons": reasons,
     }
 
@@ -126,17 +131,23 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
 
     spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
     table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images)")
-    for column in ("what", "values", "mismatches", "max |d|", "mean |d|", "verdict"):
+    for column in ("what", "values", "beyond", "max |d|", "mean |d|", "dB", "verdict"):
         table.add_column(column, justify="left" if column in ("what", "verdict") else "right")
     for name, stats in budget.outputs.items():
-        word = _verdict(not stats.reasons(rules.mismatch_limit))
-        table.add_row(name, f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}", word)
+        word, ratio = _verdict(not stats.reasons(*rules.gate(name))), _decibels(stats)
+        numbers = f"{stats.count}", f"{stats.mismatches}", f"{stats.max_abs:.2e}", f"{stats.mean_abs:.2e}"
+        table.add_row(name, *numbers, "" if ratio is None else f"{ratio:.1f}", word)
     decisions = budget.decisions
     word = _verdict(not decisions.reasons(rules.min_overlap))
-    different = decisions.images - decisions.equal_sets
+    counts = str(decisions.images), str(decisions.images - decisions.equal_sets)
     table.add_section()
-    table.add_row("same tiles chosen", f"{decisions.images}", f"{different}", "", f"overlap {_mean(decisions.overlaps)}", word)
+    table.add_row("same tiles chosen", *counts, "overlap", f"{_mean(decisions.overlaps)}", "", word)
     return table
+
+
+def _decibels(stats: Stats) -> float | None:
+    """None for no ratio at all: equal values, or a reference of zeros. JSON has no infinity."""
+    return round(stats.sqnr_db, 3) if math.isfinite(stats.sqnr_db) else None
 
 
 def _mean(values: list[float]) -> float | None:

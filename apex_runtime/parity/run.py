@@ -13,7 +13,7 @@ from apex_runtime.model_info import ModelInfo, TileInfo, output_names
 from apex_runtime.parity.cases import Case
 from apex_runtime.parity.compare import Stats
 from apex_runtime.parity.decision import Decisions, totals, utility_slack
-from apex_runtime.parity.outputs import Outputs, compare_outputs, forcing_bonus
+from apex_runtime.parity.outputs import FORCED, Outputs, compare_outputs, forcing_bonus
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import padding_bonus
@@ -33,7 +33,7 @@ class BudgetResult:
 
     def reasons(self, rules: Rules) -> list[str]:
         """Why this budget fails; empty when it passes."""
-        tensor = [f"{name}: {why}" for name, stats in self.outputs.items() for why in stats.reasons(rules.mismatch_limit)]
+        tensor = [f"{name}: {why}" for name, stats in self.outputs.items() for why in stats.reasons(*rules.gate(name))]
         return tensor + [f"decision: {why}" for why in self.decisions.reasons(rules.min_overlap)]
 
 
@@ -91,8 +91,9 @@ def _compare_case(
     found = compare_outputs(forced_reference, forced_candidate, rules, info)
     if not np.array_equal(np.sort(_chosen(forced_reference, info.tiles)), np.sort(chosen_K)):
         found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
+    counts = rules.judges_synthetic or not case.synthetic
     for name, stats in found.items():
-        result.outputs[name].add(stats)
+        result.outputs[name].add(stats if counts or name in FORCED else stats.beyond_judgement())
 
 
 def _add_decision(
@@ -109,7 +110,7 @@ def _add_decision(
             decisions.problems.append(f"the candidate has no output {name}")
             return
     utilities_N = flat_utilities(reference, tiles)[0]
-    slack = utility_slack(utilities_N, rules.tolerance("utilities"))
+    slack = utility_slack(utilities_N, rules.slack("utilities"))
     first, second = (_chosen(side, tiles) for side in (reference, candidate))
     levels = [grid.flat for grid in tiles.levels]
     decisions.add(first, second, totals(utilities_N, bonus_N), slack, real=not case.synthetic, levels=levels)

@@ -1,16 +1,23 @@
-"""Tolerance profiles: how far two forms of one model may lie apart. The numbers are data (``profiles/*.yaml``), read here."""
+"""Tolerance profiles: how far two forms of one model may lie apart. The numbers are data (``profiles/*.yaml``), read here.
+
+Rounded to eight bits, no single value can be promised, only how much noise there is in all of them: a ratio of signal to noise
+(SQNR) for every output takes the place of the tolerances.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from apex_runtime.errors import UsageError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Floating = Literal["fp32", "fp16", "bf16"]
+EightBit = Literal["int8", "fp8"]
+Precision = Literal[Floating, EightBit]
+SlackKind = Literal["scores", "suppressed_scores", "suppressed_boxes", "utilities"]
 PROFILE_NAMES = ("quality", "balanced", "edge")
 
 
@@ -25,6 +32,38 @@ class Tolerance(_Record):
     rtol: float = Field(ge=0, allow_inf_nan=False)
 
 
+class LeastSqnr(_Record):
+    """The least ratio of signal to noise of every output of floats, in dB."""
+
+    boxes: float = Field(allow_inf_nan=False)
+    scores: float = Field(allow_inf_nan=False)
+    mask_coefficients: float = Field(allow_inf_nan=False)
+    mask_prototypes: float = Field(allow_inf_nan=False)
+    utilities: float = Field(allow_inf_nan=False)
+
+
+class AlignmentSlack(_Record):
+    """What decides which differences between two lists, or two choices of tiles, rounding explains; it passes no value.
+
+    ``scores``: of a candidate at the end of a list, over the lowest one that the other side kept. ``suppressed_scores`` and
+    ``suppressed_boxes``, in input pixels: of those that NMS compares. ``utilities``: of tiles that changed places.
+    """
+
+    scores: Tolerance
+    suppressed_scores: Tolerance
+    suppressed_boxes: Tolerance
+    utilities: Tolerance
+
+
+class EightBitRule(_Record):
+    """What a candidate rounded to eight bits must reach on the real images. ``label_limit``: the share of the detections on both
+    sides that may bear another class."""
+
+    min_sqnr_db: LeastSqnr
+    alignment_slack: AlignmentSlack
+    label_limit: float = Field(ge=0, lt=1)
+
+
 class DecisionRule(_Record):
     """``min_overlap``: mean share of the reference's tiles that the candidate must choose as well."""
 
@@ -34,12 +73,21 @@ class DecisionRule(_Record):
 class Profile(_Record):
     """One versioned set of tolerances. ``outputs`` overrides ``tolerances`` for single outputs and precisions."""
 
-    version: Literal[1]
+    version: Literal[2]
     name: str
     mismatch_limit: float = Field(ge=0, lt=1)
-    tolerances: dict[Precision, Tolerance]
-    outputs: dict[str, dict[Precision, Tolerance]]
+    tolerances: dict[Floating, Tolerance]
+    outputs: dict[str, dict[Floating, Tolerance]]
+    eight_bits: dict[EightBit, EightBitRule]
     decision: DecisionRule
+
+
+class Gate(NamedTuple):
+    """What an output must hold: ``mismatch_limit``, the share of its values that may mismatch, and ``min_sqnr_db``, None where
+    tolerances judge."""
+
+    mismatch_limit: float
+    min_sqnr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -49,21 +97,43 @@ class Rules:
     profile: Profile
     precision: Precision
 
-    def tolerance(self, output: str) -> Tolerance:
-        """The tolerance of one output; that of ``utilities`` holds for every level of tiles."""
-        output = "utilities" if output.startswith("utilities_") else output
-        special = self.profile.outputs.get(output, {}).get(self.precision)
+    def gate(self, output: str) -> Gate:
+        """What decides on one output."""
+        if self._eight_bits is None:
+            return Gate(self.profile.mismatch_limit, None)
+        if output == "labels":
+            return Gate(self._eight_bits.label_limit, None)
+        return Gate(self.profile.mismatch_limit, getattr(self._eight_bits.min_sqnr_db, _base_name(output), None))
+
+    def tolerance(self, output: str) -> Tolerance | None:
+        """The tolerance of one output; that of ``utilities`` holds for every level of tiles. None in eight bits: no single value
+        is judged."""
+        if self.precision == "int8" or self.precision == "fp8":
+            return None
+        special = self.profile.outputs.get(_base_name(output), {}).get(self.precision)
         return special or self.profile.tolerances[self.precision]
 
+    def slack(self, kind: SlackKind) -> Tolerance:
+        """How far a value may move before it explains no longer that a list or a choice differs; see ``AlignmentSlack``."""
+        if self._eight_bits is not None:
+            return getattr(self._eight_bits.alignment_slack, kind)
+        tolerance = self.tolerance(kind.removeprefix("suppressed_"))
+        assert tolerance is not None  # only in eight bits
+        return tolerance
+
     @property
-    def mismatch_limit(self) -> float:
-        """The share of values of an output that may mismatch."""
-        return self.profile.mismatch_limit
+    def judges_synthetic(self) -> bool:
+        """Whether the numbers on synthetic images count. Not in eight bits: no calibration ever saw anything like them."""
+        return self._eight_bits is None
 
     @property
     def min_overlap(self) -> float:
         """The least mean overlap of the chosen tiles."""
         return self.profile.decision.min_overlap
+
+    @property
+    def _eight_bits(self) -> EightBitRule | None:
+        return self.profile.eight_bits[self.precision] if self.precision == "int8" or self.precision == "fp8" else None
 
 
 def load_profile(name: str) -> Profile:
@@ -74,3 +144,7 @@ def load_profile(name: str) -> Profile:
         raise UsageError(f"--profile {name}: unknown.", f"Choose one of {', '.join(PROFILE_NAMES)}.")
     text = (resources.files("apex_runtime.parity") / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
     return Profile.model_validate(yaml.safe_load(text))
+
+
+def _base_name(output: str) -> str:
+    return "utilities" if output.startswith("utilities_") else output

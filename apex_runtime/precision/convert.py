@@ -29,7 +29,7 @@ _NAMES = {"uint8": "int8", "int8": "int8", "fp8": "float8_e4m3fn"}
 @dataclass(frozen=True)
 class Decision:
     """In which precision a node of the graph computes, and why: float32, float16, int8, float8_e4m3fn, or "integer" without any
-    floats. Eight bits mean that it reads rounded numbers."""
+    floats. Eight bits mean that all it reads is rounded; ``reason`` says where others read something rounded, too."""
 
     node: str
     op: str
@@ -97,14 +97,16 @@ class Conversion:
         if self.plan.number_format is not None and node.name in self.placement.products | self.placement.sums:
             precision = _NAMES[self.plan.number_format.name]
             return Decision(node.name, node.op_type, region, precision, self._read(node, calibration))
-        if misfits.get(node.name) == "":
-            return Decision(node.name, node.op_type, region, "float16", self.placement.refused.get(node.name, "fits"))
-        return Decision(node.name, node.op_type, region, "float32", misfits.get(node.name) or self._why_float32(node.name))
+        half = misfits.get(node.name) == ""
+        reason = self.placement.refused.get(node.name, "fits") if half else misfits.get(node.name) or self._why_float32(node.name)
+        reasons = "; ".join(filter(None, (reason, self._read(node, calibration))))
+        return Decision(node.name, node.op_type, region, "float16" if half else "float32", reasons)
 
     def _read(self, node: onnx.NodeProto, calibration: Calibration) -> str:
-        """Which rounded tensors a node reads, and from which range."""
+        """Which rounded tensors a node reads, and from which range; empty where it reads none."""
         edges = (self.placement.edges.get((node.name, index)) for index in range(len(node.input)))
-        return "reads " + ", ".join(f"{name}, {calibration.quantised[name]}" for name in edges if name)
+        found = ", ".join(f"{name} rounded, {calibration.quantised[name]}" for name in edges if name)
+        return f"reads {found}" if found else ""
 
     def _why_float32(self, name: str) -> str:
         region = self.regions[name]

@@ -57,12 +57,13 @@ class PrecisionData:
     splits: tuple[str, ...] = ()
 
     @cached_property
-    def select(self) -> InstanceDataset:
+    def select(self) -> Reported:
         """The split val, opened when it is first asked for. Raises UsageError for plain images and without such a split."""
         if self.recognised is None:
             name = "the samples" if self.source is None else str(self.source)
             raise UsageError(f"--data: {name} have no labels to choose by.", "Name a COCO, YOLO or satellite set.")
-        return self._open("val")
+        labels = self._open("val")
+        return Reported("the split val", tuple(_items(labels)), labels)
 
     @cached_property
     def report(self) -> Reported:

@@ -18,6 +18,11 @@ Name = Literal["uint8", "int8", "fp8"]
 # How far the range of a channel's weights is narrowed in search of the least squared error.
 _NARROWINGS = np.linspace(1.0, 0.5, 26)
 _FP8_LARGEST = 448.0  # of E4M3FN, which has no infinity
+# A scale is never 0, nor so small that its product with another is: of a channel beside the largest one, of one in float16,
+# which has few digits below, and of a tensor.
+_LEAST_SHARE = 2.0**-20
+_LEAST_HALF = 2.0**-20
+_LEAST_SCALE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,24 @@ class NumberFormat:
         """Steps of tensors that share one scale; with uint8 each has a zero point of its own."""
         held = [item.with_zero() for item in ranges]
         widths = [item.magnitude if self.symmetric else item.largest - item.least for item in held]
-        scale = max(max(widths) / self.largest, float(np.finfo(np.float16).tiny))
+        widest = max(widths) or 1.0  # what was 0 on every image says nothing of its scale
+        scale = max(widest / self.largest, _LEAST_SCALE)
         return [Steps(scale, 0 if self.symmetric else int(np.clip(round(-item.least / scale), 0, 255))) for item in held]
 
-    def round_weights(self, weights: np.ndarray, axis: int, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray]:
+    def round_weights(
+        self, weights: np.ndarray, axis: int, dtype: type[np.floating], least: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Codes of the shape of ``weights``, as integers or E4M3FN, and one scale of type ``dtype`` per channel of ``axis``.
 
-        Each channel's scale is the one of 26 with the least squared error.
+        Each channel's scale is the one of 26 with the least squared error, and not below ``least``, one number per channel.
         """
         rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).astype(np.float64)
         widest = np.abs(rows).max(axis=1) / self.weights
-        widest = np.maximum(widest, np.finfo(np.float16).tiny)
+        smallest = (widest.max() or 1.0) * _LEAST_SHARE
+        least = np.maximum(least, max(smallest, _LEAST_HALF if dtype is np.float16 else _LEAST_SCALE))
         errors, scales = [], []
         for narrowing in _NARROWINGS:
-            scale = (widest * narrowing).astype(dtype)
+            scale = np.maximum(widest * narrowing, least).astype(dtype)
             errors.append(((self._codes(rows, scale) * scale[:, None].astype(np.float64) - rows) ** 2).sum(axis=1))
             scales.append(scale)
         best = np.argmin(errors, axis=0)

@@ -28,7 +28,7 @@ Edge = tuple[str, int]  # name of a node, number of its input
 @dataclass(frozen=True)
 class Placement:
     """What is rounded. ``edges``: inputs that read the rounded tensor; ``products``: nodes whose weights are rounded, too;
-    ``sums``: other nodes that compute on rounded numbers only; ``groups``: tensors of one scale; ``refused``: node -> why not."""
+    ``sums``: other nodes whose inputs and result all are; ``groups``: tensors of one scale; ``refused``: node -> why not."""
 
     edges: Mapping[Edge, str]
     products: frozenset[str]
@@ -63,10 +63,13 @@ class _Placing:
 
     def run(self) -> Placement:
         products = [node for node in self.nodes.values() if node.name in self.candidates and self._is_product(node)]
+        fed = {node.input[0] for node in products}
         while True:
             sums = self._sums(products)
             rounded = {node.input[0] for node in products}
             rounded |= {name for node in sums for name in self._rounded_inputs(node, products)}
+            if self.result_too:  # the last product of a chain reads in eight bits what it then computes in full
+                rounded |= fed & {self._result(node) for node in products}
             kept = [node for node in products if not self._is_read_in_full(node, rounded)]
             if len(kept) == len(products):
                 return self._placement(products, sums, rounded)
@@ -83,10 +86,10 @@ class _Placing:
         return node.name not in self.refused
 
     def _result(self, node: onnx.NodeProto) -> str:
-        """The tensor that is rounded behind a product: past a Relu that alone reads it."""
-        name = node.output[0]
-        readers = self.readers[name]
-        return readers[0].output[0] if len(readers) == 1 and readers[0].op_type == "Relu" and name not in self.given else name
+        """The tensor that is rounded behind a product or a sum: past a Relu that alone reads it."""
+        name, readers = node.output[0], self.readers[node.output[0]]
+        alone = len(readers) == 1 and readers[0].op_type == "Relu" and readers[0].name in self.candidates
+        return readers[0].output[0] if alone and name not in self.given else name
 
     def _is_read_in_full(self, node: onnx.NodeProto, rounded: set[str]) -> bool:
         """Whether ONNX Runtime would find no rounding behind this product."""
@@ -138,8 +141,15 @@ class _Placing:
         if self.result_too:  # another reader in full would keep the kernel before it from giving eight bits
             edges |= self._all_readers(rounded)
         names = frozenset(node.name for node in products)
-        wholly = frozenset(node.name for node in sums if all((node.name, index) in edges for index in range(len(node.input))))
+        wholly = frozenset(node.name for node in sums if self._is_whole(node, edges))
         return Placement(edges, names, wholly, self._groups(edges, sums), self.refused)
+
+    def _is_whole(self, node: onnx.NodeProto, edges: Mapping[Edge, str]) -> bool:
+        """Whether a sum reads only rounded numbers, and so does everyone who reads its result."""
+        result = self._result(node)
+        read = [(item.name, index) for item in self.readers[result] for index, name in enumerate(item.input) if name == result]
+        inputs = [(node.name, index) for index in range(len(node.input))]
+        return result not in self.given and bool(read) and all(edge in edges for edge in (*read, *inputs))
 
     def _all_readers(self, rounded: set[str]) -> dict[Edge, str]:
         return {
@@ -164,4 +174,5 @@ class _Placing:
 
 def _in_sixteens(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
     groups = next((item.i for item in node.attribute if item.name == "group"), 1)
-    return groups == 1 and all(size % _FP8_CHANNELS == 0 for size in weight.dims[:2])
+    channels = weight.dims[:2] if node.op_type == "Conv" else weight.dims[-2:]
+    return groups == 1 and all(size % _FP8_CHANNELS == 0 for size in channels)

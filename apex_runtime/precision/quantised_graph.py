@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CODES, _ROUNDED = ".codes", ".rounded"
 _STEPS = ".scale", ".zero_point"
+_BIAS_CODES = 2.0**30  # half of what 32 bits hold
 
 
 def with_rounded_nodes(
@@ -86,9 +87,8 @@ class _Rounding:
     def _rounded(self, name: str, steps: Steps, near: onnx.NodeProto) -> str:
         """The tensor ``name`` after rounding, made before its first reader ``near``."""
         if name not in self.twins:
-            scale = np.array(steps.scale, _numpy_type(self.types[name]))
-            zero = np.zeros((), self.format.activation_type) + np.array(steps.zero_point).astype(self.format.activation_type)
-            points = self._constants(name, scale, zero.astype(self.format.activation_type))
+            scale = _not_below(steps.scale, _numpy_type(self.types[name]))
+            points = self._constants(name, scale, np.array(steps.zero_point).astype(self.format.activation_type))
             self._node("QuantizeLinear", [name, *points], name + _CODES, near)
             self._node("DequantizeLinear", [name + _CODES, *points], name + _ROUNDED, near)
             self.twins[name] = name + _ROUNDED
@@ -102,12 +102,24 @@ class _Rounding:
         if name not in self.twins:
             axis = _channel_axis(node, len(self.weights[source].dims))
             kind = _numpy_type(self.types[node.input[1]])
-            codes, scale = self.format.round_weights(numpy_helper.to_array(self.weights[source]), axis, kind)
+            weights = numpy_helper.to_array(self.weights[source])
+            codes, scale = self.format.round_weights(weights, axis, kind, self._least_scale(node))
             points = self._constants(name, scale, np.zeros(len(scale), codes.dtype))
             self._constant(name + _CODES, codes)
             self._node("DequantizeLinear", [name + _CODES, *points], name + _ROUNDED, node, axis=axis)
             self.twins[name] = name + _ROUNDED
         return self.twins[name]
+
+    def _least_scale(self, node: onnx.NodeProto) -> np.ndarray | float:
+        """Of the weights of each channel: ONNX Runtime rounds a bias to 32-bit codes whose scale is the product of both others,
+        and a bias that is out of their range becomes 0."""
+        from onnx import numpy_helper
+
+        bias = self.weights.get(self.original[node.name].input[2]) if len(node.input) > 2 else None
+        if bias is None or self.format.name == "fp8":
+            return 0.0
+        scale = self.steps[self.placement.edges[node.name, 0]].scale
+        return np.abs(numpy_helper.to_array(bias).astype(np.float64)) / (scale * _BIAS_CODES)
 
     def _constants(self, name: str, *values: np.ndarray) -> list[str]:
         return [self._constant(name + end, value) for end, value in zip(_STEPS, values, strict=True)]
@@ -133,6 +145,12 @@ class _Rounding:
         kept = [tensor for tensor in self.model.graph.initializer if tensor.name in used]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(kept)
+
+
+def _not_below(value: float, dtype: type[np.floating]) -> np.ndarray:
+    """A scale, rounded up where the type cannot say it: rounded down, the largest numbers would saturate."""
+    nearest = np.array(value, dtype)
+    return nearest if float(nearest) >= value else np.nextafter(nearest, dtype(np.inf))
 
 
 def _numpy_type(elem_type: int) -> type[np.floating]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,8 @@ class PrecisionRequest:
         if self.wanted in ("fp32", "fp16"):
             chosen = self.method if self.method != "minmax" else None
             self._check_unused(f"{self.name} rounds nothing to eight bits", {"--method": chosen, "--max-drop": self.max_drop})
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise UsageError(f"--max-drop {self.max_drop}: expected 0 or more points of AP.", "Half a point: --max-drop 0.5.")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise UsageError(f"--max-drop {self.max_drop}: expected 0 to 100 points of AP.", "Half a point: --max-drop 0.5.")
 
     def words(self) -> Iterator[str]:
         """The flags that ask for this, without the folders of this machine."""
@@ -67,11 +68,11 @@ class PrecisionRequest:
             return
         yield from ("--profile", self.profile) if self.profile else ("--precision", self.precision)
         for pin in self.pins:
-            yield from ("--pin", f"'{pin}'")
+            yield from ("--pin", shlex.quote(pin))
         if self.method != "minmax":
             yield from ("--method", self.method)
         if self.data is not None:
-            yield from ("--data", self.data.name)
+            yield from ("--data", shlex.quote(self.data.name or self.data.resolve().name))
         if self.calibration_images != IMAGES:
             yield from ("--calibration-images", str(self.calibration_images))
         if self.max_drop is not None:

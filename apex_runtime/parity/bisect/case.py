@@ -87,7 +87,7 @@ def _compare(reference: Whole, candidate: Whole, case: Case, budget: Budget, rul
 
 def _failing(result: BudgetResult, rules: Rules) -> dict[str, Any]:
     """What the outputs say; only where they agree, what the choice of tiles says."""
-    outputs = {name: stats.reasons(rules.mismatch_limit) for name, stats in result.outputs.items()}
+    outputs = {name: stats.reasons(*rules.gate(name)) for name, stats in result.outputs.items()}
     failing = {name: why for name, why in outputs.items() if why}
     decisions = result.decisions.reasons(rules.min_overlap)
     if failing or not decisions:

@@ -41,10 +41,11 @@ class Judge:
         if not reference_n.size:
             return 0.0
         tolerance = self.rules.tolerance(name)
+        assert tolerance is not None  # only in eight bits, and those are refused
         size_n = np.abs(reference_n)
         scale = 1.0 if name in output_names(self.depth) else max(1.0, float(size_n.max()))
         allowed_n = size_n * tolerance.rtol + tolerance.atol * scale
         ratio_n = np.abs(candidate_n - reference_n) / np.maximum(allowed_n, np.finfo(np.float32).tiny)
-        forgiven = min(math.floor(self.rules.mismatch_limit * ratio_n.size), ratio_n.size - 1)
+        forgiven = min(math.floor(self.rules.gate(name).mismatch_limit * ratio_n.size), ratio_n.size - 1)
         worst = float(np.partition(ratio_n, ratio_n.size - 1 - forgiven)[ratio_n.size - 1 - forgiven])
         return min(worst, MOST)

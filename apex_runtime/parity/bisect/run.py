@@ -105,7 +105,7 @@ def _search(setup: _Setup, journal: Journal) -> None:
     feeds, place = _feeds(setup, journal.start), _place(setup, journal.start)
     judge = Judge(setup.rules, setup.info.tiles.depth)
     probes = Probes(reference, candidate, feeds, judge, journal, folder)
-    guilty = Search(reference, candidate, probes, NOISE[setup.rules.precision]).run(place)
+    guilty = Search(reference, candidate, probes, NOISE[setup.sides[1].precision]).run(place)
     journal.verdict = "found" if guilty else "unexplained"
     if guilty:
         journal.finding = gather(guilty, reference, candidate, probes.values(guilty.known), judge, folder)

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from apex_runtime.parity.bisect.slices import Graph
-from apex_runtime.parity.tolerance import Precision
+from apex_runtime.parity.tolerance import Floating
 
 MOST_SLICES = 40  # a search that has not ended by then will not
 # What rounding may do to the output of one node, in terms of the tolerance: nothing below it is called a fault. A convolution in
 # float16 was seen at 0.24; in float32 the same node gives the same bits, unless another build of ONNX Runtime sums otherwise.
-NOISE: dict[Precision, float] = {"fp32": 0.1, "fp16": 0.5, "bf16": 0.5}
+NOISE: dict[Floating, float] = {"fp32": 0.1, "fp16": 0.5, "bf16": 0.5}
 _CLEAR = 100.0  # times the tolerance: beyond it no difference is clearer than another
 
 

@@ -13,7 +13,7 @@ from apex_runtime.bundle.verify import model_of, verify_artefacts
 from apex_runtime.errors import UsageError
 from apex_runtime.parity.run import info_differences
 from apex_runtime.parity.subjects import check_size, identify
-from apex_runtime.parity.tolerance import Precision
+from apex_runtime.parity.tolerance import Floating
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +25,7 @@ class Side:
 
     file: OnnxFile
     sha256: str
-    precision: Precision
+    precision: Floating
 
 
 def open_sides(reference: Path, candidate: Path, size: tuple[int, int] | None = None) -> tuple[Side, Side]:
@@ -62,7 +62,7 @@ def _model_in(bundle: Path) -> Path:
     return model_of(bundle, manifest)
 
 
-def _precision(file: OnnxFile) -> Precision:
+def _precision(file: OnnxFile) -> Floating:
     """What the graph itself says: float16 or bfloat16 where a weight or a cast is."""
     from onnx import TensorProto
 

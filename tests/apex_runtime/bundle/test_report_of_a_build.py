@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from apex_runtime.bundle import against_fp32
 from apex_runtime.bundle.build import build_bundle
-from apex_runtime.bundle.fp32_record import read_against
+from apex_runtime.bundle.precision import read_precision
 from apex_runtime.cli.main import main
 from apex_runtime.precision.request import PrecisionRequest
 
@@ -71,7 +71,7 @@ def test_the_record_is_in_the_bundle(built: tuple[Path, Ran], validate: Callable
 
 def test_it_is_shown_at_the_end_and_by_inspect(built: tuple[Path, Ran], apex_rt: Callable[..., Ran]) -> None:
     folder, ran = built
-    measured = read_against(folder / "precision.json").measured
+    measured = read_precision(folder / "precision.json")[0].measured
     assert measured is not None
     assert "against fp32: 3 image(s), the split val (there is no split test); ort-cpu" in ran.out
     assert "recognised as coco" in ran.err and "comparing with fp32" in ran.err

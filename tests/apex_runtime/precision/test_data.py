@@ -36,9 +36,9 @@ def test_three_splits_three_tasks(nuclei_fixture: Path, tmp_path: Path) -> None:
     data = precision_data(with_test(nuclei_fixture, tmp_path / "set"))
     train = json.loads((nuclei_fixture / "annotations" / "train.json").read_text())["images"]
     assert names(data.calibration) == sorted(image["file_name"] for image in train)
-    assert (data.select.split, len(data.select)) == ("val", 2)
+    assert data.select.labels is not None and (data.select.labels.split, len(data.select.items)) == ("val", 2)
     assert data.report.labels is not None and data.report.labels.split == "test" and data.report.origin == "the split test"
-    used = [set(names(data.calibration)), {record.file_name for record in data.select.records}, set(names(data.report.items))]
+    used = [set(names(items)) for items in (data.calibration, data.select.items, data.report.items)]
     assert not used[0] & used[1] and not used[1] & used[2] and not used[0] & used[2] and len(used[2]) == 1
 
 
@@ -47,7 +47,7 @@ def test_without_a_split_test_the_report_is_on_val_and_says_so(fixture: str, req
     data = precision_data(request.getfixturevalue(fixture))
     assert len(data.calibration) == 5 and len(data.report.items) == 3
     assert data.report.origin == "the split val (there is no split test)"
-    assert names(data.report.items) == [record.file_name for record in data.select.records]
+    assert names(data.report.items) == names(data.select.items)
 
 
 def test_images_are_read_as_the_data_set_reads_them(nuclei_yolo_fixture: Path) -> None:

@@ -90,6 +90,7 @@ def times(output: str, wanted: np.ndarray, found: np.ndarray) -> float:
     if wanted.shape != found.shape or not np.isfinite(found).all():
         return math.inf
     tolerance = RULES.tolerance(output)
+    assert tolerance is not None
     return float((np.abs(found - wanted) / (tolerance.atol + tolerance.rtol * np.abs(wanted))).max())
 
 
