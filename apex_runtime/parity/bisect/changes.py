@@ -16,9 +16,10 @@ _MOST = 120  # characters of an attribute
 
 
 def changes(reference: Graph, ours: onnx.NodeProto, candidate: Graph, theirs: onnx.NodeProto) -> Iterator[str]:
-    """In words, the reference first. A weight of another name but the same content is no change."""
+    """In words, the reference first. A weight of another name but the same content is no change; of two ops no more is told."""
     if (ours.domain, ours.op_type) != (theirs.domain, theirs.op_type):
         yield f"op: {ours.op_type}, in the candidate {theirs.op_type}"
+        return
     yield from _inputs(reference, ours, candidate, theirs)
     first, second = _attributes(ours), _attributes(theirs)
     for name in sorted(first.keys() | second.keys()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from apex_runtime.parity.bisect.difference import MOST
 from apex_runtime.parity.bisect.evidence import INPUTS, MINIMAL
 from apex_runtime.parity.bisect.journal import NAME, Difference, Finding, Journal, Node, Pair, Tensor
 
+_MOST_NODES = 4  # that are named; bisect.json has all
 _MODES = {"forced": "the reference's tiles forced on both sides", "free": "both sides left alone"}
 
 
@@ -49,14 +50,19 @@ def _difference(start: Difference) -> Iterator[str]:
 def _finding(finding: Finding) -> Iterator[str]:
     nodes, others = finding.reference_nodes, finding.candidate_nodes
     word = "The guilty node" if len(nodes) == 1 else "The guilty node is among these"
-    yield f"{word}: {'; '.join(map(_node, nodes))}"
+    yield f"{word}: {_nodes(nodes)}"
     if [node.name for node in nodes] != [node.name for node in others]:
-        yield f"In the candidate: {'; '.join(map(_node, others))}"
+        yield f"In the candidate: {_nodes(others)}"
     yield from (f"  {change}" for change in finding.changes)
     if finding.error:
         yield f"Given what the reference computed it does not run: {finding.error}"
     for pair in finding.outputs:
         yield from _pair(pair)
+
+
+def _nodes(nodes: Sequence[Node]) -> str:
+    more = f"; and {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
+    return "; ".join(map(_node, nodes[:_MOST_NODES])) + more
 
 
 def _node(node: Node) -> str:

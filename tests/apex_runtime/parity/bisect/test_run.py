@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from graph_faults import SHIPPED, TINY, op, with_fault
 from onnx import TensorProto, helper
@@ -17,6 +18,7 @@ from apex_runtime.backends.reasons import ReasonCode, backend_error
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.parity.bisect.case import Whole
 from apex_runtime.parity.bisect.journal import Journal
+from apex_runtime.parity.bisect.report import lines
 from apex_runtime.parity.bisect.slices import Graph
 from apex_runtime.precision.half_graph import with_half_nodes
 from apex_runtime.precision.tensor_types import half_inputs, tensor_types
@@ -74,6 +76,24 @@ def test_a_fault_in_half_precision_is_told_from_rounding(shipped_path, sample, s
     assert [node.name for node in found.finding.reference_nodes] == ["node_conv2d_30"]
     assert [change for change in found.finding.changes if "pads" in change]
     assert found.finding.outputs[0].candidate is not None and found.finding.outputs[0].candidate.dtype == "float16"
+
+
+def test_a_function_that_was_put_in_line(tiny, blobs, searching, tmp_path) -> None:
+    """ONNX Runtime's optimiser leaves no call: what the body became is found in the candidate, the call in the reference."""
+    onnx.save(with_fault(tiny, TINY["the body of the keys"]), tmp_path / "called.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "inline.onnx")
+    onnxruntime.InferenceSession(tmp_path / "called.onnx", options, providers=["CPUExecutionProvider"])
+    candidate = onnx.load(tmp_path / "inline.onnx")
+    assert not candidate.functions
+    helper.set_model_props(candidate, {item.key: item.value for item in tiny.metadata_props})
+    found = searching(tiny, candidate, blobs).finding
+    assert found is not None and [node.name for node in found.reference_nodes] == ["key"]
+    assert found.changes == ["op: SelectionKey, in the candidate Sub"]
+    assert {node.op for node in found.candidate_nodes} == {"Add", "Mul", "Neg", "Sub"}
+    folder, story = tmp_path / "found", "\n".join(lines(searching(tiny, candidate, blobs), tmp_path / "found"))
+    assert "and 1 more" in story and (folder / "minimal.onnx").is_file()
 
 
 def test_a_candidate_that_does_not_run(tiny, blobs, searching) -> None:
