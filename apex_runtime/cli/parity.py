@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 @click.option(
     "--polygraphy", metavar="DIR", help="Also the tensors of the first image there, and Polygraphy's commands for them."
 )
+@click.option("--bisect", metavar="DIR", callback=not_empty, help="Find the first node that differs; DIR gets what was found.")
 @json_option
 @click.pass_context
 def parity(
@@ -104,6 +105,7 @@ def parity(
     output: str,
     html: str | None,
     polygraphy: str | None,
+    bisect: str | None,
     as_json: bool,
 ) -> None:
     """Compare REFERENCE with other forms of the same model.
@@ -125,6 +127,7 @@ def parity(
       apex-rt parity --ops --op tile_pack,decode_nms
       apex-rt parity bundle/ --record gpu.json
       apex-rt parity model.onnx --against gpu.json
+      apex-rt parity model.onnx --against bundle/ --bisect where/
     """
     from apex_runtime.cli.parity_ops import run_ops
     from apex_runtime.cli.progress import counter
@@ -151,6 +154,10 @@ def parity(
     if record is not None:
         _record(reference, against, settings, record, as_json)
         return
+    if bisect:
+        from apex_runtime.cli.parity_bisect import run_bisect
+
+        ctx.exit(run_bisect(Path(reference), against, settings, Path(bisect), as_json))
     if polygraphy and len(against) != 1:
         raise UsageError(f"--polygraphy {polygraphy}: compares two models.", "Name one candidate with --against.")
     gallery, bridge = Gallery(), Bridge()
