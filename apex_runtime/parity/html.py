@@ -150,7 +150,7 @@ def _sight(sight: Sight) -> str:
     badness = sight.badness
     words = (
         f"budget {sight.asked}, {sight.batch} at a time; {100 * (1 - badness.other_tiles):.1f} % of the tiles in common; "
-        f"scores and prototypes take up {100 * badness.strain:.3g} % of the tolerance"
+        f"scores and prototypes take up {badness.strain:.3g} times the tolerance"
     )
     figures = "".join(map(_figure, sight.panels))
     badge = _badge("fail" if badness.fails else "pass")
