@@ -9,7 +9,7 @@ import click
 
 from apex_runtime.data.dataset import DatasetType, InstanceDataset
 from apex_runtime.data.findings import shown
-from apex_runtime.data.open import recognise
+from apex_runtime.data.open import recognise, split_names
 from apex_runtime.model_info import ModelInfo
 
 
@@ -20,6 +20,12 @@ def choose_type(data: Path, asked: DatasetType | None) -> DatasetType:
     found = recognise(data)
     click.echo(str(found), err=True)
     return found.kind
+
+
+def default_split(data: Path, kind: DatasetType) -> str:
+    """test; or the only split of a file that is given by itself."""
+    names = split_names(data, kind) if data.is_file() else []
+    return names[0] if len(names) == 1 else "test"
 
 
 def say_unknown_classes(info: ModelInfo, dataset: InstanceDataset) -> None:

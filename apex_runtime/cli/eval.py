@@ -85,14 +85,14 @@ def evaluate(
       apex-rt eval --predictions out/results.json --data nuclei/ --split val
       apex-rt eval --predictions panoptic.json --data coco/ --split panoptic_val
     """
-    from apex_runtime.cli.data import choose_type
+    from apex_runtime.cli.data import choose_type, default_split
     from apex_runtime.cli.eval_report import table
     from apex_runtime.pipeline.results import write_json
 
     if (engine is None) == (predictions is None):
         raise UsageError("Give either an ENGINE or --predictions FILE.", "For example: apex-rt eval bundle/ --data nuclei/")
     kind = choose_type(Path(data), dataset_type)
-    chosen = split or _default_split(Path(data), kind)
+    chosen = split or default_split(Path(data), kind)
     if engine is not None:
         if png is not None:
             raise UsageError("--png belongs to --predictions.", "Leave it out.")
@@ -107,14 +107,6 @@ def evaluate(
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(output), report)
     click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else table(report, per_class))
-
-
-def _default_split(data: Path, kind: DatasetType) -> str:
-    """test; or the only split of a file that is given by itself."""
-    from apex_runtime.data.open import split_names
-
-    names = split_names(data, kind) if data.is_file() else []
-    return names[0] if len(names) == 1 else "test"
 
 
 def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: dict[str, Any]) -> dict[str, Any]:

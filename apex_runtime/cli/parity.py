@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apex_runtime.cli.options import chosen_budgets, json_option, split_integers, split_list, tiles_option
+from apex_runtime.cli.options import (
+    chosen_budgets,
+    dataset_type_option,
+    json_option,
+    not_empty,
+    split_integers,
+    split_list,
+    tiles_option,
+)
 from apex_runtime.errors import UsageError
 from apex_runtime.image_size import parse_size
 
 if TYPE_CHECKING:
+    from apex_runtime.data.dataset import DatasetType
+    from apex_runtime.parity.average_precision import Labels
     from apex_runtime.parity.check import ParityResult, Settings
     from apex_runtime.parity.polygraphy_bridge import Bridge
 
@@ -42,6 +52,15 @@ if TYPE_CHECKING:
     help="Images in one run of the graph; each is compared.  [default: 1]",
 )
 @click.option("--images", metavar="PATH", help="Image, folder or pattern.  [default: the shipped samples]")
+@click.option(
+    "--data",
+    type=click.Path(),
+    callback=not_empty,
+    help="A labelled COCO, YOLO or satellite set in place of --images: AP is compared as well.",
+)
+@dataset_type_option
+@click.option("--split", help="Which split of --data.  [default: test; of a single file, the only one]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many images of --data, evenly over the split.")
 @click.option("--profile", default="quality", show_default=True, metavar="quality|balanced|edge", help="Tolerance profile.")
 @click.option("--size", metavar="HxW", help="Input size when both sides are checkpoints.")
 @click.option("--threads", type=int, help="Threads of one run.  [default: one per core]")
@@ -63,6 +82,10 @@ def parity(
     tiles: tuple[str, ...],
     batch: tuple[int, ...],
     images: str | None,
+    data: str | None,
+    dataset_type: DatasetType | None,
+    split: str | None,
+    limit: int | None,
     profile: str,
     size: str | None,
     threads: int | None,
@@ -77,7 +100,8 @@ def parity(
     """Compare REFERENCE with other forms of the same model.
 
     Tensor level: the same tiles forced on both sides, every output compared. Decision level: left alone, do both choose the same
-    tiles? Real images first, then noise, a constant image and saturated ones.
+    tiles? Task level: left alone, do both detect the same objects, and with labels, how much AP is lost? Real images first, then
+    noise, a constant image and saturated ones.
 
     \b
     Examples:
@@ -85,6 +109,7 @@ def parity(
       apex-rt parity best.pt --against model.onnx,bundle/ --budget 0.25,1.0
       apex-rt parity model.onnx --against bundle/ --images scans/ --profile balanced --output report.json
       apex-rt parity best.pt --against bundle/ --html parity.html
+      apex-rt parity model.onnx --against bundle8/ --data nuclei/ --split test
       apex-rt parity model.onnx --against onnx-reference:model.onnx --budget 4
       apex-rt parity model.onnx --against fp16.onnx --polygraphy compared/
       apex-rt parity --ops --op tile_pack,decode_nms
@@ -100,7 +125,8 @@ def parity(
     from apex_runtime.parity.worst import Gallery
 
     if ops or op:
-        refused = {"REFERENCE": reference, "--against": against, "--record": record, "--html": html, "--polygraphy": polygraphy}
+        refused = {"REFERENCE": reference, "--against": against, "--data": data, "--record": record}
+        refused |= {"--html": html, "--polygraphy": polygraphy}
         ctx.exit(0 if run_ops(ops, op, refused, Path(output), as_json) else 1)
     if reference is None:
         raise UsageError("REFERENCE is missing.", "Name a checkpoint, an ONNX file or a bundle; --ops needs none.")
@@ -111,6 +137,7 @@ def parity(
         size=parse_size(size) if size else None,
         threads=threads,
         batches=batch or (1,),
+        labels=_labels(data, dataset_type, split, limit),
     )
     if record is not None:
         _record(reference, against, settings, record, as_json)
@@ -136,6 +163,21 @@ def parity(
     if polygraphy:
         _to_polygraphy(bridge, result, Path(polygraphy))
     ctx.exit(0 if result.passed else 1)
+
+
+def _labels(data: str | None, dataset_type: DatasetType | None, split: str | None, limit: int | None) -> Labels | None:
+    if data is None:
+        useless = [name for name, value in (("--split", split), ("--limit", limit), ("--dataset-type", dataset_type)) if value]
+        if useless:
+            raise UsageError(f"{', '.join(useless)}: there is no --data.", "Name a labelled set, or leave it out.")
+        return None
+    from apex_runtime.cli.data import choose_type, default_split, say_left_out
+    from apex_runtime.parity.average_precision import Labels
+
+    kind = choose_type(Path(data), dataset_type)
+    found = Labels.open(Path(data), split or default_split(Path(data), kind), kind, limit)
+    say_left_out(found.dataset)
+    return found
 
 
 def _record(reference: str, against: tuple[str, ...], settings: Settings, path: str, as_json: bool) -> None:

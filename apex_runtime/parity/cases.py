@@ -13,7 +13,7 @@ from apex_runtime.data.image import decode_image
 from apex_runtime.data.sources import resolve_sources
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import ModelInfo
-from apex_runtime.postprocess.letterbox import PAD_VALUE, letterbox_image
+from apex_runtime.postprocess.letterbox import PAD_VALUE, Letterbox, letterbox_image
 from apex_runtime.routing.grid import content_tiles
 
 NOISE_SEED = 0
@@ -21,17 +21,28 @@ NOISE_SEED = 0
 
 @dataclass(frozen=True)
 class Case:
-    """One input of the graph: ``pixels`` uint8 [H,W,3] letterboxed, ``content_N`` bool [N] the tiles that are not padding."""
+    """One input of the graph: ``pixels`` uint8 [H,W,3] letterboxed, ``content_N`` bool [N] the tiles that are not padding.
+
+    ``letterbox``: how the image was scaled; None, not at all. ``image_id``: that of a labelled set.
+    """
 
     name: str
     pixels: np.ndarray
     content_N: np.ndarray
     synthetic: bool
+    letterbox: Letterbox | None = None
+    image_id: int | None = None
 
     @property
     def sha256(self) -> str:
         """Digest of the pixels as the graph gets them, so that another machine can tell whether it compares the same input."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+    @property
+    def frame(self) -> Letterbox:
+        """From the graph's input to the image that the user gave."""
+        height, width = self.pixels.shape[:2]
+        return self.letterbox or Letterbox(height, width, height, width)
 
 
 def load_cases(images: Path | None, info: ModelInfo) -> list[Case]:
@@ -70,7 +81,7 @@ def real_case(path: Path, name: str, info: ModelInfo) -> Case:
     return case_of(decode_image(path), name, info)
 
 
-def case_of(image: np.ndarray, name: str, info: ModelInfo) -> Case:
+def case_of(image: np.ndarray, name: str, info: ModelInfo, image_id: int | None = None) -> Case:
     """An image, uint8 [h,w,3] RGB, at the model's size."""
     pixels, letterbox = letterbox_image(image, info.input.height, info.input.width)
-    return Case(name, pixels, content_tiles(letterbox, info.tiles), False)
+    return Case(name, pixels, content_tiles(letterbox, info.tiles), False, letterbox, image_id)

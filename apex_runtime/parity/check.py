@@ -11,7 +11,8 @@ from typing import Any
 from apex_runtime.backends.session import Session
 from apex_runtime.errors import ApexError, MissingPackageError, UsageError
 from apex_runtime.model_info import ModelInfo
-from apex_runtime.parity.cases import Case, load_cases
+from apex_runtime.parity.average_precision import Labels
+from apex_runtime.parity.cases import Case, load_cases, synthetic_cases
 from apex_runtime.parity.run import BudgetResult, Watcher, compare_sessions, info_differences
 from apex_runtime.parity.subjects import Subject, check_size, identify, open_subject
 from apex_runtime.parity.tolerance import Profile, Rules
@@ -26,7 +27,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int, int], None]]]
 @dataclass(frozen=True)
 class Settings:
     """How to compare. ``images``: file, folder or pattern, None for the samples. ``size``: (height, width) of checkpoints.
-    ``batches``: images in one run of the graph, each size is compared."""
+    ``batches``: images in one run of the graph, each size is compared. ``labels``: a labelled split in place of ``images``."""
 
     budgets: tuple[Budget, ...]
     profile: Profile
@@ -34,12 +35,19 @@ class Settings:
     size: tuple[int, int] | None = None
     threads: int | None = None
     batches: tuple[int, ...] = (1,)
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a batch that is none."""
+        """Raises UsageError for a batch that is none, and for two sources of images."""
+        if self.images is not None and self.labels is not None:
+            raise UsageError("--images and --data: both say which images.", "Leave one of them out.")
         wrong = [batch for batch in self.batches if not 1 <= batch <= MAX_BATCH]
         if wrong:
             raise UsageError(f"--batch {wrong[0]}: expected 1 to {MAX_BATCH}.", "Two sizes: --batch 1,4.")
+
+    def cases(self, info: ModelInfo) -> list[Case]:
+        """The images at the model's size, then the synthetic ones. Raises what ``load_cases`` and ``Labels.cases`` raise."""
+        return load_cases(self.images, info) if self.labels is None else self.labels.cases(info) + synthetic_cases(info)
 
 
 @dataclass
@@ -114,7 +122,7 @@ class _Reference:
     def cases(self, info: ModelInfo) -> list[Case]:
         key = (info.input, info.tiles)
         if key not in self._cases:
-            self._cases[key] = load_cases(self.settings.images, info)
+            self._cases[key] = self.settings.cases(info)
         return self._cases[key]
 
 
@@ -186,7 +194,7 @@ def _run(first: Session, second: Session, result: Comparison, settings: Settings
     try:
         with progress(len(result.cases) * len(settings.budgets) * len(settings.batches)) as step:
             result.budgets = compare_sessions(
-                first, second, result.cases, settings.budgets, rules, step, settings.batches, watcher
+                first, second, result.cases, settings.budgets, rules, step, settings.batches, watcher, settings.labels
             )
     except UsageError:  # a budget that means nothing for this model
         raise
@@ -195,6 +203,7 @@ def _run(first: Session, second: Session, result: Comparison, settings: Settings
     for budget in result.budgets:
         batch = f", batch {budget.batch}" if settings.batches != (1,) else ""
         result.reasons += [f"budget {budget.asked}{batch}: {why}" for why in budget.reasons(rules)]
+        result.notes += [f"budget {budget.asked}{batch}: task: {note}" for note in budget.task.notes(rules.task.min_score)]
 
 
 def _reason(error: ApexError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from apex_runtime.parity.tolerance import Tolerance
 from apex_runtime.routing.selection import MAX_UTILITY, STEPS
 
 KEY_STEP = 1 / STEPS
+
+Choice = Literal["equal", "explained", "unexplained"]  # how the tiles of the two sides relate
 
 
 @dataclass
@@ -37,8 +40,9 @@ class Decisions:
         slack: float,
         real: bool,
         levels: Sequence[slice] = (slice(None),),
-    ) -> None:
-        """Take in one image. ``totals_N``: the reference's clipped utility plus bonus; ``slack``: see ``is_explained``.
+    ) -> Choice:
+        """Take in one image and say how its tiles relate. ``totals_N``: the reference's clipped utility plus bonus; ``slack``:
+        see ``is_explained``.
 
         With several levels of tiles the ids are flat numbers over all of them, and ``levels`` says where each lies among them.
         """
@@ -48,8 +52,12 @@ class Decisions:
         self.images += 1
         self.equal_sets += reference == candidate
         self.equal_orders += np.array_equal(reference_ids_K, candidate_ids_K)
-        self.unexplained += not is_explained(reference, candidate, totals_N, slack, levels)
+        explained = is_explained(reference, candidate, totals_N, slack, levels)
+        self.unexplained += not explained
         (self.overlaps if real else self.synthetic_overlaps).append(overlap(reference_ids_K, candidate_ids_K))
+        if not explained:
+            return "unexplained"
+        return "equal" if reference == candidate else "explained"
 
     def reasons(self, min_overlap: float) -> list[str]:
         """Why the decisions fail; empty when they pass."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from apex_runtime.errors import UsageError
-from apex_runtime.parity.cases import load_cases
 from apex_runtime.parity.check import Progress, Settings
 from apex_runtime.parity.recording import RecordedSubject, Recorder, Recording, write_recording
 from apex_runtime.parity.report import tool_versions
@@ -24,7 +23,7 @@ def record(subject: Path, settings: Settings, path: Path, progress: Progress) ->
         )
     found = identify(subject)
     recorder = Recorder(open_subject(found, None, settings.size, settings.threads))
-    cases = load_cases(settings.images, recorder.info)
+    cases = settings.cases(recorder.info)
     with progress(len(cases) * len(settings.budgets) * len(settings.batches)) as step:
         for done, _seen in enumerate(look_at_all(recorder, recorder, cases, settings.budgets, settings.batches), 1):
             step(done, 0)

@@ -16,6 +16,7 @@ from apex_runtime.parity.compare import Stats
 from apex_runtime.parity.decision import Decisions
 from apex_runtime.parity.run import BudgetResult
 from apex_runtime.parity.subjects import Subject
+from apex_runtime.parity.task_report import task_record, task_table
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.pipeline.results import write_json
 
@@ -39,6 +40,8 @@ def to_dict(result: ParityResult) -> dict[str, Any]:
             "version": result.profile.version,
             "mismatch_limit": result.profile.mismatch_limit,
             "min_overlap": result.profile.decision.min_overlap,
+            "min_score": result.profile.task.min_score,
+            "min_box_iou": result.profile.task.min_box_iou,
         },
         "reference": _subject(result.reference),
         "comparisons": [_comparison(item, Rules(result.profile, item.candidate.precision)) for item in result.comparisons],
@@ -55,8 +58,10 @@ def write_report(document: dict[str, Any], path: Path) -> None:
 
 
 def tables(comparison: Comparison, rules: Rules) -> list[Table]:
-    """One table a budget: every output, then the decisions."""
-    return [_table(comparison, budget, rules) for budget in comparison.budgets]
+    """Two tables a budget: every output and the decisions; the detections."""
+    return [
+        table for budget in comparison.budgets for table in (_table(comparison, budget, rules), task_table(budget.task, rules))
+    ]
 
 
 def _comparison(item: Comparison, rules: Rules) -> dict[str, Any]:
@@ -79,6 +84,7 @@ def _budget(budget: BudgetResult, rules: Rules) -> dict[str, Any]:
         "verdict": _verdict(not budget.reasons(rules)),
         "tensor": {name: _stats(name, stats, rules) for name, stats in budget.outputs.items()},
         "decision": _decision(budget.decisions, rules),
+        "task": task_record(budget.task, rules),
     }
 
 

@@ -1,4 +1,4 @@
-"""Run two sessions on the same images under several budgets and collect what differs, tensor level and decision level."""
+"""Run two sessions on the same images under several budgets and collect what differs, at all three levels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 
 from apex_runtime.backends.session import Session, Tiles, in_all
 from apex_runtime.model_info import ModelInfo, TileInfo, output_names
+from apex_runtime.parity.average_precision import MIN_SCORE, Labels, Scorer
 from apex_runtime.parity.cases import Case
 from apex_runtime.parity.compare import Stats
-from apex_runtime.parity.decision import Decisions, totals, utility_slack
+from apex_runtime.parity.decision import Choice, Decisions, totals, utility_slack
 from apex_runtime.parity.outputs import FORCED, Outputs, compare_outputs, forcing_bonus
 from apex_runtime.parity.recording import RecordingSession
+from apex_runtime.parity.task import both_sides, compare_task
+from apex_runtime.parity.task_stats import TaskStats
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import padding_bonus
@@ -32,11 +35,13 @@ class BudgetResult:
     tiles: list[int] = field(default_factory=list)
     outputs: dict[str, Stats] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
+    task: TaskStats = field(default_factory=TaskStats)
 
     def reasons(self, rules: Rules) -> list[str]:
         """Why this budget fails; empty when it passes."""
         tensor = [f"{name}: {why}" for name, stats in self.outputs.items() for why in stats.reasons(*rules.gate(name))]
-        return tensor + [f"decision: {why}" for why in self.decisions.reasons(rules.min_overlap)]
+        decision = [f"decision: {why}" for why in self.decisions.reasons(rules.min_overlap)]
+        return tensor + decision + [f"task: {why}" for why in self.task.reasons(rules.task_limits)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +80,12 @@ def compare_sessions(
     progress: Callable[[int, int], None] = lambda done, failed: None,
     batches: Sequence[int] = (1,),
     watcher: Watcher = lambda result, seen: None,
+    labels: Labels | None = None,
 ) -> list[BudgetResult]:
     """Compare two sessions whose ``info`` agrees, in every combination of a budget and a batch size.
 
-    ``progress(done, 0)`` is called after every image of every combination.
+    ``progress(done, 0)`` is called after every image of every combination. ``labels``: those of the real ``cases``, if there are
+    any.
     """
     names = output_names(reference.info.tiles.depth)
     results = []
@@ -86,11 +93,16 @@ def compare_sessions(
     for budget, batch in product(budgets, batches):
         result = BudgetResult(budget.asked, batch, outputs={name: Stats() for name in names})
         result.tiles = [in_all(plan_tiles(budget, case.content_N, reference.info)) for case in cases]
+        scorer = Scorer(labels, reference.info) if labels else None
         for seen in look_at_all(reference, candidate, cases, [budget], [batch]):
             _judge(seen, rules, reference.info, result)
+            if scorer is not None and seen.case.image_id is not None:
+                _score(scorer, seen, reference.info, result.task)
             watcher(result, seen)
             done += 1
             progress(done, 0)
+        if scorer is not None and not result.task.problems:
+            result.task.precision = scorer.score()
         results.append(result)
     return results
 
@@ -135,10 +147,16 @@ def _image(outputs: Outputs, row: int) -> Outputs:
 
 
 def _judge(seen: Seen, rules: Rules, info: ModelInfo, result: BudgetResult) -> None:
-    """Both levels of one image. Decision level: the bonus is the one that every deployed run gets, zero on content and -24 on
-    padding. Tensor level: the same tiles on both sides, so that a flipped tile cannot hide what the numbers do."""
+    """All levels of one image. Decision level: the bonus is the one that every deployed run gets, zero on content and -24 on
+    padding; the task level looks at the same runs. Tensor level: the same tiles on both sides, so that a flipped tile cannot hide
+    what the numbers do."""
     case = seen.case
-    add_decision(seen, rules, info.tiles, result.decisions)
+    free = seen.free_reference, seen.free_candidate
+    choice = add_decision(seen, rules, info.tiles, result.decisions)
+    if choice == "explained" and rules.sets_aside_swaps and not case.synthetic:
+        result.task.add(TaskStats(images=1, set_aside=1))
+    elif not case.synthetic:
+        result.task.add(compare_task(*free, case, rules, info))
     found = compare_outputs(seen.forced_reference, seen.forced_candidate, rules, info)
     if not np.array_equal(np.sort(chosen_tiles(seen.forced_reference, info.tiles)), np.sort(seen.chosen_K)):
         found["tile_ids"].problems.append("the reference does not run the tiles that tile_bonus forces")
@@ -147,18 +165,27 @@ def _judge(seen: Seen, rules: Rules, info: ModelInfo, result: BudgetResult) -> N
         result.outputs[name].add(stats if counts or name in FORCED else stats.beyond_judgement())
 
 
-def add_decision(seen: Seen, rules: Rules, tiles: TileInfo, decisions: Decisions) -> None:
-    """Take the choices of both sides, left alone, into ``decisions``."""
+def _score(scorer: Scorer, seen: Seen, info: ModelInfo, task: TaskStats) -> None:
+    """What one labelled image adds to the average precision, whatever tiles were chosen."""
+    sides = both_sides(seen.free_reference, seen.free_candidate, seen.case, info, MIN_SCORE)
+    if isinstance(sides, str):
+        task.add(TaskStats(problems=[sides]))
+    else:
+        scorer.add(seen.case, *sides)
+
+
+def add_decision(seen: Seen, rules: Rules, tiles: TileInfo, decisions: Decisions) -> Choice:
+    """Take the choices of both sides, left alone, into ``decisions``, and what became of them."""
     reference, candidate, case = seen.free_reference, seen.free_candidate, seen.case
     for name in ("tile_ids", "tile_levels"):
         if name not in candidate:
             decisions.problems.append(f"the candidate has no output {name}")
-            return
+            return "unexplained"
     utilities_N = flat_utilities(reference, tiles)[0]
     slack = utility_slack(utilities_N, rules.slack("utilities"))
     first, second = (chosen_tiles(side, tiles) for side in (reference, candidate))
     levels = [grid.flat for grid in tiles.levels]
-    decisions.add(first, second, totals(utilities_N, seen.bonus_N), slack, real=not case.synthetic, levels=levels)
+    return decisions.add(first, second, totals(utilities_N, seen.bonus_N), slack, real=not case.synthetic, levels=levels)
 
 
 def chosen_tiles(outputs: Outputs, tiles: TileInfo) -> np.ndarray:

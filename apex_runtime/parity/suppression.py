@@ -17,6 +17,7 @@ from apex_plugins.decode_nms import settings
 from apex_plugins.decode_nms.reference import STRIDES
 from apex_runtime.model_info import ModelInfo
 from apex_runtime.parity.align import Alignment
+from apex_runtime.parity.matching import box_iou
 from apex_runtime.parity.tolerance import Tolerance
 
 
@@ -71,7 +72,7 @@ def explain_suppression(pairing: Alignment, reference: Kept, candidate: Kept, sl
 def _rightly_kept(own: Kept, row: int, slack: Slack) -> bool:
     """Whether its own side should have kept it: no better box of its class on that side overlaps it clearly more than allowed."""
     better = (own.labels == own.labels[row]) & (own.ids >= 0) & (own.scores > own.scores[row])
-    over = _iou(own.boxes[row], own.boxes) > settings.IOU + _iou_slack(own.boxes[row], slack.boxes)
+    over = box_iou(own.boxes[row : row + 1], own.boxes)[0] > settings.IOU + _iou_slack(own.boxes[row], slack.boxes)
     return not (better & over).any()
 
 
@@ -102,7 +103,7 @@ def _removed(own: _Side, other: _Side, row: int, slack: Slack) -> bool:
     """Whether a box that the other side kept removed it there, for a reason that goes back to rounding."""
     box, score, label = own.kept.boxes[row], float(own.kept.scores[row]), own.kept.labels[row]
     reach = _reach(score, slack.scores)
-    iou_M = _iou(box, other.kept.boxes)
+    iou_M = box_iou(box[None], other.kept.boxes)[0]
     edge = _iou_slack(box, slack.boxes)
     able = (
         (other.kept.labels == label)
@@ -121,14 +122,6 @@ def _removed(own: _Side, other: _Side, row: int, slack: Slack) -> bool:
 
 def _reach(score: float, tolerance: Tolerance) -> float:
     return tolerance.atol + tolerance.rtol * abs(score)
-
-
-def _iou(box_4: np.ndarray, boxes_M4: np.ndarray) -> np.ndarray:
-    box_4, boxes_M4 = box_4.astype(np.float64), boxes_M4.astype(np.float64)
-    sides = np.maximum(np.minimum(box_4[2:], boxes_M4[:, 2:]) - np.maximum(box_4[:2], boxes_M4[:, :2]), 0)
-    shared = sides.prod(1)
-    union = (box_4[2:] - box_4[:2]).prod() + (boxes_M4[:, 2:] - boxes_M4[:, :2]).prod(1) - shared
-    return shared / np.maximum(union, 1e-9)
 
 
 def _iou_slack(box_4: np.ndarray, tolerance: Tolerance) -> float:

@@ -68,6 +68,25 @@ class DecisionRule(_Record):
     min_overlap: float = Field(ge=0, le=1)
 
 
+class TaskLimits(_Record):
+    """What the detections of a candidate must reach: ``min_match_rate``, and means over the pairs. ``max_ap_drop``: the points of
+    AP, of boxes and of masks, that it may lose on labelled images."""
+
+    min_match_rate: float = Field(ge=0, le=1)
+    min_mean_box_iou: float = Field(ge=0, le=1)
+    min_mean_mask_iou: float = Field(ge=0, le=1)
+    max_mean_score_difference: float = Field(ge=0, allow_inf_nan=False)
+    max_ap_drop: float = Field(ge=0, allow_inf_nan=False)
+
+
+class TaskRule(_Record):
+    """Detections count from ``min_score`` on, and are the same from ``min_box_iou`` on."""
+
+    min_score: float = Field(gt=0, lt=1)
+    min_box_iou: float = Field(gt=0, le=1)
+    limits: dict[Precision, TaskLimits]
+
+
 class Profile(_Record):
     """One versioned set of tolerances. ``outputs`` overrides ``tolerances`` for single outputs and precisions."""
 
@@ -78,6 +97,7 @@ class Profile(_Record):
     outputs: dict[str, dict[Floating, Tolerance]]
     eight_bits: dict[EightBit, EightBitRule]
     decision: DecisionRule
+    task: TaskRule
 
 
 class Gate(NamedTuple):
@@ -123,6 +143,22 @@ class Rules:
     def judges_synthetic(self) -> bool:
         """Whether the numbers on synthetic images count. Not in eight bits: no calibration ever saw anything like them."""
         return self._eight_bits is None
+
+    @property
+    def sets_aside_swaps(self) -> bool:
+        """Whether the task level leaves out an image of which rounding explains that other tiles were chosen. Not in eight bits:
+        there the other tiles belong to what is measured."""
+        return self._eight_bits is None
+
+    @property
+    def task(self) -> TaskRule:
+        """Which detections count."""
+        return self.profile.task
+
+    @property
+    def task_limits(self) -> TaskLimits:
+        """What they must reach."""
+        return self.profile.task.limits[self.precision]
 
     @property
     def min_overlap(self) -> float:

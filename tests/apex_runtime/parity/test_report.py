@@ -101,7 +101,11 @@ def test_every_candidate_is_compared_and_the_faulty_ones_are_named(files, images
     document = json.loads(output.read_text())
     jsonschema.validate(document, schema)
     assert [item["verdict"] for item in document["comparisons"]] == ["fail", "pass", "fail"]
-    assert document["comparisons"][0]["reasons"] == ["budget 2: scores: 5 NaN or Inf values"]
+    assert document["comparisons"][0]["reasons"] == [
+        "budget 2: scores: 5 NaN or Inf values",
+        "budget 2: task: no detections of the candidate: graph output 'scores': 1 of 12 values are NaN or infinite. "
+        "[non_finite_output]",
+    ]
     assert document["comparisons"][2]["reasons"][0].startswith("model_load_failed: ")
     assert document["comparisons"][2]["budgets"] == []
     assert document["comparisons"][0]["budgets"][0]["tiles"] == [2] * 5
