@@ -138,7 +138,8 @@ def parity(
     from apex_runtime.parity.worst import Gallery
 
     if ops or op:
-        refused = {"REFERENCE": reference, "--against": against, "--record": record, "--html": html, "--polygraphy": polygraphy}
+        refused = {"REFERENCE": reference, "--against": against, "--data": data, "--record": record}
+        refused |= {"--html": html, "--polygraphy": polygraphy}
         ctx.exit(0 if run_ops(ops, op, refused, Path(output), as_json) else 1)
     if reference is None:
         raise UsageError("REFERENCE is missing.", "Name a checkpoint, an ONNX file or a bundle; --ops needs none.")

@@ -32,8 +32,8 @@ table { border-collapse: collapse; margin: .6rem 0 1rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #d8dee4; text-align: left; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
-.pass, .fail { font-weight: 600; padding: .05rem .5rem; border-radius: .7rem; color: #fff; }
-.pass { background: #1a7f37; } .fail { background: #cf222e; }
+.pass, .fail, .empty { font-weight: 600; padding: .05rem .5rem; border-radius: .7rem; color: #fff; }
+.pass { background: #1a7f37; } .fail { background: #cf222e; } .empty { background: #6e7781; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: .8rem; }
 figure { margin: 0; } figure img { width: 100%; height: auto; } figcaption { font-size: 13px; color: #57606a; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; }
@@ -115,7 +115,28 @@ def _budget(budget: dict[str, Any]) -> str:
     spread = f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
     title = f"budget {budget['asked']}: {spread} tiles, {budget['batch']} at a time"
     rows = [_output_row(name, output) for name, output in budget["tensor"].items()]
-    return f"<h3>{_e(title)} {_badge(budget['verdict'])}</h3>" + _table(_COLUMNS, [*rows, _decision_row(budget["decision"])])
+    tables = _table(_COLUMNS, [*rows, _decision_row(budget["decision"])]) + _task(budget["task"])
+    return f"<h3>{_e(title)} {_badge(budget['verdict'])}</h3>{tables}"
+
+
+def _task(task: dict[str, Any]) -> str:
+    """What a user gets, beside what is asked for."""
+    limits = task["limits"]
+    alone = f"{task['matched']} pairs, {task['reference_only']} + {task['candidate_only']} alone"
+    rows: list[tuple[object, ...]] = [
+        ("match rate", task["match_rate"], f"at least {limits['min_match_rate']:g}", alone),
+        ("mean box IoU", task["mean_box_iou"], f"at least {limits['min_mean_box_iou']:g}", ""),
+        ("mean mask IoU", task["mean_mask_iou"], f"at least {limits['min_mean_mask_iou']:g}", ""),
+        ("mean |score difference|", task["mean_score_difference"], f"at most {limits['max_mean_score_difference']:g}", ""),
+    ]
+    precision = task["average_precision"] or {}
+    rows += [
+        (f"drop of {kind} AP, points", pair["drop_points"], f"at most {limits['max_ap_drop']:g}", "")
+        for kind in ("box", "mask")
+        if (pair := precision.get(kind))
+    ]
+    shown = [tuple("" if value is None else value for value in row) for row in rows]
+    return f"<p>Task level {_badge(task['verdict'])}</p>{_list(task['reasons'])}" + _table(("what", "found", "limit", ""), shown)
 
 
 def _output_row(name: str, output: dict[str, Any]) -> tuple[object, ...]:
@@ -150,7 +171,7 @@ def _sight(sight: Sight) -> str:
     badness = sight.badness
     words = (
         f"budget {sight.asked}, {sight.batch} at a time; {100 * (1 - badness.other_tiles):.1f} % of the tiles in common; "
-        f"scores and prototypes take up {100 * badness.strain:.3g} % of the tolerance"
+        f"scores and prototypes take up {badness.strain:.3g} times the tolerance"
     )
     figures = "".join(map(_figure, sight.panels))
     badge = _badge("fail" if badness.fails else "pass")

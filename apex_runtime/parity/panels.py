@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,11 +58,19 @@ def _drawing(outputs: Outputs, seen: Seen, info: ModelInfo, asked: str, deformed
         detections = detections_of_image(own, letterbox, info, min_score=DRAW_SCORE)
     except ApexError as error:  # NaN, or a class that does not exist
         return draw(picture, [], [], f"cannot be drawn: {error}")
+    anchors = _anchors(detections.boxes, own, letterbox)
     shapes = shapes_of(detections, picture, info, DRAW_SCORE, 0)
+    shapes = [replace(shape, colour=anchor) for shape, anchor in zip(shapes, anchors, strict=False)]
     chosen = [_place(tile, info) for tile in sorted(_choice(outputs, info))]
     tiles, *finer = [[place.box for place in chosen if place.level == level.level] for level in info.tiles.levels]
     objects = "1 object" if len(shapes) == 1 else f"{len(shapes)} objects"
     return draw(picture, shapes, tiles, f"{len(chosen)} tiles (budget {asked})   {objects}", finer=finer)
+
+
+def _anchors(boxes_n4: np.ndarray, own: Outputs, letterbox: Letterbox) -> list[int]:
+    """The candidate that each detection is: its colour, so that an object looks the same in both drawings."""
+    boxes_M4 = letterbox.boxes_to_source(own["boxes"])
+    return [int(own["candidate_ids"][(boxes_M4 == box_4).all(1).argmax()]) for box_4 in boxes_n4]
 
 
 def _difference(seen: Seen, deformed: bool) -> tuple[str, np.ndarray]:

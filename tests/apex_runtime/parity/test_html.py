@@ -84,6 +84,8 @@ def test_a_page_says_what_the_report_says_and_shows_pictures(run) -> None:
         for budget in comparison["budgets"]:
             for name, output in budget["tensor"].items():
                 assert name in read.words and f"{output['max_abs']:.2e}" in read.words
+    task = report["comparisons"][0]["budgets"][0]["task"]
+    assert "mean mask IoU" in read.words and f"{task['mean_mask_iou']}" in read.words
     pictures = [attrs["src"] for tag, attrs in read.tags if tag == "img"]
     assert len(pictures) == 6 * 4 and all(source.startswith("data:image/jpeg;base64,/9j/") for source in pictures)
 

@@ -161,6 +161,20 @@ def test_both_drawings_are_the_products_own(fake) -> None:
     assert max(reference.shape) <= MAX_SIDE
 
 
+def test_an_object_has_one_colour_in_both_drawings(fake) -> None:
+    """The candidate lost its best detection, so that all others have another rank."""
+
+    def fault(value, outputs) -> None:
+        for name in ("boxes", "scores", "labels", "mask_coefficients", "candidate_ids"):
+            outputs[name] = np.roll(outputs[name], -1, axis=1)
+        outputs["scores"][0, -1] = 0
+
+    (sight,) = look(fake, fault, (1,))
+    first, second = (picture(sight, at).astype(int) for at in (0, 1))
+    same = np.abs(first - second).max(2) < 40
+    assert 0.9 < same.mean() < 1, "all but what was lost"
+
+
 @pytest.mark.parametrize(
     "fault",
     [
