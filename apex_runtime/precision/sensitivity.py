@@ -153,5 +153,6 @@ def _in_favour(cost: Cost, beside: str, max_drop: float) -> str:
 
 
 def _loss(cost: Cost, beside: str, max_drop: float) -> str:
-    lost = round(cost.drop_points, 2) + 0.0  # without a minus before nothing
-    return f"loses {lost:.2f} points{beside}, {max_drop:g} are allowed"
+    lost, shown = cost.drop_points, round(cost.drop_points, 2)
+    digits = 4 if shown <= max_drop < lost else 2  # what is too much must not read as if it were not
+    return f"{'gains' if shown < 0 else 'loses'} {abs(lost):.{digits}f} points{beside}, {max_drop:g} are allowed"

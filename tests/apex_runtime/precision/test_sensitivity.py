@@ -76,6 +76,20 @@ def test_each_set_is_measured_once_and_few_are(timed: bool) -> None:
     check()
 
 
+@pytest.mark.parametrize(
+    ("drop", "words"),
+    [
+        (-0.26, "gains 0.26 points by itself, 0 are allowed"),
+        (-0.004, "loses 0.00 points by itself, 0 are allowed"),
+        (0.004, "loses 0.0040 points by itself, 0 are allowed"),
+        (0.13, "loses 0.13 points by itself, 0 are allowed"),
+    ],
+)
+def test_a_sentence_agrees_with_its_decision(drop: float, words: str) -> None:
+    (step,) = chosen(World({NAMES[0]: drop}, None, 0.0), 0.0).steps
+    assert step.why == words and step.taken == (drop <= 0)
+
+
 @given(worlds(timed=True), st.permutations(NAMES), LIMITS)
 def test_the_order_of_the_regions_does_not_matter(world: World, order: list[str], max_drop: float) -> None:
     products = {name: len(name) for name in world.drops}
