@@ -130,7 +130,9 @@ REMEDIES: dict[ReasonCode, str] = {
     ReasonCode.OUT_OF_MEMORY: "Use a smaller --batch, a smaller --budget, or a model exported at a smaller size.",
     ReasonCode.NON_FINITE_OUTPUT: "The model is damaged or was trained to NaN: run apex-rt parity on it, then export it again.",
     ReasonCode.LATENCY_TABLE_MISSING: "Give the budget in tiles, as a share or in gflops.",
-    ReasonCode.NOT_RECORDED: "Record it again with the same --images, --budget and --batch: apex-rt parity SUBJECT --record FILE.json",
+    ReasonCode.NOT_RECORDED: (
+        "Record it again with the same --images, --budget and --batch: apex-rt parity SUBJECT --record FILE.json"
+    ),
     ReasonCode.PINNED_REGION_EMPTY: "Export the model again with this version of apex-train, which names the regions.",
     ReasonCode.PINNED_REGION_TOUCHED: "Build with --precision fp32, and report it: it is a fault of the pass.",
     ReasonCode.NOTHING_TO_ROUND: "Allow a larger --max-drop, or give --precision fp16.",

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.backends.session import Session, Tiles, per_level
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.errors import ModelError, UsageError
@@ -29,7 +30,7 @@ from apex_runtime.parity.tolerance import Precision
 SUFFIX = ".json"
 MAX_JSON_BYTES = 16 << 20
 MAX_OUTPUT_BYTES = 8 << 30
-_ANOTHER = "Record it again with the same --images, --budget and --batch: apex-rt parity SUBJECT --record FILE.json"
+_ANOTHER = REMEDIES[ReasonCode.NOT_RECORDED]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -173,7 +174,7 @@ class RecordingSession:
                 f"{self.path}: nothing was recorded for {len(images)} image(s) with these tiles.",
                 _ANOTHER,
                 path=self.path,
-                code="not_recorded",
+                code=ReasonCode.NOT_RECORDED.value,
             )
         return found
 
