@@ -4,8 +4,8 @@
         --output bench/evidence/parity-faults.json
 
 Every fault is planted alone into a copy of the exported model, and compared with it on two real images and the synthetic ones.
-How far it moves an output is told in tolerances. A clean run compares the checkpoint, run by PyTorch, with the exported model, run
-by ONNX Runtime, on one image of the set at one budget: another image in every run.
+How far it moves an output is told in tolerances. A clean run compares the checkpoint, run by PyTorch, with the exported model,
+run by ONNX Runtime, on one image of the set at one budget: another image in every run.
 """
 
 from __future__ import annotations
