@@ -40,9 +40,11 @@ class Recorder:
         self.fail_run: list[Exception] = []
         self._real = onnxruntime.InferenceSession
 
-    def open(self, data: bytes, options: onnxruntime.SessionOptions, providers: list) -> Any:
+    def open(
+        self, data: bytes, options: onnxruntime.SessionOptions, providers: list, disabled_optimizers: list[str]
+    ) -> Any:
         (name, made_with), last = providers
-        assert name == last == CPU
+        assert name == last == CPU and disabled_optimizers == []
         self.made.append(made_with)
         if self.fail_open:
             raise self.fail_open.pop(0)

@@ -76,7 +76,7 @@ def test_bench_measures_it(
 
 def test_inspect_shows_its_regions(bundle: Path, apex_rt: Callable[..., Ran], validate: Callable[[str, object], None]) -> None:
     ran = apex_rt("inspect", bundle)
-    assert "router        16 float32; never below float32" in ran.out and "profile fp16" in ran.out
+    assert "router        16 float32; never below float32" in ran.out and "precision fp16: nodes" in ran.out
     assert "not compared with fp32: not asked for" in ran.out
     facts = json.loads(apex_rt("inspect", bundle, "--json").out)
     validate("inspect", facts)
