@@ -45,7 +45,13 @@ def run_blocks(document: Path, found: list[tuple[str, str]], folder: Path) -> No
         assert run.returncode == 0, f"{document.name}:\n{text}\nexit code {run.returncode}\n{run.stdout}\n{run.stderr}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+# A minute and more each: not part of the default run, and a step of their own in .ci/run.
+LONG = ("bench", "budgets", "training")
+
+
+@pytest.mark.parametrize(
+    "document", [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else (), id=path.stem) for path in DOCUMENTS]
+)
 def test_the_commands_of_a_document_run(document: Path, checkout: Path) -> None:
     found = [block for block in blocks(document) if LARGE not in block[1]]
     assert found, f"{document.name} has no commands"

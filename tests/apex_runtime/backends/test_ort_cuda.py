@@ -40,9 +40,7 @@ class Recorder:
         self.fail_run: list[Exception] = []
         self._real = onnxruntime.InferenceSession
 
-    def open(
-        self, data: bytes, options: onnxruntime.SessionOptions, providers: list, disabled_optimizers: list[str]
-    ) -> Any:
+    def open(self, data: bytes, options: onnxruntime.SessionOptions, providers: list, disabled_optimizers: list[str]) -> Any:
         (name, made_with), last = providers
         assert name == last == CPU and disabled_optimizers == []
         self.made.append(made_with)
