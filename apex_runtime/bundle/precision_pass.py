@@ -16,13 +16,14 @@ from apex_runtime.precision.calibration_cache import default_cache_file, read_ca
 from apex_runtime.precision.calibration_key import CacheKey
 from apex_runtime.precision.convert import Conversion, Converted
 from apex_runtime.precision.data import PrecisionData, Reported, digest, precision_data
+from apex_runtime.precision.graph_precision import precision_of
 from apex_runtime.precision.plan import Plan, plan_for
 from apex_runtime.precision.ranges import Calibration, Feeds, calibration_feeds, collect_ranges
 from apex_runtime.precision.request import PrecisionRequest, Step
 from apex_runtime.precision.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Rewriting:
     def of(cls, exported: OnnxFile, request: PrecisionRequest, backend: str, note: Note) -> Rewriting:
         """Raises UsageError (options that do not go together, no images), ModelError (rewritten before)."""
         request.check()
-        if _is_rewritten(exported.model):
+        if precision_of(exported.model) != "fp32":
             raise ModelError(
                 f"{exported.path}: it is float16 or rounded to eight bits already; a bundle is built from an exported model.",
                 "Give the model.onnx of apex-train export, not that of a bundle.",
@@ -146,10 +147,3 @@ def _asked(plan: Plan, request: PrecisionRequest) -> str:
 def _feeds(data: PrecisionData, file: OnnxFile, step: Step) -> Iterator[Feeds]:
     title = f"calibrating on {len(data.calibration)} image(s)"
     return calibration_feeds(data.calibration, file.info, lambda done, total: step(title, done, total))
-
-
-def _is_rewritten(model: onnx.ModelProto) -> bool:
-    from onnx import TensorProto
-
-    half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    return half or any(node.op_type == "QuantizeLinear" for node in model.graph.node)

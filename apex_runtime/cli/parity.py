@@ -267,4 +267,6 @@ def _show(result: ParityResult, output: str) -> None:
             console.print(f"{comparison.candidate.path}: {reason}", markup=False, highlight=False, soft_wrap=True)
         word = "fails" if comparison.reasons else "passes"
         verdict = f"{comparison.candidate.path} {word} under profile {result.profile.name}; report: {output}"
+        if comparison.reasons and comparison.budgets and comparison.candidate.precision in ("fp32", "fp16"):
+            verdict += "; --bisect DIR names the node"
         console.print(verdict, markup=False, highlight=False, soft_wrap=True)

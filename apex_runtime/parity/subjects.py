@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from apex_runtime.backends.onnx_contract import MAX_FILE_BYTES
 from apex_runtime.backends.session import Session
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, open_engine
@@ -15,6 +16,7 @@ from apex_runtime.model_info import Decode
 from apex_runtime.parity.evaluator import EvaluatorSession
 from apex_runtime.parity.recording import RecordingSession, is_recording, read_recording
 from apex_runtime.parity.tolerance import Precision
+from apex_runtime.precision.graph_precision import precision_of
 
 Kind = Literal["checkpoint", "onnx", "bundle", "evaluator", "recording"]
 EVALUATOR_PREFIX = "onnx-reference:"
@@ -51,18 +53,27 @@ def identify(text: str | Path) -> Subject:
             f"{path}: no such file or bundle.", "Name a checkpoint (.pt), an ONNX file or a bundle folder.", path=path
         )
     kind: Kind = "checkpoint" if path.suffix.lower() in CHECKPOINT_SUFFIXES else "onnx"
-    return Subject(path, kind, sha256_of(path), path.name, "fp32")
+    return Subject(path, kind, sha256_of(path), path.name, "fp32" if kind == "checkpoint" else _precision_of(path))
+
+
+def _precision_of(path: Path) -> Precision:
+    """What the graph computes in; fp32 for a file that is none, which opening it will say."""
+    from onnx import ModelProto
+
+    try:
+        return precision_of(ModelProto.FromString(path.read_bytes())) if path.stat().st_size <= MAX_FILE_BYTES else "fp32"
+    except Exception:  # protobuf's own error, and protobuf is onnx's dependency, not ours
+        return "fp32"
 
 
 def _evaluated(words: str) -> Subject:
     path = Path(words.removeprefix(EVALUATOR_PREFIX))
-    precision: Precision = "fp32"
     if path.is_dir():
-        precision = read_manifest(path).precision
+        read_manifest(path)
         path /= MODEL_NAME
     if not path.is_file() or path.suffix.lower() in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{words}: no ONNX file.", f"Name one, or a bundle: {EVALUATOR_PREFIX}model.onnx", path=path)
-    return Subject(path, "evaluator", sha256_of(path), path.name, precision)
+    return Subject(path, "evaluator", sha256_of(path), path.name, _precision_of(path))
 
 
 def check_size(reference: Subject, candidate: Subject, size: tuple[int, int] | None) -> None:
