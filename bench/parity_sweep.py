@@ -2,7 +2,8 @@
 
     python bench/parity_sweep.py engines/nuclei-nano/model.onnx --output bench/evidence/parity-sweep.json
 
-What ``apex-rt parity MODEL --sweep DIR --batch 1,4`` does, with its seconds. The images are the shipped samples and the synthetic ones.
+What ``apex-rt parity MODEL --sweep DIR --batch 1,4`` does, with its seconds. The images are the shipped samples and the synthetic
+ones.
 """
 
 from __future__ import annotations
