@@ -21,7 +21,7 @@ from apex_runtime.precision.regions import NO_SCOPE, members, regions_of
 if TYPE_CHECKING:
     import onnx
 
-FASTER = 0.01  # a graph is faster from so much on; rounds of one graph differ by as much
+FASTER = 0.01  # a graph is faster from so much on; single rounds scatter more than that, so a choice near it is a matter of luck
 # Drops below these count as equal in the ranking: a tenth of what is allowed, and never less than what a table shows.
 _EQUAL_SHARE, _EQUAL_POINTS = 0.1, 0.01
 
