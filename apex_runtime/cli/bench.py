@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.cli.group import CommandWithActions
 from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import (
     chosen_budgets,
@@ -28,7 +29,11 @@ MAX_BATCH = 256
 _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave at once"
 
 
-@click.command()
+# Beside measuring: what is done with measurements.
+ACTIONS: dict[str, tuple[str, str]] = {}
+
+
+@click.command(cls=CommandWithActions, lazy=ACTIONS)
 @click.argument("engine", type=click.Path(), callback=not_empty)
 @click.option(
     "--budget", multiple=True, callback=split_list, help="Budgets, one row each.  [default: a ladder from 1 tile to all]"

@@ -62,16 +62,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command object; this is where its module is imported."""
-        if cmd_name not in self.lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self.lazy[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        return _imported(self.lazy, cmd_name) if cmd_name in self.lazy else super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command table of ``--help``, from the stored help lines."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self.lazy[name][1]) for name in sorted(self.lazy)])
+        _write_commands(self.lazy, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an ApexError becomes message, remedy and exit code 1 or 2, and so does a failing disk."""
@@ -83,6 +78,46 @@ class LazyGroup(click.Group):
             if error.errno == errno.EPIPE:  # the reader of our output left (| head): click ends quietly
                 raise
             raise ShownError(_from_os_error(error)) from error
+
+
+class CommandWithActions(click.Command):
+    """A command with actions beside what it does by itself: ``bench ENGINE`` and ``bench check ENGINE``.
+
+    ``lazy`` as in ``LazyGroup``. A first word that names an action is one: a file of that name is given as ``./check``.
+    """
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def action(self, name: str) -> click.Command:
+        """The command behind an action; this is where its module is imported."""
+        return _imported(self.lazy, name)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the action, where the first word names one; the group invokes the command of the context."""
+        if args and args[0] in self.lazy:
+            return self.action(args[0]).make_context(f"{info_name} {args[0]}", args[1:], parent=parent, **extra)
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its own options, then its actions."""
+        super().format_options(ctx, formatter)
+        if self.lazy:
+            _write_commands(self.lazy, formatter)
+
+
+def _imported(lazy: dict[str, tuple[str, str]], name: str) -> click.Command:
+    module, _, attribute = lazy[name][0].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
+def _write_commands(lazy: dict[str, tuple[str, str]], formatter: click.HelpFormatter) -> None:
+    with formatter.section("Commands"):
+        formatter.write_dl([(name, lazy[name][1]) for name in sorted(lazy)])
 
 
 def _from_os_error(error: OSError) -> ApexError:

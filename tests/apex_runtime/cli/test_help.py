@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from apex_runtime.cli.group import CommandWithActions
 from apex_runtime.cli.main import COMMANDS, main
 
 
@@ -20,6 +21,9 @@ def walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[
             child = command.get_command(context, name)
             assert child is not None
             yield from walk(child, (*words, name))
+    if isinstance(command, CommandWithActions):
+        for name in command.lazy:
+            yield from walk(command.action(name), (*words, name))
 
 
 EVERY = list(walk(main))
