@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,21 @@ def memory_bytes() -> int | None:
 
 def gpus() -> list[dict[str, Any]]:
     """The NVIDIA GPUs that ``nvidia-smi`` lists: name, driver, memory_bytes, compute_capability (89 for 8.9). Mostly empty."""
+    return [_gpu(row) for row in nvidia_smi(_GPU_FIELDS)]
+
+
+def nvidia_smi(fields: Sequence[str]) -> list[list[str]]:
+    """A row per GPU with what ``nvidia-smi`` says of ``fields``; empty without the program, or when it fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_FOR_A_QUERY)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    rows = [row for row in csv.reader(run.stdout.splitlines(), skipinitialspace=True) if len(row) == len(_GPU_FIELDS)]
-    return [_gpu(row) for row in rows] if run.returncode == 0 else []
+    rows = [row for row in csv.reader(run.stdout.splitlines(), skipinitialspace=True) if len(row) == len(fields)]
+    return rows if run.returncode == 0 else []
 
 
 def _gpu(row: list[str]) -> dict[str, Any]:

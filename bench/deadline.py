@@ -43,11 +43,11 @@ def main(engine: Path, threads: int, seconds: float, data: str | None, output: P
     steps = ladder(info.tiles.count)
     between = [(low + high) // 2 for low, high in list(pairwise(steps))[1::2]]
     cells = [Cell.of(parse_budget(count), 1, info) for count in sorted({*steps, *between})]
-    bench = Bench(opened.session, paths, cells, threading.Event())
+    bench = Bench([(opened.session, cells)], paths, threading.Event())
     warm = bench.warm_up()
     passes = max(1, round(seconds / warm.seconds_of_last / len(paths) / 2), -(-MIN_SAMPLES // len(paths)))
     bench.run(2 * passes * len(paths), lambda total: counter(total, "deadline"))
-    samples = {int(item.cell.budget.value): item.milliseconds["end_to_end"] for item in bench.measured}
+    samples = {int(item.cell.budget.value): item.milliseconds("end_to_end") for item in bench.measured}
     halves = {count: alternate(values, len(paths)) for count, values in samples.items()}
     table = table_of({count: halves[count][0] for count in steps}, TableKey.of(opened, threads, 1))
     judged = {count: half[1] for count, half in halves.items()}

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apex_runtime.code_state import command_line, git
 from apex_runtime.machine import processor
-from apex_train.report.facts import git
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_HERE = (
@@ -29,10 +29,10 @@ def circumstances() -> dict[str, Any]:
 
     In a copy without git the commit is that of APEX_COMMIT, else None; whether the code differs from it is then not known (None).
     """
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))
+    changes = git(ROOT, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in MADE_HERE))
     return {
-        "command": " ".join(["python", *map(_without_machine, sys.argv)]),
-        "commit": os.environ.get("APEX_COMMIT") or git("rev-parse", "HEAD"),
+        "command": command_line("python", sys.argv),
+        "commit": os.environ.get("APEX_COMMIT") or git(ROOT, "rev-parse", "HEAD"),
         "dirty": None if changes is None else bool(changes),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor(), "cpus": os.cpu_count(), "system": platform.system(), "load": os.getloadavg()},
@@ -44,9 +44,3 @@ def write_evidence(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` with its circumstances as readable JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"circumstances": circumstances()} | content, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_machine(word: str) -> str:
-    """An argument as another machine may read it: of an absolute path, also after ``NAME=``, only the last part."""
-    name, equals, value = word.rpartition("=")
-    return name + equals + (Path(value).name if Path(value).is_absolute() else value)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 
@@ -51,6 +52,11 @@ class Answer:
         """What to do about it; empty when available."""
         return "" if self.reason is None else REMEDIES[self.reason]
 
+    def as_json(self) -> dict[str, Any]:
+        """For a report."""
+        reason = None if self.reason is None else self.reason.value
+        return {"available": self.available, "reason": reason, "detail": self.detail, "remedy": self.remedy}
+
 
 @dataclass(frozen=True)
 class Capability:
@@ -70,6 +76,16 @@ class Capability:
     def evidence(self) -> str:
         """What the word rests on."""
         return _EVIDENCE[self.backend][1]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "backend": self.backend,
+            "version": self.version or None,
+            "build": self.build.as_json(),
+            "run": self.run.as_json(),
+            "proof": self.proven,
+        }
 
 
 def probe_all() -> tuple[Capability, ...]:

@@ -1,8 +1,8 @@
 """The stopwatch of ``apex-rt bench``: what a call costs, at several numbers of tiles and images, in turn.
 
-A turn is one call from files to detections, with the clock read at its joints, so one turn gives all three times and each
-contains the one before. Every round gives every cell a turn, beginning with another cell than the round before: what slows the
-machine for a while hits all alike, and round r of one cell may be compared with round r of another.
+A turn is one call from files to detections, with the clock read at its joints, so one turn gives every stage. Every round gives
+every cell a turn, beginning with another cell than the round before: what slows the machine for a while hits all alike, and round
+r of one cell may be compared with round r of another.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from apex_runtime.data.image import decode_image
 from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.evaluation.sweep import TimedSession
 from apex_runtime.model_info import ModelInfo
-from apex_runtime.pipeline.predictor import Filter, Predictor, Prepared
+from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.split import plan_tiles
 
-TIMED = ("graph", "with_copies", "end_to_end")
+# The parts of a turn in their order, and the times that contain one another, which are sums of them.
+STAGES = ("decode", "letterbox", "copies", "graph", "postprocess")
+TIMED = {"graph": ("graph",), "with_copies": ("copies", "graph"), "end_to_end": STAGES}
 WARM_UP_ROUNDS = (2, 8)  # at least and at most
 STEADY = 0.1  # two rounds of warm-up that differ by less are the end of it
 
@@ -49,15 +52,20 @@ class Cell:
 
 @dataclass(eq=False)
 class Measured:
-    """A cell and the milliseconds of its turns: one list for each of ``TIMED``, in the order of the rounds."""
+    """A cell of one engine and the milliseconds of its turns: one list for each of ``STAGES``, in the order of the rounds."""
 
     cell: Cell
-    milliseconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TIMED})
+    engine: int = 0
+    stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
     @property
     def turns(self) -> int:
         """How many turns it had."""
-        return len(self.milliseconds["graph"])
+        return len(self.stages["graph"])
+
+    def milliseconds(self, name: str) -> list[float]:
+        """One of ``TIMED``, turn by turn."""
+        return [sum(parts) for parts in zip(*(self.stages[stage] for stage in TIMED[name]), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,19 @@ class WarmUp:
 
 
 class Bench:
-    """Times a session on images. ``paths``: image files, at least one; each turn takes the next ones, from the first again."""
+    """Times sessions on images: one engine, or two against each other.
 
-    def __init__(self, session: Session, paths: Sequence[Path], cells: Sequence[Cell], stop: threading.Event) -> None:
-        self.timed = TimedSession(session)
-        self.measured = [Measured(cell) for cell in cells]
-        self._predictor = Predictor(self.timed)
+    ``subjects``: each session with its cells. ``paths``: image files, at least one; each turn takes the next ones, from the
+    first again. With several engines a turn is two calls of which the second counts: the first brings the engine's weights back
+    into the caches and lets the threads of the other, which spin for a while on few cores, go to rest.
+    """
+
+    def __init__(self, subjects: Sequence[tuple[Session, Sequence[Cell]]], paths: Sequence[Path], stop: threading.Event) -> None:
+        self.timed = [TimedSession(session) for session, _ in subjects]
+        each = [[Measured(cell, engine) for cell in cells] for engine, (_, cells) in enumerate(subjects)]
+        # the same cell of every engine side by side, so that what is compared was measured within a moment
+        self.measured = [item for group in zip_longest(*each) for item in group if item is not None]
+        self._predictors = [Predictor(timed) for timed in self.timed]
         self._paths = paths
         self._stop = stop
 
@@ -86,7 +101,7 @@ class Bench:
         while len(seconds) < most and not self._stop.is_set():
             started = time.perf_counter()
             for item in self.measured:
-                self._turn(item.cell, len(seconds))
+                self._turn(item, len(seconds))
             seconds.append(time.perf_counter() - started)
             if len(seconds) >= least and abs(seconds[-1] - seconds[-2]) <= STEADY * seconds[-2]:
                 return WarmUp(len(seconds), True, seconds[-1])
@@ -101,27 +116,39 @@ class Bench:
                     if self._stop.is_set():
                         return
                     item = self.measured[(number + place) % count]
-                    for name, value in zip(TIMED, self._turn(item.cell, number), strict=True):
-                        item.milliseconds[name].append(value)
+                    for name, value in self._turn(item, number).items():
+                        item.stages[name].append(value)
                     done += 1
                     report(done, 0)
 
-    def _turn(self, cell: Cell, number: int) -> tuple[float, float, float]:
-        """Milliseconds of the graph alone, with the copies around it, and from files to detections."""
-        started = time.perf_counter()
-        batch = [self._prepare(path, cell) for path in self._images(number, cell.batch)]
-        ready = time.perf_counter()
-        outputs = self._predictor.run(batch)
-        looked = time.perf_counter()
-        for found, prepared in zip(outputs, batch, strict=True):
-            for piece in self._predictor.iter_finish(found, prepared, Filter()):
-                detections_to_results(piece, 1)
-        finished = time.perf_counter()
-        graph = sum(self.timed.milliseconds[-cell.batch :])
-        return graph, (looked - ready) * 1000, (finished - started) * 1000
+    def _turn(self, item: Measured, number: int) -> dict[str, float]:
+        if len(self.timed) > 1:
+            self._stages(item, number)
+        return self._stages(item, number)
 
-    def _prepare(self, path: Path, cell: Cell) -> Prepared:
-        return replace(self._predictor.prepare(decode_image(path), cell.budget), tiles=cell.tiles)
+    def _stages(self, item: Measured, number: int) -> dict[str, float]:
+        """Milliseconds of each of ``STAGES``."""
+        cell, predictor, timed = item.cell, self._predictors[item.engine], self.timed[item.engine]
+        clock = time.perf_counter
+        took = dict.fromkeys(STAGES, 0.0)
+        batch = []
+        for path in self._images(number, cell.batch):
+            started = clock()
+            image = decode_image(path)
+            decoded = clock()
+            batch.append(replace(predictor.prepare(image, cell.budget), tiles=cell.tiles))
+            took["decode"] += (decoded - started) * 1000
+            took["letterbox"] += (clock() - decoded) * 1000
+        ready = clock()
+        outputs = predictor.run(batch)
+        looked = clock()
+        for found, prepared in zip(outputs, batch, strict=True):
+            for piece in predictor.iter_finish(found, prepared, Filter()):
+                detections_to_results(piece, 1)
+        took["postprocess"] = (clock() - looked) * 1000
+        took["graph"] = sum(timed.milliseconds[-cell.batch :])
+        took["copies"] = max((looked - ready) * 1000 - took["graph"], 0.0)  # not below zero by rounding
+        return took
 
     def _images(self, number: int, batch: int) -> list[Path]:
         first = number * batch

@@ -1,4 +1,4 @@
-"""What ``apex-rt bench`` answers: a JSON document, a table for people, and the latency table that deadlines are planned by.
+"""What ``apex-rt bench`` answers: a JSON document, and the latency table that deadlines are planned by.
 
 Schemas: ``apex_runtime/schemas/bench.schema.json`` and ``latency.schema.json``.
 """
@@ -6,7 +6,8 @@ Schemas: ``apex_runtime/schemas/bench.schema.json`` and ``latency.schema.json``.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.benchmark.measure import TIMED, Measured, WarmUp
+from apex_runtime.benchmark.ratios import pairs, ratio_row
 from apex_runtime.evaluation.memory import peak_resident_bytes
+from apex_runtime.fairness.contract import Contract, differences
 from apex_runtime.machine import machine, state, versions
 from apex_runtime.routing.latency_table import MIN_SAMPLES, LatencyTable, Point, TableKey, monotone
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.model_info import TileInfo
 
-BENCH_FORMAT_VERSION = 1
+BENCH_FORMAT_VERSION = 2
 WHAT_WAS_TIMED = {
     "graph": "one call of the backend on arrays of the host that are ready; on a GPU its copies to and from the device are in it",
     "with_copies": "graph, stacking the letterboxed images and their tile_bonus into one batch, taking its outputs apart",
@@ -30,8 +33,11 @@ WHAT_WAS_TIMED = {
 }
 
 
-def row(item: Measured, depth: int) -> dict[str, Any]:
-    """The figures of one cell: milliseconds of one call of ``batch`` images, and images per second."""
+def row(item: Measured, depth: int, contract: Contract) -> dict[str, Any]:
+    """The figures of one cell: milliseconds of one call of ``batch`` images, and images per second.
+
+    ``stages``: medians of the parts of ``end_to_end``. ``contract`` is that of the report; the row's own has its batch.
+    """
     cell = item.cell
     return {
         "budget": cell.budget.asked,
@@ -39,8 +45,15 @@ def row(item: Measured, depth: int) -> dict[str, Any]:
         **({"per_level": list(per_level(cell.tiles))} if depth > 1 else {}),
         "batch": cell.batch,
         "samples": item.turns,
-        **{name: _figures(item.milliseconds[name], cell.batch) for name in TIMED},
+        **{name: _figures(item.milliseconds(name), cell.batch) for name in TIMED},
+        "stages": {name: round(statistics.median(values), 3) for name, values in item.stages.items()},
+        "contract_sha256": of_batch(contract, cell.batch).sha256(),
     }
+
+
+def of_batch(contract: Contract, batch: int) -> Contract:
+    """The contract of the rows with that many images per call."""
+    return contract.model_copy(update={"batch": batch})
 
 
 def _figures(milliseconds: list[float], batch: int) -> dict[str, float]:
@@ -51,37 +64,68 @@ def _figures(milliseconds: list[float], batch: int) -> dict[str, float]:
     }
 
 
-def document(
-    opened: Opened,
-    measured: Sequence[Measured],
-    warm_up: WarmUp,
-    contract: dict[str, Any],
-    status: str,
-    device_bytes: int | None,
-    before: dict[str, Any],
-) -> dict[str, Any]:
-    """The whole answer. ``before``: ``machine.state()`` when measuring began; ``device_bytes``: peak memory of the device."""
-    info = opened.session.info
+@dataclass(frozen=True)
+class Measurement:
+    """All that a report is made of, but the engines. ``device_bytes``: peak memory of the device, where the session tells."""
+
+    measured: Sequence[Measured]
+    warm_up: WarmUp
+    asked: dict[str, Any]
+    status: str
+    device_bytes: int | None
+    circumstances: dict[str, Any]
+
+
+def document(opened: Opened, precision: str, contract: Contract, found: Measurement) -> dict[str, Any]:
+    """The answer for the first engine of a measurement."""
+    own = [item for item in found.measured if item.engine == 0]
     return {
         "format_version": BENCH_FORMAT_VERSION,
-        "status": status,
+        "status": found.status,
         "created_utc": _now(),
-        "engine": {
-            "model_sha256": opened.digest,
-            "requested": opened.requested,
-            "executed": opened.executed,
-            "precision": opened.manifest.precision if opened.manifest else None,
-            "reason": opened.reason or None,
-            "input": [info.input.height, info.input.width],
-            "tiles": info.tiles.count,
-        },
-        "contract": contract,
+        "engine": engine_facts(opened, precision),
+        "contract": found.asked,
+        "fairness": contract.model_dump(mode="json"),
         "timed": WHAT_WAS_TIMED,
-        "warm_up": {"rounds": warm_up.rounds, "steady": warm_up.steady},
-        "rows": [row(item, info.tiles.depth) for item in measured],
-        "peak_memory": {"resident_bytes": peak_resident_bytes(), "device_bytes": device_bytes},
-        "circumstances": {"machine": machine(), "before": before, "after": state(), "versions": versions()},
+        "warm_up": {"rounds": found.warm_up.rounds, "steady": found.warm_up.steady},
+        "rows": rows(own, opened, contract),
+        "peak_memory": {"resident_bytes": peak_resident_bytes(), "device_bytes": found.device_bytes},
+        "circumstances": found.circumstances,
     }
+
+
+def rows(measured: Iterable[Measured], opened: Opened, contract: Contract) -> list[dict[str, Any]]:
+    """A row per cell of one engine."""
+    return [row(item, opened.session.info.tiles.depth, contract) for item in measured]
+
+
+def engine_facts(opened: Opened, precision: str) -> dict[str, Any]:
+    """Which engine was timed."""
+    info = opened.session.info
+    return {
+        "model_sha256": opened.digest,
+        "requested": opened.requested,
+        "executed": opened.executed,
+        "precision": precision,
+        "reason": opened.reason or None,
+        "input": [info.input.height, info.input.width],
+        "tiles": info.tiles.count,
+    }
+
+
+def against(opened: Opened, precision: str, contract: Contract, first: Contract, found: Measurement) -> dict[str, Any]:
+    """The second engine of a measurement: its rows, the quotients, and where its contract is another."""
+    return {
+        "engine": engine_facts(opened, precision),
+        "rows": rows((item for item in found.measured if item.engine == 1), opened, contract),
+        "ratios": [ratio_row(*pair) for pair in pairs(found.measured)],
+        "differences": {name: list(values) for name, values in differences(first, contract).items()},
+    }
+
+
+def circumstances(before: dict[str, Any], hindered: dict[str, Any]) -> dict[str, Any]:
+    """``before``: ``machine.state()`` when measuring began; ``hindered``: what ``hindrances.between`` says of it."""
+    return {"machine": machine(), "before": before, "after": state(), "hindered": hindered, "versions": versions()}
 
 
 def latency_table(
@@ -103,43 +147,8 @@ def _follows_the_ratio(item: Measured, depth: int) -> bool:
 
 
 def _point(item: Measured) -> Point:
-    figures = _figures(item.milliseconds["end_to_end"], item.cell.batch)
+    figures = _figures(item.milliseconds("end_to_end"), item.cell.batch)
     return Point(tiles=in_all(item.cell.tiles), samples=item.turns, p50=figures["median"], p95=figures["p95"])
-
-
-def table(report: dict[str, Any]) -> str:
-    """What a terminal shows."""
-    return "\n".join(_lines(report))
-
-
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    engine, contract = report["engine"], report["contract"]
-    precision = f", {engine['precision']}" if engine["precision"] else ""
-    head = f"{engine['executed']}{precision} at {'x'.join(map(str, engine['input']))}, {engine['tiles']} tiles"
-    threads = "default threads" if contract["threads"] is None else f"{contract['threads']} threads"
-    yield f"{head}, {threads}, {contract['images']} images; milliseconds per call"
-    columns = "".join(f"{name.replace('_', ' ') + ' (p95)':>22}" for name in TIMED)
-    yield f"{'budget':<9}{'tiles':>6}{'batch':>7}{columns}{'images/s':>10}"
-    for item in report["rows"]:
-        times = "".join(f"{item[name]['median']:>13.1f} ({item[name]['p95']:6.1f})" for name in TIMED)
-        speed = item["end_to_end"]["images_per_second"]
-        yield f"{item['budget']:<9}{item['tiles']:>6}{item['batch']:>7}{times}{speed:>10.1f}"
-    yield from (f"{name.replace('_', ' ')}: {text}" for name, text in report["timed"].items())
-    yield _circumstances(report)
-
-
-def _circumstances(report: dict[str, Any]) -> str:
-    facts, memory = report["circumstances"], report["peak_memory"]
-    before, hardware = facts["before"], facts["machine"]
-    words = [f"{hardware['processor']}, {hardware['usable_cpus']} cpus"]
-    words += [f"governor {before['governor']}"] if before["governor"] else []
-    words += [f"{before['megahertz']:.0f} MHz"] if before["megahertz"] else []
-    words += [f"load {before['load'][0]:.1f} before"] if before["load"] else []
-    words += [f"peak memory {memory['resident_bytes'] / 1e6:.0f} MB"] if memory["resident_bytes"] else []
-    words += [f"{memory['device_bytes'] / 1e6:.0f} MB on the device"] if memory["device_bytes"] else []
-    warm = report["warm_up"]
-    words += [f"{warm['rounds']} rounds of warm-up" + ("" if warm["steady"] else ", still not steady")]
-    return "; ".join(words)
 
 
 def _now() -> str:

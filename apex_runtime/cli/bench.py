@@ -22,7 +22,9 @@ from apex_runtime.cli.options import (
 from apex_runtime.errors import ApexError, UsageError
 
 if TYPE_CHECKING:
-    from apex_runtime.benchmark.measure import Bench, Cell, WarmUp
+    from apex_runtime.benchmark.job import Job, Subject
+    from apex_runtime.benchmark.measure import Cell, WarmUp
+    from apex_runtime.benchmark.report import Measurement
     from apex_runtime.bundle.load import Opened
 
 MAX_BATCH = 256
@@ -30,7 +32,9 @@ _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave 
 
 
 # Beside measuring: what is done with measurements.
-ACTIONS: dict[str, tuple[str, str]] = {}
+ACTIONS: dict[str, tuple[str, str]] = {
+    "compare": ("apex_runtime.cli.bench_compare:compare", "Put the rows of several reports in one table, if that is fair."),
+}
 
 
 @click.command(cls=CommandWithActions, lazy=ACTIONS)
@@ -44,7 +48,10 @@ ACTIONS: dict[str, tuple[str, str]] = {}
 @click.option("--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30]")
 @click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
 @engine_options
+@click.option("--against", type=click.Path(), callback=not_empty, help="A second engine, timed in turn with ENGINE.")
+@click.option("--layers", is_flag=True, help="Also time every node of the graph, by part of the model (ort-cpu).")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report to this file.")
+@click.option("--evidence", type=click.Path(), callback=not_empty, help="Also write an evidence bundle: a new folder.")
 @json_option
 def bench(
     engine: str,
@@ -57,14 +64,18 @@ def bench(
     threads: int | None,
     device: str,
     policy: str,
+    against: str | None,
+    layers: bool,
     output: str | None,
+    evidence: str | None,
     as_json: bool,
 ) -> None:
     """Time ENGINE (bundle, model.onnx or best.pt) per budget: the graph, with the copies around it, and end to end.
 
     Every image is given as many tiles as the budget means for one that fills the input. Without --budget the latency table of
-    this engine, machine, --threads and --batch is written to the cache folder: deadlines like 8ms are planned by it. Ctrl-C ends
-    the measurement; what was measured is reported, and the exit code is 1.
+    this engine, machine, --threads and --batch is written to the cache folder: deadlines like 8ms are planned by it. With
+    --against two engines take turns, and the quotient of their times is told with its interval; no latency table is written then.
+    Ctrl-C ends the measurement; what was measured is reported, and the exit code is 1.
 
     \b
     Examples:
@@ -72,34 +83,39 @@ def bench(
       apex-rt bench model.onnx --threads 2 --batch 1,4 --data scans/ --seconds 60
       apex-rt bench bundle/ --budget 0.25,1.0 --repeat 100 --json -o bench.json
       apex-rt bench bundle/ --budget 8ms
+      apex-rt bench bundle/ --budget 0.5 --against int8-bundle/ --evidence int8-is-faster/
     """
     from apex_runtime.benchmark.images import choose_images
-    from apex_runtime.bundle.load import open_engine
-    from apex_runtime.pipeline.predictor import Filter
+    from apex_runtime.benchmark.job import Job, Subject
 
     if repeat is not None and seconds is not None:
         raise UsageError("--repeat and --seconds: both say how long to measure.", "Give one of them.")
-    paths = choose_images(data)
-    opened = open_engine(engine, threads, device, policy)
-    if opened.reason:
-        click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
-    settings = {
-        "threads": threads,
-        "device": device,
-        "images": len(paths),
-        "source": "given" if data else "shipped samples",
-        "min_score": Filter().min_score,
-    }
-    cells = _cells(opened, engine, budget, tiles, batch, settings)
-    report = _measure(opened, paths, cells, repeat, seconds, settings)
+    if evidence is not None:
+        from apex_runtime.fairness.evidence import check_folder
+
+        check_folder(Path(evidence))
+    job = Job(choose_images(data), data is not None, threads, device)
+    subjects = []
+    for path in (engine,) if against is None else (engine, against):
+        opened = job.open(path, policy)
+        subjects.append(Subject.of(path, opened, _cells(opened, path, budget, tiles, batch, job)))
+    for subject in subjects:
+        if subject.opened.reason:
+            requested, executed = subject.opened.requested, subject.opened.executed
+            click.echo(f"note: asked for {requested}, running on {executed} ({subject.opened.reason})", err=True)
+    report, samples = _measure(subjects, job, repeat, seconds)
+    if layers:
+        report["layers"] = job.layers(subjects[0])
     if output is not None:
         from apex_runtime.pipeline.results import write_json
 
         write_json(Path(output), report)
+    if evidence is not None:
+        job.write_evidence(Path(evidence), subjects, report, samples)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
-        from apex_runtime.benchmark.report import table
+        from apex_runtime.benchmark.table import table
 
         click.echo(table(report))
     if report["status"] != "done":
@@ -107,7 +123,7 @@ def bench(
 
 
 def _cells(
-    opened: Opened, engine: str, budget: tuple[str, ...], tiles: tuple[str, ...], batch: tuple[int, ...], settings: dict[str, Any]
+    opened: Opened, engine: str, budget: tuple[str, ...], tiles: tuple[str, ...], batch: tuple[int, ...], job: Job
 ) -> list[Cell]:
     """Every budget with every batch; the ladder without budgets. Raises UsageError."""
     from apex_runtime.benchmark.measure import Cell, ladder
@@ -118,32 +134,36 @@ def _cells(
         raise UsageError(f"--batch {','.join(map(str, batch))}: expected 1 to {MAX_BATCH}.", "For example --batch 1,4")
     words = budget or [str(count) for count in ladder(info.tiles.count)]
     return [
-        Cell.of(planned(each, opened, settings["threads"], size, settings["device"], engine), size, info)
+        Cell.of(planned(each, opened, job.threads, size, job.device, engine), size, info)
         for size in dict.fromkeys(batch)
         for each in chosen_budgets(words, tiles)
     ]
 
 
 def _measure(
-    opened: Opened, paths: list[Path], cells: list[Cell], repeat: int | None, seconds: float | None, settings: dict[str, Any]
-) -> dict[str, Any]:
+    subjects: list[Subject], job: Job, repeat: int | None, seconds: float | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The report, and the raw samples of every cell."""
+    from apex_runtime import hindrances
     from apex_runtime.benchmark.measure import Bench
-    from apex_runtime.benchmark.report import document
+    from apex_runtime.benchmark.report import Measurement, circumstances
     from apex_runtime.cli.progress import counter
     from apex_runtime.machine import state
 
-    before = state()
+    before, counters = state(), hindrances.read()
     with interruptible(_ON_INTERRUPT) as stop:
-        bench = Bench(opened.session, paths, cells, stop)
+        bench = Bench([(subject.opened.session, subject.cells) for subject in subjects], job.paths, stop)
         warm_up = bench.warm_up()
         bench.run(_rounds(repeat, seconds, warm_up), lambda total: counter(total, "bench"))
         status = "interrupted" if stop.is_set() else "done"
     measured = [item for item in bench.measured if item.turns]
-    if not measured:
+    if not any(item.engine == 0 for item in measured):
         raise ApexError("Interrupted before anything was measured.", "Measure again, for example with fewer budgets.")
-    report = document(opened, measured, warm_up, settings, status, bench.timed.peak_memory_bytes, before)
-    report["latency_tables"] = _write_tables(opened, bench, settings, report["circumstances"])
-    return report
+    facts = circumstances(before, hindrances.between(counters, hindrances.read()))
+    found = Measurement(measured, warm_up, job.asked(), status, bench.timed[0].peak_memory_bytes, facts)
+    report = job.report(subjects, found)
+    report["latency_tables"] = _write_tables(subjects[0].opened, found, job) if len(subjects) == 1 else []
+    return report, job.samples(measured)
 
 
 def _rounds(repeat: int | None, seconds: float | None, warm_up: WarmUp) -> int:
@@ -153,23 +173,23 @@ def _rounds(repeat: int | None, seconds: float | None, warm_up: WarmUp) -> int:
     return max(1, int(seconds / max(warm_up.seconds_of_last, 1e-6)))
 
 
-def _write_tables(opened: Opened, bench: Bench, settings: dict[str, Any], circumstances: dict[str, Any]) -> list[dict[str, Any]]:
+def _write_tables(opened: Opened, found: Measurement, job: Job) -> list[dict[str, Any]]:
     """One table per batch, or a note of why there is none; that the cache folder cannot be written spoils no report."""
     from apex_runtime.benchmark.report import latency_table
     from apex_runtime.routing.latency_table import TableKey, write_table
 
     written = []
-    for batch in dict.fromkeys(item.cell.batch for item in bench.measured):
-        key = TableKey.of(opened, settings["threads"], batch, settings["device"])
-        found = latency_table(key, bench.measured, opened.session.info.tiles, circumstances)
-        if isinstance(found, str):
-            click.echo(f"note: no latency table written for batch {batch}: {found}", err=True)
+    for batch in dict.fromkeys(item.cell.batch for item in found.measured):
+        key = TableKey.of(opened, job.threads, batch, job.device)
+        made = latency_table(key, found.measured, opened.session.info.tiles, found.circumstances)
+        if isinstance(made, str):
+            click.echo(f"note: no latency table written for batch {batch}: {made}", err=True)
             continue
         try:
-            path = write_table(found)
+            path = write_table(made)
         except OSError as error:
             click.echo(f"note: latency table for batch {batch} not written: {error}", err=True)
             continue
         click.echo(f"latency table for batch {batch}: {path}", err=True)
-        written.append({"batch": batch, "points": [point.model_dump() for point in found.points]})
+        written.append({"batch": batch, "points": [point.model_dump() for point in made.points]})
     return written

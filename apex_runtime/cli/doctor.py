@@ -32,7 +32,7 @@ def doctor(as_json: bool) -> None:
 
     matrix = probe_all()
     facts = {
-        "backends": [_row(item) for item in matrix],
+        "backends": [item.as_json() for item in matrix],
         "machine": machine(),
         "state": state(),
         "versions": versions(),
@@ -40,21 +40,6 @@ def doctor(as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(matrix, facts)))
     if not matrix[0].run.available:
         raise SystemExit(1)
-
-
-def _row(item: Capability) -> dict[str, Any]:
-    return {
-        "backend": item.backend,
-        "version": item.version or None,
-        "build": _answer(item.build),
-        "run": _answer(item.run),
-        "proof": item.proven,
-    }
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    reason = None if answer.reason is None else answer.reason.value
-    return {"available": answer.available, "reason": reason, "detail": answer.detail, "remedy": answer.remedy}
 
 
 def _lines(matrix: tuple[Capability, ...], facts: dict[str, Any]) -> Iterator[str]:

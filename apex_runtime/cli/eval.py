@@ -116,6 +116,7 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
     from apex_runtime.evaluation.sweep import SweepOptions, sweep
+    from apex_runtime.fairness.of_evaluation import of_evaluated_engine
     from apex_runtime.routing.planner import planned
 
     budgets = chosen_budgets(options["budget"], options["tiles"])
@@ -135,7 +136,8 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     with counter(len(dataset) * len(budgets), "eval") as progress:
         rows = sweep(opened.session, dataset, budgets, sweeping, lambda asked, done: progress(position[asked] + done, 0))
     contract = _contract(dataset, options, min_score) | {"batch": options["batch"], "threads": options["threads"]}
-    return engine_report(opened, dataset, rows, contract)
+    fairness = of_evaluated_engine(opened, engine, dataset, contract).model_dump(mode="json")
+    return engine_report(opened, dataset, rows, contract) | {"fairness": fairness}
 
 
 def _of_predictions(
@@ -147,6 +149,7 @@ def _of_predictions(
     from apex_runtime.evaluation.prediction_files import read_predictions
     from apex_runtime.evaluation.score import score_results
     from apex_runtime.evaluation.truth import open_truth
+    from apex_runtime.fairness.of_evaluation import of_predictions
 
     dataset = open_truth(data, split, kind)
     say_left_out(dataset)
@@ -154,13 +157,15 @@ def _of_predictions(
     _say_differences(file, dataset)
     if file.panoptic is not None:
         contract = _contract(dataset, options, None, ()) | {"max_detections": None, "bootstrap": 0}
-        return predictions_report(file, dataset, _panoptic_scores(file, dataset, options), contract)
-    kinds = kinds_of(file.results)
-    min_score = options["min_score"]
-    results = file.results if min_score is None else [entry for entry in file.results if entry["score"] >= min_score]
-    contract = _contract(dataset, options, min_score, kinds)
-    scores = score_results(dataset, results, contract["max_detections"], contract["bootstrap"], kinds)
-    return predictions_report(file, dataset, scores, contract)
+        scores = _panoptic_scores(file, dataset, options)
+    else:
+        kinds = kinds_of(file.results)
+        min_score = options["min_score"]
+        results = file.results if min_score is None else [entry for entry in file.results if entry["score"] >= min_score]
+        contract = _contract(dataset, options, min_score, kinds)
+        scores = score_results(dataset, results, contract["max_detections"], contract["bootstrap"], kinds)
+    fairness = of_predictions(dataset, contract).model_dump(mode="json")
+    return predictions_report(file, dataset, scores, contract) | {"fairness": fairness}
 
 
 def _panoptic_scores(file: PredictionFile, dataset: InstanceDataset, options: dict[str, Any]) -> dict[str, Any]:

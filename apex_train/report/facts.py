@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import apex_train
+from apex_runtime.code_state import code_state
 from apex_runtime.machine import processor
 
 LIBRARIES = ("apex-x", "torch", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
@@ -21,9 +21,7 @@ _PATH = re.compile(r"(?<![\w.~/])~?/(?:[^/\s:,;'\"()]+/)+([^/\s:,;'\"()]*)")
 
 def code() -> dict[str, Any]:
     """``commit`` and ``dirty`` (whether the code differs from it); both None unless this package is a file of a git checkout."""
-    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", "--", "apex_train/__init__.py") else None
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", *ROOMS) if commit else None
-    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+    return code_state(Path(apex_train.__file__).parent, ROOMS)
 
 
 def versions() -> dict[str, str]:
@@ -46,13 +44,3 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 def without_paths(text: str) -> str:
     """The text with only the last part of every absolute path: a report is read on other machines."""
     return _PATH.sub(lambda match: match[1] or "...", text)
-
-
-def git(*words: str) -> str | None:
-    """What git says in the folder above this package; None when it fails or is not there."""
-    root = Path(apex_train.__file__).resolve().parents[1]
-    try:
-        run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() if run.returncode == 0 else None

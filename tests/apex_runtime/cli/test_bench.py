@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contracts import made_contract
 
 from apex_runtime.benchmark import report as report_module
 from apex_runtime.bundle.load import open_engine
+from apex_runtime.errors import DataError
+from apex_runtime.fairness.contract import Contract
+from apex_runtime.fairness.evidence import read_evidence
 from apex_runtime.routing.latency_table import LatencyTable, TableKey, table_path
 
 
@@ -57,6 +61,9 @@ def test_rows_of_budgets_and_batches(apex_rt, validate, tiny_bundle: Path, nucle
         assert row["graph"]["median"] < row["with_copies"]["median"] < row["end_to_end"]["median"]
         assert all(row[name]["median"] <= row[name]["p95"] for name in ("graph", "with_copies", "end_to_end"))
         assert row["budget"] in ran.out
+        assert sum(row["stages"].values()) == pytest.approx(row["end_to_end"]["median"], rel=0.5)
+        own = Contract.model_validate(document["fairness"] | {"batch": row["batch"]})
+        assert row["contract_sha256"] == own.sha256() and document["fairness"]["batch"] is None
     assert document["contract"]["threads"] == 1 and document["contract"]["source"] == "given"
     assert 20e6 < document["peak_memory"]["resident_bytes"] < 100e9
     assert document["latency_tables"] == [] and tables(cache) == [], "three rounds have no 95th percentile"
@@ -157,15 +164,14 @@ def test_ctrl_c_reports_what_was_measured(tiny_onnx: Path, tmp_path: Path, valid
 
 def test_rows_of_another_division_among_levels_stay_out_of_the_table() -> None:
     """With two levels a deadline is shared out by the file's ratio; ``--tiles`` is not."""
-    from apex_runtime.benchmark.measure import Cell, Measured
+    from apex_runtime.benchmark.measure import STAGES, Cell, Measured
     from apex_runtime.model_info import TileInfo
     from apex_runtime.routing.budget import parse_budget, parse_levels
 
     grid = TileInfo(tile=32, halo=0, rows=2, cols=2, depth=2, ratio=(1, 2))
 
     def measured(cell: Cell, value: float) -> Measured:
-        times = {name: [value] * 20 for name in ("graph", "with_copies", "end_to_end")}
-        return Measured(cell, times)
+        return Measured(cell, stages={name: [value / len(STAGES)] * 20 for name in STAGES})
 
     rows = [
         measured(Cell(parse_budget("1"), (1, 0), 1), 2.0),
@@ -179,5 +185,78 @@ def test_rows_of_another_division_among_levels_stay_out_of_the_table() -> None:
     )
     found = report_module.latency_table(key, rows, grid, {})
     assert isinstance(found, LatencyTable)
-    assert [(point.tiles, point.p95) for point in found.points] == [(1, 2.0), (6, 5.0), (20, 7.0)]
-    assert report_module.row(rows[2], 2)["per_level"] == [2, 4]
+    assert [(point.tiles, round(point.p95, 6)) for point in found.points] == [(1, 2.0), (6, 5.0), (20, 7.0)]
+    assert report_module.row(rows[2], 2, made_contract())["per_level"] == [2, 4]
+
+
+def test_two_engines_take_turns_and_what_differs_is_told(
+    apex_rt, validate, tiny_onnx: Path, tiny_bundle: Path, tmp_path: Path, cache: Path
+) -> None:
+    ran = apex_rt(
+        "bench", tiny_onnx, "--against", tiny_bundle, "--budget", "1,0.5", "--repeat", "6", "--json", "-o", tmp_path / "r.json"
+    )
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    validate("bench", document)
+    other = document["against"]
+    assert other["engine"]["model_sha256"] == document["engine"]["model_sha256"] and other["differences"] == {}
+    assert [(row["budget"], row["tiles"]) for row in other["ratios"]] == [("1", [1, 1]), ("0.5", [8, 8])]
+    for item in other["ratios"]:
+        for name in ("graph", "with_copies", "end_to_end"):
+            assert item[name]["low"] <= item[name]["ratio"] <= item[name]["high"]
+            assert item[name]["quartiles"][0] <= item[name]["ratio"] <= item[name]["quartiles"][1]
+    assert document["latency_tables"] == [] and tables(cache) == [], "in turn is another circumstance"
+    assert "two engines in turn" in document["fairness"]["timed"]
+
+
+def test_layers_have_the_parts_of_the_model(apex_rt, validate, repo_root: Path, tiny_onnx: Path) -> None:
+    engine = repo_root / "engines" / "nuclei-nano"
+    ran = apex_rt("bench", engine, "--budget", "1,64", "--repeat", "1", "--layers", "--json")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    validate("bench", document)
+    few, every = document["layers"]
+    assert (few["tiles"], every["tiles"]) == (1, 64)
+    for profile in (few, every):
+        milliseconds = [row["milliseconds"] for row in profile["nodes"]]
+        assert milliseconds == sorted(milliseconds, reverse=True)
+        assert {row["region"] for row in profile["nodes"]} == {row["region"] for row in profile["regions"]}
+        assert any(row["op"] == "Conv" and row["region"] == "foveal" for row in profile["nodes"])
+    of_few, of_every = ({row["region"]: row["milliseconds"] for row in each["regions"]} for each in (few, every))
+    assert of_every["foveal"] > 8 * of_few["foveal"], "64 tiles instead of one"
+    assert of_few["layout"] < 0.2 * sum(of_few.values()), "nearly all nodes are known"
+    ran = apex_rt("bench", tiny_onnx, "--budget", "1", "--repeat", "1", "--layers")
+    assert ran.code == 0 and "layers of 1 tiles" in ran.out, "a file whose nodes have no scopes"
+
+
+def test_an_evidence_bundle_holds_all_of_it(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evidence"
+    ran = apex_rt("bench", tiny_onnx, "--budget", "1,4", "--batch", "1,2", "--repeat", "3", "--evidence", folder, "--json")
+    assert ran.code == 0, ran.err
+    head = read_evidence(folder)
+    report = json.loads((folder / "report.json").read_text())
+    assert report == json.loads(ran.out)
+    contracts = json.loads((folder / "contract.json").read_text())
+    assert set(contracts) == set(head["contracts"]) == {row["contract_sha256"] for row in report["rows"]}
+    for digest, contract in contracts.items():
+        assert Contract.model_validate(contract).sha256() == digest
+    samples = json.loads((folder / "samples.json").read_text())
+    for row, sample in zip(report["rows"], samples, strict=True):
+        assert (row["budget"], row["batch"]) == (sample["budget"], sample["batch"])
+        assert row["graph"]["median"] == pytest.approx(np.median(sample["milliseconds"]["graph"]), abs=1e-3)
+    assert {item["backend"] for item in json.loads((folder / "capabilities.json").read_text())} >= {"ort-cpu", "tensorrt"}
+    assert head["hashes"][f"engine 0: {tiny_onnx.name}"] == report["engine"]["model_sha256"]
+    assert sum(name.startswith("image ") for name in head["hashes"]) == report["contract"]["images"]
+    assert str(tmp_path) not in (folder / "evidence.json").read_text()
+    ran = apex_rt("bench", tiny_onnx, "--budget", "1", "--repeat", "1", "--evidence", folder)
+    assert ran.code == 2 and "never overwritten" in ran.err and json.loads((folder / "report.json").read_text()) == report
+    (folder / "samples.json").write_text("[]")
+    with pytest.raises(DataError, match="changed since"):
+        read_evidence(folder)
+
+
+def test_a_word_that_is_no_action_is_an_engine(apex_rt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no such engine" in apex_rt("bench", "comparison").err
+    (tmp_path / "compare").mkdir()
+    assert "not an engine bundle" in apex_rt("bench", "./compare").err

@@ -1,0 +1,45 @@
+"""The quotient of two engines against NumPy and against rounds that were made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apex_runtime.benchmark.measure import STAGES, Cell, Measured
+from apex_runtime.benchmark.ratios import LEAST_ROUNDS, pairs, quotient, ratio_row
+from apex_runtime.routing.budget import parse_budget
+
+times = st.lists(st.floats(0.01, 1e4), min_size=LEAST_ROUNDS, max_size=40)
+
+
+@given(times, st.floats(0.1, 10))
+def test_a_constant_factor_is_found_whatever_the_machine_did(below: list[float], factor: float) -> None:
+    """Noise that hits both alike leaves the quotient alone."""
+    found = quotient([value * factor for value in below], below)
+    for name in ("ratio", "low", "high"):
+        assert found[name] == pytest.approx(factor, abs=1e-4)
+    assert found["spread"] == pytest.approx(0, abs=1e-3)
+
+
+@given(times, st.data())
+def test_the_median_lies_in_its_interval(below: list[float], data: st.DataObject) -> None:
+    above = data.draw(st.lists(st.floats(0.01, 1e4), min_size=len(below), max_size=len(below)))
+    found = quotient(above, below)
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["ratio"] == pytest.approx(np.median(np.array(above) / np.array(below)), rel=1e-3, abs=1e-4)
+
+
+def test_few_rounds_have_no_interval_and_a_round_of_one_engine_does_not_count() -> None:
+    found = quotient([2.0] * (LEAST_ROUNDS - 1), [1.0] * LEAST_ROUNDS)
+    assert found["ratio"] == 2.0 and found["low"] is None and found["spread"] is None
+
+
+def test_cells_of_the_same_budget_and_batch_are_paired() -> None:
+    def item(engine: int, budget: str, batch: int, value: float) -> Measured:
+        return Measured(Cell(parse_budget(budget), 4, batch), engine, {name: [value] * 6 for name in STAGES})
+
+    measured = [item(0, "1", 1, 2), item(1, "1", 1, 3), item(0, "0.5", 1, 2), item(1, "0.5", 2, 5), item(0, "0.5", 2, 2)]
+    found = [ratio_row(*pair) for pair in pairs(measured)]
+    assert [(row["budget"], row["batch"], row["end_to_end"]["ratio"]) for row in found] == [("1", 1, 1.5), ("0.5", 2, 2.5)]
