@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 from evidence import write_evidence
-from frontier_figures import averaged, resamples, rows, sampled, summary
+from frontier_figures import averaged, rows, summary
 from frontier_plot import draw
 from frontier_run import MIN_SCORE, Engines, Measured, Plan, measure_lines
 from frontier_speed import Speed, time_lines
@@ -30,6 +30,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.coco_ap import detection_limit
 from apex_runtime.evaluation.coco_matching import default_backend
+from apex_runtime.frontier.figures import resamples, sampled
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_train.checkpoint import file_sha256, load_model
 from apex_train.model.detector import ApexDetector

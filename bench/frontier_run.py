@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from dense import densify
-from frontier_choices import Line, Oracle, Ranking, by_coverage, forced, planned, random_tiles
+from frontier_choices import Oracle, Ranking, planned
 from measured import letterboxed, same_classes
 from oracle_truth import TileTruth
 from peripheral_only import without_tiles
@@ -29,6 +29,7 @@ from apex_runtime.evaluation.bootstrap import Matches, matches_of
 from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.evaluation.coco_matching import run_coco_eval
 from apex_runtime.evaluation.results import detections_to_results
+from apex_runtime.frontier.choices import Line, by_coverage, forced, random_tiles
 from apex_runtime.pipeline.predictor import Predictor, Prepared
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.grid import content_tiles

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from frontier_choices import Line
-from frontier_figures import interval
 from frontier_run import ALL, DENSE, PERIPHERAL, SLICED, Engines
 
 from apex_runtime.backends.session import Session
 from apex_runtime.benchmark.turns import Subject, measure
 from apex_runtime.evaluation.bootstrap import Interval
+from apex_runtime.frontier.choices import Line
+from apex_runtime.frontier.figures import interval
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ import torch
 import torch.nn.functional as F
 from dense import densify
 from evidence import write_evidence
-from frontier_choices import Line
-from frontier_figures import as_json, interval, resamples, sampled
 from measured import kinds_of, read_size, spread
 from torch import nn
 
@@ -34,6 +32,8 @@ from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, matches_of
 from apex_runtime.evaluation.coco_ap import detection_limit, predict_results
 from apex_runtime.evaluation.coco_matching import run_coco_eval
+from apex_runtime.frontier.choices import Line
+from apex_runtime.frontier.figures import as_json, interval, resamples, sampled
 from apex_runtime.pipeline.predictor import Predictor, Prepared
 from apex_runtime.postprocess.letterbox import letterbox_image
 from apex_runtime.routing.budget import Budget

@@ -17,7 +17,6 @@ from typing import Any
 import click
 import numpy as np
 from evidence import write_evidence
-from frontier_figures import resamples
 from frontier_speed import subject
 from measured import kinds_of, read_size, same_classes
 
@@ -29,6 +28,7 @@ from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, average_precision, matches_of
 from apex_runtime.evaluation.coco_ap import detection_limit, predict_results
 from apex_runtime.evaluation.coco_matching import run_coco_eval
+from apex_runtime.frontier.figures import resamples
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.split import plan_tiles

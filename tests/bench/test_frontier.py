@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from dense import densify
-from frontier_choices import Line
-from frontier_figures import averaged, interval, resamples, sampled, summary
+from frontier_figures import averaged, summary
 from frontier_run import ALL, DENSE, PERIPHERAL, SLICED, Engines, Plan, measure_lines
 from frontier_speed import Speed, time_lines
 from peripheral_only import without_tiles
@@ -22,6 +21,8 @@ from sliced import Slicing
 
 from apex_runtime.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
+from apex_runtime.frontier.choices import Line
+from apex_runtime.frontier.figures import interval, resamples, sampled
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.routing.budget import parse_budget
 from apex_train.checkpoint import save_checkpoint

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from frontier_choices import Line, Oracle, by_coverage, forced, planned, random_tiles
+from frontier_choices import Oracle, planned
 from measured import letterboxed
 from oracle_truth import TileTruth
 from peripheral_only import without_tiles
 
 from apex_runtime.backends.ort import OrtSession
+from apex_runtime.frontier.choices import Line, by_coverage, forced, random_tiles
 from apex_runtime.model_info import TileInfo
 from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.routing.budget import parse_budget
