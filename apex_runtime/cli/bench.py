@@ -34,6 +34,7 @@ _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave 
 # Beside measuring: what is done with measurements.
 ACTIONS: dict[str, tuple[str, str]] = {
     "compare": ("apex_runtime.cli.bench_compare:compare", "Put the rows of several reports in one table, if that is fair."),
+    "frontier": ("apex_runtime.cli.bench_frontier:frontier", "Accuracy and time over the budget, of one detector or several."),
 }
 
 

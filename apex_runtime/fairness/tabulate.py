@@ -35,15 +35,20 @@ class Table:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a report of ``bench`` or ``eval``, or of an evidence bundle. Raises UsageError, DataError."""
+    """The rows of a report of ``bench``, ``eval`` or ``bench frontier``, or of an evidence bundle.
+
+    Raises UsageError, DataError.
+    """
     if path.is_dir():
         read_evidence(path)
     elif not path.is_file():
         raise UsageError(f"{path}: no such report.", "Name a file written with --output, or an evidence bundle.", path=path)
     report = read_json(path / REPORT_NAME if path.is_dir() else path)
     try:
-        contract = Contract.model_validate(report["fairness"])
-        rows = _rows(path.name, report, contract)
+        if "contenders" in report:
+            rows = [row for each in report["contenders"] for row in _of_contender(each)]
+        else:
+            rows = _rows(path.name, report, Contract.model_validate(report["fairness"]))
     except KeyError as error:
         message = f"{path}: no report with a fairness contract (it lacks {error})."
         raise DataError(message, "Measure again with apex-rt bench or apex-rt eval.", path=path) from error
@@ -79,9 +84,27 @@ def _of_bench(source: str, row: dict[str, Any], contract: Contract) -> Row:
     return Row(source, row["budget"], own, figures | {"images/s": _number(row["end_to_end"]["images_per_second"])})
 
 
+def _of_contender(contender: dict[str, Any]) -> list[Row]:
+    """Of a frontier, whose titles say more than the name of its file; random tiles as the mean over their seeds."""
+    contract = Contract.model_validate(contender["fairness"])
+    if contract.sha256() != contender["contract_sha256"]:
+        raise ValueError("a contract is not the one that is named")
+    rows = []
+    for row in (row for row in contender["rows"] if row["seed"] is None):
+        figures = {f"{kind} {name}": row.get(f"{name}_{kind}") for kind in ("bbox", "segm") for name in ("AP", "AP50")}
+        percent = {name: _percent(_number(found["value"])) for name, found in figures.items() if found is not None}
+        times = {f"{name} ms": _number(row[f"{name}_ms"]) for name in ("graph", "image")}
+        rows.append(Row(contender["title"], " ".join(filter(None, (row["line"], row["budget"]))), contract, percent | times))
+    return rows
+
+
 def _accuracy(figures: dict[str, Any]) -> dict[str, float | None]:
     found = {column: _number(figures[name]) for name, column in _AP.items() if name in figures}
-    return {column: None if value is None or value < 0 else 100 * value for column, value in found.items()}
+    return {column: _percent(value) for column, value in found.items()}
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None or value < 0 else 100 * value
 
 
 def _times_of_eval(row: dict[str, Any]) -> dict[str, float | None]:
