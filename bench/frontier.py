@@ -23,7 +23,6 @@ from frontier_run import MIN_SCORE, Engines, Measured, Plan, measure_lines
 from frontier_speed import Speed, time_lines
 from frontier_table import show
 from measured import kinds_of, read_size, spread
-from sliced import SHARED, Slicing
 
 from apex_runtime.cli.options import dataset_type_option, split_list
 from apex_runtime.data.dataset import InstanceDataset
@@ -32,6 +31,7 @@ from apex_runtime.evaluation.coco_ap import detection_limit
 from apex_runtime.evaluation.coco_matching import default_backend
 from apex_runtime.frontier.figures import resamples, sampled
 from apex_runtime.routing.budget import Budget, parse_budget
+from apex_runtime.yardsticks.slicing import Slicing
 from apex_train.checkpoint import file_sha256, load_model
 from apex_train.model.detector import ApexDetector
 
@@ -98,7 +98,7 @@ def make_plan(dataset: InstanceDataset, model: ApexDetector, asked: dict[str, An
         budgets=_budgets(asked["budgets"]),
         seeds=asked["seeds"],
         ranking=asked["oracle"],
-        slicing=Slicing(size, side, asked["slice_overlap"], asked["slice_zoom"]),
+        slicing=Slicing(side, asked["slice_overlap"], size=size, zoom=asked["slice_zoom"]),
         threads=asked["threads"],
     )
 
@@ -143,7 +143,7 @@ def _contract(checkpoints: Sequence[Path], plan: Plan, asked: dict[str, Any]) ->
         "resamples": asked["samples"],
         "seeds": plan.seeds,
         "oracle": plan.ranking,
-        "slicing": {name: getattr(plan.slicing, name) for name in ("side", "overlap", "zoom")} | {"shared": SHARED},
+        "slicing": {name: getattr(plan.slicing, name) for name in ("side", "overlap", "zoom", "match", "threshold")},
         "timed": "first checkpoint, graph only, batch 1 (sliced: its windows), noise, host arrays in and out, second of two",
         "backend": "onnxruntime CPU",
         "precision": "fp32",

@@ -20,7 +20,6 @@ from frontier_choices import Oracle, Ranking, planned
 from measured import letterboxed, same_classes
 from oracle_truth import TileTruth
 from peripheral_only import without_tiles
-from sliced import SlicedPredictor, Slicing
 
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.data.dataset import InstanceDataset
@@ -33,6 +32,7 @@ from apex_runtime.frontier.choices import Line, by_coverage, forced, random_tile
 from apex_runtime.pipeline.predictor import Predictor, Prepared
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.grid import content_tiles
+from apex_runtime.yardsticks.slicing import SlicedPredictor, Slicing
 from apex_train.config import LossConfig
 from apex_train.export.exporter import export_onnx
 from apex_train.export.trace import trace_detector
@@ -151,7 +151,7 @@ def _standing(engines: Engines, plan: Plan, found: Measured) -> Seen:
     """Per image what is found by the lines that have no budget."""
     graphs = {ALL: engines.routed, PERIPHERAL: engines.peripheral, DENSE: engines.dense}
     predictors = {line: Predictor(session) for line, session in graphs.items()}
-    sliced = SlicedPredictor(engines.window, plan.slicing)
+    sliced = SlicedPredictor(Predictor(engines.window), plan.slicing)
     spent, windows = [], []
     for index in plan.indices:
         image = plan.dataset.read_image(index)
@@ -159,7 +159,7 @@ def _standing(engines: Engines, plan: Plan, found: Measured) -> Seen:
         spent.append(own.tiles)
         windows.append(len(plan.slicing.windows(*image.shape[:2])))
         seen = {line: _detect(predictor, [own], plan)[0] for line, predictor in predictors.items()}
-        yield index, seen | {SLICED: sliced.detect(image, MIN_SCORE, plan.limit)}
+        yield index, seen | {SLICED: sliced.predict([image], WHOLE, MIN_SCORE, plan.limit)[0]}
     found.tiles[ALL], found.windows = float(np.mean(spent)), float(np.mean(windows))
 
 

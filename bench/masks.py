@@ -32,11 +32,12 @@ from apex_runtime.data.image import decode_image
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.postprocess.letterbox import Letterbox
-from apex_runtime.postprocess.masks import STRIDE, LazyMasks, assemble_masks
+from apex_runtime.postprocess.masks import LazyMasks, assemble_masks
 from apex_runtime.routing.budget import parse_budget
 from apex_train.checkpoint import file_sha256
 
 DETECTIONS = 100
+STRIDE = 4  # input pixels per cell of the prototypes
 CLEAR = 1e-4  # logits closer to 0 are ties: float32 and float64 may differ in their sign
 REACH_MS, REACH_BYTES = 5.0, 2_000_000
 

@@ -82,28 +82,39 @@ def expected_outputs(info: ModelInfo) -> tuple[TensorSpec, ...]:
 def read_onnx(path: str | Path) -> OnnxFile:
     """Read and check an exported model; nothing runs. Raises UsageError without a file, ModelError for what does not fit."""
     path = Path(path)
-    data = _read_bytes(path)
-    model = _parse(path, data)
+    data, model = read_graph(path, EXPORT_REMEDY)
     info = _passport(path, model)
-    _refuse_external_data(path, model)
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    inputs = graph_inputs(model)
     _compare(path, "input", inputs, expected_inputs(info), run_time_dims=True)
     _compare(path, "output", model.graph.output, expected_outputs(info), run_time_dims=False)
     return OnnxFile(path, data, model, info)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_graph(path: Path, remedy: str) -> tuple[bytes, onnx.ModelProto]:
+    """The bytes and the graph of any ONNX file that has its weights inside. Raises UsageError without a file, ModelError."""
+    data = _read_bytes(path, remedy)
+    model = _parse(path, data, remedy)
+    _refuse_external_data(path, model, remedy)
+    return data, model
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What must be fed; old files list their weights among the inputs."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
+
+
+def _read_bytes(path: Path, remedy: str) -> bytes:
     if not path.is_file():
         what = "a folder, expected an .onnx file" if path.is_dir() else "not a file" if path.exists() else "no such file"
-        raise UsageError(f"{path}: {what}.", EXPORT_REMEDY, path=path)
+        raise UsageError(f"{path}: {what}.", remedy, path=path)
     size = path.stat().st_size
     if size == 0:
-        raise ModelError(f"{path}: the file is empty.", EXPORT_REMEDY, path=path)
+        raise ModelError(f"{path}: the file is empty.", remedy, path=path)
     if size > MAX_FILE_BYTES:
         raise ModelError(
-            f"{path}: {size / 2**30:.1f} GiB is more than an Apex-X model may have ({MAX_FILE_BYTES / 2**30:.0f} GiB).",
-            EXPORT_REMEDY,
+            f"{path}: {size / 2**30:.1f} GiB is more than a model may have ({MAX_FILE_BYTES / 2**30:.0f} GiB).",
+            remedy,
             path=path,
         )
     try:
@@ -112,15 +123,15 @@ def _read_bytes(path: Path) -> bytes:
         raise ModelError(f"{path}: cannot be read ({error.strerror}).", "Check the file's permissions.", path=path) from error
 
 
-def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+def _parse(path: Path, data: bytes, remedy: str) -> onnx.ModelProto:
     import onnx
 
     try:
         model = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's DecodeError; protobuf is a dependency of onnx, not ours
-        raise ModelError(f"{path}: not an ONNX file, or a damaged one.", EXPORT_REMEDY, path=path) from error
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one.", remedy, path=path) from error
     if not model.graph.node:
-        raise ModelError(f"{path}: not an ONNX model: it has no graph.", EXPORT_REMEDY, path=path)
+        raise ModelError(f"{path}: not an ONNX model: it has no graph.", remedy, path=path)
     return model
 
 
@@ -135,11 +146,11 @@ def _passport(path: Path, model: onnx.ModelProto) -> ModelInfo:
     )
 
 
-def _refuse_external_data(path: Path, model: onnx.ModelProto) -> None:
+def _refuse_external_data(path: Path, model: onnx.ModelProto, remedy: str) -> None:
     """Weights in another file could point anywhere on the disk, and no hash of this file would cover them."""
     for tensor in model.graph.initializer:
         if tensor.external_data:
-            raise ModelError(f"{path}: weight {tensor.name} is stored outside the file.", EXPORT_REMEDY, path=path)
+            raise ModelError(f"{path}: weight {tensor.name} is stored outside the file.", remedy, path=path)
 
 
 def _compare(

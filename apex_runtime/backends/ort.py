@@ -129,16 +129,25 @@ def session_options(threads: int | None) -> onnxruntime.SessionOptions:
 
 
 def open_session(
-    path: Path, data: bytes, options: onnxruntime.SessionOptions, providers: Sequence[str | tuple[str, dict[str, Any]]]
+    path: Path,
+    data: bytes,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[str | tuple[str, dict[str, Any]]],
+    remedy: str = "",
 ) -> onnxruntime.InferenceSession:
-    """A session of the model ``data`` that was read from ``path``. Raises BackendError with the first line of what was said."""
+    """A session of the model ``data`` that was read from ``path``; ``remedy`` where it is not one of ours.
+
+    Raises BackendError with the first line of what was said.
+    """
     import onnxruntime
 
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers, disabled_optimizers=disabled_optimizers(data))
     except Exception as error:
-        code = ReasonCode.OUT_OF_MEMORY if _for_want_of_memory(error) else ReasonCode.MODEL_LOAD_FAILED
-        raise backend_error(code, f"{path}: ONNX Runtime cannot load it ({first_line(error)}).") from error
+        message = f"{path}: ONNX Runtime cannot load it ({first_line(error)})."
+        if _for_want_of_memory(error):
+            raise backend_error(ReasonCode.OUT_OF_MEMORY, message) from error
+        raise backend_error(ReasonCode.MODEL_LOAD_FAILED, message, remedy=remedy) from error
 
 
 def execution_error(backend: str, error: Exception, batch: int, tiles: int) -> BackendError:

@@ -16,7 +16,7 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.detections import Detections
 from apex_runtime.errors import DataError
 from apex_runtime.evaluation.results import detections_to_results
-from apex_runtime.model_info import Category, ModelInfo
+from apex_runtime.model_info import Category, InputInfo
 
 if TYPE_CHECKING:
     from apex_runtime.evaluation.coco_matching import Backend, CocoEvaluation
@@ -27,10 +27,27 @@ _LIMITS = (100, 500, 1000, 3000)  # 100 is COCO's own
 _AREAS = {"s": 1, "m": 2, "l": 3}  # position in the evaluator's list of area ranges
 
 
+class PredictorInfo(Protocol):
+    """What an evaluation must know of a model: a ``ModelInfo`` says it, and so does what is not ours (``yardsticks``)."""
+
+    @property
+    def classes(self) -> tuple[Category, ...]:
+        """By label."""
+        ...
+
+    @property
+    def input(self) -> InputInfo:
+        """The size that images are brought to."""
+        ...
+
+
 class ImagePredictor(Protocol):
     """What is evaluated: anything that turns images into detections under a budget."""
 
-    info: ModelInfo
+    @property
+    def info(self) -> PredictorInfo:
+        """Classes and input."""
+        ...
 
     def predict(
         self,

@@ -1,7 +1,7 @@
 """Scale an image to the size of the graph and find the way back.
 
-The content lies in the top left corner, so one multiplication per axis maps between the two frames. Pixel centres are at +0.5 in
-both: source pixel x has its centre at input coordinate (x + 0.5) * scale_x.
+The content of our engines lies in the top left corner, so one multiplication per axis maps between the two frames. Pixel centres
+are at +0.5 in both: source pixel x has its centre at input coordinate (x + 0.5) * scale_x, plus the offset where there is one.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ class Letterbox:
         rows, cols = self.content
         return rows / self.source_height, cols / self.source_width
 
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(top, left): where the content begins, in input pixels. Other than 0 only for what is not ours (``yardsticks``)."""
+        return (0, 0)
+
     def boxes_to_source(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes float [n,4] xyxy from input to source pixels, float32, cut to the image (they may come out without area)."""
-        vertical, horizontal = self.scales
-        scaled = np.asarray(boxes, np.float32).reshape(-1, 4) / np.array([horizontal, vertical] * 2, np.float32)
+        (vertical, horizontal), (top, left) = self.scales, self.offset
+        moved = np.asarray(boxes, np.float32).reshape(-1, 4) - np.array([left, top] * 2, np.float32)
+        scaled = moved / np.array([horizontal, vertical] * 2, np.float32)
         limit = np.array([self.source_width, self.source_height] * 2, np.float32)
         return np.clip(scaled, 0, limit)
 

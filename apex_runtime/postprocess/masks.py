@@ -1,6 +1,7 @@
 """Instance masks from coefficients and prototypes (YOLACT, https://arxiv.org/abs/1904.02689), each inside its box only.
 
-Legend: n detections, P prototypes, h and w their grid. Prototype cell j has its centre at input coordinate (j + 0.5) * stride.
+Legend: n detections, P prototypes, h and w their grid, which covers the input. Cell j has its centre at input coordinate
+(j + 0.5) * stride; the stride is the side of the input over the cells along it, 4 for our engines.
 The logit of a source pixel is bilinear between the cells around its centre, the border cells continue outwards; the pixel belongs
 to the mask where the logit is above 0.
 
@@ -20,18 +21,18 @@ import numpy as np
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.postprocess.letterbox import Letterbox
 
-STRIDE = 4  # input pixels per prototype cell
-
 # A mask is made in squares of so many source pixels: the weights of a pixel are almost all 0, and the cells under a square few.
 _SQUARE = 256
 
 
 class _Axis(NamedTuple):
-    """One direction: source pixels, input pixels per source pixel, prototype cells."""
+    """One direction: source pixels, input pixels per source pixel, those before the first, cells, input pixels per cell."""
 
     pixels: int
     scale: float
+    offset: int
     cells: int
+    stride: float
 
 
 class _Span(NamedTuple):
@@ -85,11 +86,7 @@ def assemble_masks(
     Every window has at least one pixel, the one nearest to the centre of a box too thin to hold any; ``bits`` may be all zero.
     Nothing of the prototypes is held afterwards.
     """
-    cells_h, cells_w = prototypes_Phw.shape[1:]
-    vertical, horizontal = letterbox.scales
-    boxes = np.asarray(boxes_input_n4, np.float64)
-    rows = _spans(boxes[:, 1], boxes[:, 3], _Axis(letterbox.source_height, vertical, cells_h))
-    cols = _spans(boxes[:, 0], boxes[:, 2], _Axis(letterbox.source_width, horizontal, cells_w))
+    rows, cols = _windows(boxes_input_n4, prototypes_Phw.shape[1], prototypes_Phw.shape[2], letterbox)
     prototypes_hPw = np.asarray(prototypes_Phw, np.float32).transpose(1, 0, 2)  # a view: one product per row of cells, no copy
     coefficients_nP = np.asarray(coefficients_nP, np.float32)
     return LazyMasks(
@@ -98,8 +95,27 @@ def assemble_masks(
     )
 
 
+def masks_of_logits(logits_nhw: np.ndarray, boxes_input_n4: np.ndarray, letterbox: Letterbox) -> LazyMasks:
+    """As ``assemble_masks``, for a network that gives every detection logits of its own over the whole input."""
+    rows, cols = _windows(boxes_input_n4, logits_nhw.shape[1], logits_nhw.shape[2], letterbox)
+    return LazyMasks(
+        _Waiting(logits_hw[row.first : row.last, col.first : col.last].astype(np.float32), row, col)
+        for logits_hw, row, col in zip(logits_nhw, rows, cols, strict=True)
+    )
+
+
+def _windows(boxes_input_n4: np.ndarray, cells_h: int, cells_w: int, letterbox: Letterbox) -> tuple[list[_Span], list[_Span]]:
+    """The rows and the columns of every mask."""
+    (vertical, horizontal), (top, left) = letterbox.scales, letterbox.offset
+    boxes = np.asarray(boxes_input_n4, np.float64)
+    rows = _Axis(letterbox.source_height, vertical, top, cells_h, letterbox.height / cells_h)
+    cols = _Axis(letterbox.source_width, horizontal, left, cells_w, letterbox.width / cells_w)
+    return _spans(boxes[:, 1], boxes[:, 3], rows), _spans(boxes[:, 0], boxes[:, 2], cols)
+
+
 def _spans(low_n: np.ndarray, high_n: np.ndarray, axis: _Axis) -> list[_Span]:
     """For each [low, high) in input pixels the source pixels with their centre in it, never none, and the cells they need."""
+    low_n, high_n = low_n - axis.offset, high_n - axis.offset
     start = np.clip(np.ceil(low_n / axis.scale - 0.5), 0, axis.pixels).astype(np.int64)
     stop = np.clip(np.ceil(high_n / axis.scale - 0.5), 0, axis.pixels).astype(np.int64)
     middle = np.clip(np.floor((low_n + high_n) / (2 * axis.scale)), 0, axis.pixels - 1).astype(np.int64)
@@ -111,7 +127,7 @@ def _spans(low_n: np.ndarray, high_n: np.ndarray, axis: _Axis) -> list[_Span]:
 
 def _position(pixels: np.ndarray, axis: _Axis) -> np.ndarray:
     """Where the centres of source pixels fall between the centres of cells, which have whole numbers; clamped to them."""
-    return np.clip((pixels + 0.5) * (axis.scale / STRIDE) - 0.5, 0, axis.cells - 1)
+    return np.clip((pixels + 0.5) * (axis.scale / axis.stride) + (axis.offset / axis.stride - 0.5), 0, axis.cells - 1)
 
 
 def _cell_before(pixels: np.ndarray, axis: _Axis) -> np.ndarray:

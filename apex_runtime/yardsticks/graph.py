@@ -1,0 +1,135 @@
+"""The graph of a yardstick in ONNX Runtime on the CPU: one image input, named outputs, and how long each call takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apex_runtime.backends.onnx_contract import graph_inputs, read_graph
+from apex_runtime.backends.ort import check_threads, first_line, open_session, session_options
+from apex_runtime.backends.reasons import ReasonCode, backend_error
+from apex_runtime.clock import milliseconds_since
+from apex_runtime.errors import ModelError
+from apex_runtime.precision.graph_precision import precision_of
+from apex_runtime.precision.plan import Precision
+from apex_runtime.yardsticks.description import Input
+
+if TYPE_CHECKING:
+    import onnx
+
+EXPORT = "Export the detector with its weights inside one file, and put that beside the description; see docs/yardsticks.md."
+_TYPES = ("float32", "float16", "uint8")
+
+Shape = tuple[int | None, ...]  # None: known at run time only
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What the file says: ``size`` (height, width) of its input, ``batched`` where a call may have several images."""
+
+    input_name: str
+    dtype: np.dtype
+    size: tuple[int, int]
+    batched: bool
+    outputs: Mapping[str, Shape]
+    precision: Precision
+
+
+class Graph:
+    """Calls of the graph; ``milliseconds`` has one entry per call."""
+
+    def __init__(self, path: Path, wanted: Input, threads: int | None = None) -> None:
+        """Raises UsageError, ModelError, BackendError."""
+        check_threads(threads)
+        data, model = read_graph(path, EXPORT)
+        self.facts = graph_facts(path, model, wanted)
+        self.milliseconds: list[float] = []
+        self._path = path
+        self._session = open_session(path, data, session_options(threads), ["CPUExecutionProvider"], EXPORT)
+
+    def run(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """The outputs of these ``names`` for a batch. Raises BackendError, naming the output, when one is not finite."""
+        started = time.perf_counter()
+        try:
+            found = self._session.run(names, {self.facts.input_name: images})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            message = f"{self._path}: ONNX Runtime failed on {len(images)} image(s) ({first_line(error)})."
+            raise backend_error(ReasonCode.EXECUTION_FAILED, message, remedy=EXPORT) from error
+        self.milliseconds.append(milliseconds_since(started))
+        outputs = dict(zip(names, found, strict=True))
+        for name, array in outputs.items():
+            bad = int(np.count_nonzero(~np.isfinite(array)))
+            if bad:
+                message = f"{self._path}: output {name!r}: {bad} of {array.size} values are NaN or infinite."
+                raise backend_error(ReasonCode.NON_FINITE_OUTPUT, message, remedy="Export the detector again.")
+        return outputs
+
+
+def graph_facts(path: Path, model: onnx.ModelProto, wanted: Input) -> GraphFacts:
+    """Check the input of the graph against the description. Raises ModelError."""
+    inputs = graph_inputs(model)
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(f"{path}: its inputs are {names}; one image is all that a yardstick is given.", EXPORT, path=path)
+    dtype = _dtype_of(inputs[0])
+    if dtype not in _TYPES:
+        message = f"{path}: input {inputs[0].name} has type {dtype}, expected one of {', '.join(_TYPES)}."
+        raise ModelError(message, "Export the detector with such an input.", path=path)
+    batch, height, width = _image_shape(path, inputs[0], wanted)
+    if batch not in (None, 1):
+        raise ModelError(f"{path}: input {inputs[0].name} is fixed to {batch} images.", "Export it for one image.", path=path)
+    return GraphFacts(
+        input_name=inputs[0].name,
+        dtype=np.dtype(dtype),
+        size=_size(path, (height, width), wanted),
+        batched=batch is None,
+        outputs={value.name: _shape_of(value) for value in model.graph.output},
+        precision=precision_of(model),
+    )
+
+
+def _image_shape(path: Path, value: onnx.ValueInfoProto, wanted: Input) -> Shape:
+    """Batch, height and width. Raises ModelError unless the input is an image of three channels in the described layout."""
+    shape = _shape_of(value)
+    order = (0, 2, 3, 1) if wanted.layout == "nchw" else (0, 1, 2, 3)
+    if len(shape) != 4 or shape[order[3]] not in (None, 3):
+        message = f"{path}: input {value.name} has the shape {shown(shape)}, which is no {wanted.layout} image of 3 channels."
+        raise ModelError(message, "Correct input.layout in the description.", path=path)
+    batch, height, width, _channels = (shape[axis] for axis in order)
+    return batch, height, width
+
+
+def _size(path: Path, found: Shape, wanted: Input) -> tuple[int, int]:
+    """The size of the graph, or the described one where the graph has none. Raises ModelError when they contradict."""
+    for side, name in enumerate(("height", "width")):
+        asked, has = (wanted.size or (None, None))[side], found[side]
+        if asked is None and has is None:
+            raise ModelError(f"{path}: the graph has no fixed {name}.", "Give input.size in the description.", path=path)
+        if asked is not None and has is not None and asked != has:
+            message = f"{path}: the graph has the {name} {has}, the description says {asked}."
+            raise ModelError(message, "Correct input.size in the description, or leave it out.", path=path)
+    height, width = (has if has is not None else asked for has, asked in zip(found, wanted.size or found, strict=True))
+    assert height is not None and width is not None
+    return height, width
+
+
+def _shape_of(value: onnx.ValueInfoProto) -> Shape:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _dtype_of(value: onnx.ValueInfoProto) -> str:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    code = value.type.tensor_type.elem_type
+    return str(tensor_dtype_to_np_dtype(code)) if code else "none"
+
+
+def shown(shape: Shape) -> str:
+    """A shape for people: [1, 37, ?]."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
