@@ -116,7 +116,7 @@ class EngineContender:
         return [self._predictor.finish(each, item, keep) for each, item in zip(self._predictor.run(asked), asked, strict=True)]
 
     def timed_lines(self, wanted: Wanted) -> dict[Line, Budget]:
-        """The lines with a time of their own, and the budget of each: another choice of as many tiles costs what this one does."""
+        """The lines with a time of their own, and their budgets: another choice of as many tiles costs what this one does."""
         own = {Line("router", budget.asked): budget for budget in wanted.budgets} | {ALL: WHOLE}
         return own | dict.fromkeys(self._whole, WHOLE)
 
