@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from apex_runtime.errors import ModelError
 from apex_runtime.model_info import OUTPUT_NAMES
 from apex_runtime.parity.cases import Case, synthetic_cases
 from apex_runtime.parity.decision import is_explained
@@ -110,6 +111,22 @@ def test_another_dtype(fake: type, name: str) -> None:
 @pytest.mark.parametrize("name", OUTPUT_NAMES)
 def test_another_shape(fake: type, name: str) -> None:
     assert f"{name}: shape" in reasons(compare(fake(), fake(replace(name, lambda array: array[..., :-1]))))
+
+
+@pytest.mark.parametrize("rank", [lambda array: array[0], lambda array: array[0, 0], lambda array: array[..., None]])
+def test_tiles_of_another_rank(fake: type, rank: Callable[[np.ndarray], np.ndarray]) -> None:
+    fault = replace("tile_ids", rank)
+    for reference, candidate in ((fake(), fake(fault)), (fake(fault), fake())):
+        assert "tile_ids: shape" in reasons(compare(reference, candidate))
+
+
+def test_a_tile_outside_the_grid(fake: type) -> None:
+    def beyond(outputs: dict) -> None:
+        outputs["tile_ids"] = outputs["tile_ids"] + 1000
+
+    assert "decision: other tiles on 5 of 5 images" in reasons(compare(fake(), fake(beyond)))
+    with pytest.raises(ModelError, match=r"fake chose tile 10\d\d, and the model has the tiles 0 to 7"):
+        compare(fake(beyond), fake())
 
 
 @pytest.mark.parametrize(
