@@ -179,7 +179,7 @@ class RecordingSession:
             )
         for spec in expected_outputs(self.info):
             array, shape = found[spec.name], spec.sized(len(images), in_all(tiles))
-            if (array.dtype, array.shape) != (spec.dtype, shape):
+            if (str(array.dtype), array.shape) != (spec.dtype, shape):
                 words = f"{array.dtype} {list(array.shape)}, its passport says {spec.dtype} {list(shape)}"
                 raise ModelError(f"{self.path}: the recorded {spec.name} is {words}.", _ANOTHER, path=self.path)
         return found

@@ -140,10 +140,12 @@ def _subject(subject: Subject) -> dict[str, str]:
 
 def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
     batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
-    table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
+    title = f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})"
+    table = Table(title=Text(title))  # a path may hold what Rich takes for markup
     for column in ("what", "values", "beyond", "max |d|", "mean |d|", "dB", "verdict"):
         table.add_column(column, justify="left" if column in ("what", "verdict") else "right", no_wrap=column == "what")
     for name, stats in budget.outputs.items():
