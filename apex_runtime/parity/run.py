@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -185,14 +186,18 @@ def _score(scorer: Scorer, seen: Seen, info: ModelInfo, task: TaskStats) -> None
 
 
 def add_decision(seen: Seen, rules: Rules, tiles: TileInfo, decisions: Decisions) -> Choice:
-    """Take the choices of both sides, left alone, into ``decisions``."""
+    """Take the choices of both sides, left alone, into ``decisions``.
+
+    Where the numbers on synthetic images do not count any swap on them is explained: utilities are such numbers.
+    """
     reference, candidate, case = seen.free_reference, seen.free_candidate, seen.case
     for name in FORCED:
         if name not in candidate:
             decisions.problems.append(f"the candidate has no output {name}")
             return "unexplained"
     utilities_N = flat_utilities(reference, tiles)[0]
-    slack = utility_slack(utilities_N, rules.slack("utilities"))
+    judged = rules.judges_synthetic or not case.synthetic
+    slack = utility_slack(utilities_N, rules.slack("utilities")) if judged else math.inf
     first, second = (chosen_tiles(side, tiles) for side in (reference, candidate))
     levels = [grid.flat for grid in tiles.levels]
     return decisions.add(first, second, totals(utilities_N, seen.bonus_N), slack, real=not case.synthetic, levels=levels)
