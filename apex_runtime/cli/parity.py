@@ -168,7 +168,7 @@ def parity(
         labels=_labels(data, dataset_type, split, limit),
     )
     if record is not None:
-        check_places({"--record": record})
+        check_places({"--record": record}, (reference,))
         _record(reference, settings, record, as_json)
         return
     if bisect:
@@ -177,7 +177,8 @@ def parity(
         ctx.exit(run_bisect(Path(reference), against, settings, Path(bisect), as_json))
     if polygraphy and len(against) != 1:
         raise UsageError(f"--polygraphy {polygraphy}: compares two models.", "Name one candidate with --against.")
-    check_places({"--output": output, "--html": html, "--polygraphy": polygraphy and f"{polygraphy}/inputs.json"})
+    exchanged = polygraphy and f"{polygraphy}/inputs.json"
+    check_places({"--output": output, "--html": html, "--polygraphy": exchanged}, (reference, *against))
     gallery, bridge = Gallery(), Bridge()
     watch = watch_all([one.open for one, wanted in ((gallery, html), (bridge, polygraphy)) if wanted])
     absent: tuple[Absent, ...] = ()

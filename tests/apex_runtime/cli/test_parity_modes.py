@@ -56,3 +56,22 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
     for place in (tmp_path / "file" / "r.json", tmp_path / "folder.json"):
         ran = apex_rt("parity", tiny_onnx, *rest, option, place)
         assert ran.code == 2 and f"{option} {place}" in ran.err and "cannot be written" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("--output", "m.onnx"), "--output m.onnx: cannot be written (it is what is compared)"),
+        (("--html", "./other.json"), "--html other.json: cannot be written (it is what is compared)"),
+        (("--output", "p.html", "--html", "p.html"), "--html p.html: cannot be written (it is the file of --output)"),
+    ],
+)
+def test_no_file_takes_the_place_of_another(
+    apex_rt, tiny_onnx, tmp_path, monkeypatch, files: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(tiny_onnx.read_bytes())
+    (tmp_path / "other.json").write_text("{}")
+    ran = apex_rt("parity", "m.onnx", "--against", "other.json", *files)
+    assert ran.code == 2 and words in ran.err
+    assert (tmp_path / "m.onnx").read_bytes() == tiny_onnx.read_bytes() and (tmp_path / "other.json").read_text() == "{}"
