@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("parity", epilog="Exit codes: 0 the same within tolerance; 1 not the same; 2 wrong usage.")
-@click.argument("reference", required=False)
+@click.argument("reference", required=False, callback=not_empty)
 @click.option(
     "--against",
     multiple=True,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     metavar="N[,N]",
     help="Images in one run of the graph; each is compared.  [default: 1]",
 )
-@click.option("--images", metavar="PATH", help="Image, folder or pattern.  [default: the shipped samples]")
+@click.option("--images", metavar="PATH", callback=not_empty, help="Image, folder or pattern.  [default: the shipped samples]")
 @click.option(
     "--data",
     type=click.Path(),
@@ -74,11 +74,26 @@ if TYPE_CHECKING:
 )
 @click.option("--ops", is_flag=True, help="Compare every face of the plugins' ops instead; needs no REFERENCE.")
 @click.option("--op", multiple=True, callback=split_list, metavar="NAME[,NAME]", help="With --ops: these only.  [default: all]")
-@click.option("--record", metavar="FILE.json", help="Keep what REFERENCE answers here, to be compared elsewhere.")
-@click.option("-o", "--output", default="parity.json", show_default=True, metavar="FILE", help="Where the report goes.")
-@click.option("--html", metavar="FILE", help="Also a page with pictures of the worst images; it needs no other file.")
 @click.option(
-    "--polygraphy", metavar="DIR", help="Also the tensors of the first image there, and Polygraphy's commands for them."
+    "--record", metavar="FILE.json", callback=not_empty, help="Keep what REFERENCE answers here, to be compared elsewhere."
+)
+@click.option(
+    "-o",
+    "--output",
+    default="parity.json",
+    show_default=True,
+    metavar="FILE",
+    callback=not_empty,
+    help="Where the report goes.",
+)
+@click.option(
+    "--html", metavar="FILE", callback=not_empty, help="Also a page with pictures of the worst images; it needs no other file."
+)
+@click.option(
+    "--polygraphy",
+    metavar="DIR",
+    callback=not_empty,
+    help="Also the tensors of the first image there, and Polygraphy's commands for them.",
 )
 @click.option("--bisect", metavar="DIR", callback=not_empty, help="Find the first node that differs; DIR gets what was found.")
 @json_option
@@ -129,6 +144,7 @@ def parity(
       apex-rt parity model.onnx --against gpu.json
       apex-rt parity model.onnx --against bundle/ --bisect where/
     """
+    from apex_runtime.cli.parity_modes import check_places, refuse_unread
     from apex_runtime.cli.parity_ops import run_ops
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity, watch_all
@@ -137,23 +153,23 @@ def parity(
     from apex_runtime.parity.tolerance import load_profile
     from apex_runtime.parity.worst import Gallery
 
+    refuse_unread(ctx)
     if ops or op:
-        refused = {"REFERENCE": reference, "--against": against, "--data": data, "--record": record}
-        refused |= {"--html": html, "--polygraphy": polygraphy}
-        ctx.exit(0 if run_ops(ops, op, refused, Path(output), as_json) else 1)
+        ctx.exit(0 if run_ops(ops, op, Path(output), as_json) else 1)
     if reference is None:
         raise UsageError("REFERENCE is missing.", "Name a checkpoint, an ONNX file or a bundle; --ops needs none.")
-    settings = Settings(
-        chosen_budgets(budget, tiles),
+    settings = Settings(  # a budget or a batch that is named twice is compared once
+        tuple(dict.fromkeys(chosen_budgets(budget, tiles))),
         load_profile(profile),
         images=Path(images) if images else None,
         size=parse_size(size) if size else None,
         threads=threads,
-        batches=batch or (1,),
+        batches=tuple(dict.fromkeys(batch)) or (1,),
         labels=_labels(data, dataset_type, split, limit),
     )
     if record is not None:
-        _record(reference, against, settings, record, as_json)
+        check_places({"--record": record}, (reference,))
+        _record(reference, settings, record, as_json)
         return
     if bisect:
         from apex_runtime.cli.parity_bisect import run_bisect
@@ -161,11 +177,13 @@ def parity(
         ctx.exit(run_bisect(Path(reference), against, settings, Path(bisect), as_json))
     if polygraphy and len(against) != 1:
         raise UsageError(f"--polygraphy {polygraphy}: compares two models.", "Name one candidate with --against.")
+    exchanged = polygraphy and f"{polygraphy}/inputs.json"
+    check_places({"--output": output, "--html": html, "--polygraphy": exchanged}, (reference, *against))
     gallery, bridge = Gallery(), Bridge()
     watch = watch_all([one.open for one, wanted in ((gallery, html), (bridge, polygraphy)) if wanted])
     absent: tuple[Absent, ...] = ()
     if sweep is not None:
-        result, absent = _sweep(reference, against, sweep, settings, watch)
+        result, absent = _sweep(reference, sweep, settings, watch)
     else:
         candidates = [Path(item) for item in against]
         result = check_parity(Path(reference), candidates, settings, lambda total: counter(total, "parity"), watch)
@@ -189,14 +207,10 @@ def parity(
     ctx.exit(0 if result.passed else 1)
 
 
-def _sweep(
-    reference: str, against: tuple[str, ...], folder: Path, settings: Settings, watch: Watch
-) -> tuple[ParityResult, tuple[Absent, ...]]:
+def _sweep(reference: str, folder: Path, settings: Settings, watch: Watch) -> tuple[ParityResult, tuple[Absent, ...]]:
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.sweep import sweep
 
-    if against:
-        raise UsageError("--sweep builds the candidates itself; --against names them.", "Leave one of them out.")
     note = partial(click.echo, err=True)
     found = sweep(Path(reference), folder, settings, note, lambda total: counter(total, "parity"), watch)
     return found.result, found.absent
@@ -217,12 +231,10 @@ def _labels(data: str | None, dataset_type: DatasetType | None, split: str | Non
     return found
 
 
-def _record(reference: str, against: tuple[str, ...], settings: Settings, path: str, as_json: bool) -> None:
+def _record(reference: str, settings: Settings, path: str, as_json: bool) -> None:
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.record import record
 
-    if against:
-        raise UsageError("--record keeps one subject; --against compares.", "Leave one of them out.")
     made = record(Path(reference), settings, Path(path), lambda total: counter(total, "record"))
     if as_json:
         click.echo(made.model_dump_json(indent=2))

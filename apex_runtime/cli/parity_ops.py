@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,11 +11,9 @@ import click
 from apex_runtime.errors import UsageError
 
 
-def run_ops(ops: bool, names: Sequence[str], refused: Mapping[str, object], output: Path, as_json: bool) -> bool:
-    """Compare, show and write the report; whether everything passed.
-
-    ``refused``: what means nothing here, by its name. Raises UsageError.
-    """
+def run_ops(ops: bool, names: Sequence[str], output: Path, as_json: bool) -> bool:
+    """Compare, show and write the report; whether everything passed. Raises UsageError."""
+    from apex_runtime.cli.parity_modes import check_places
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.ops.check import check_ops, load_op_tolerances, ops_passed, steps
     from apex_runtime.parity.ops.report import ops_tables, ops_to_dict
@@ -23,9 +21,7 @@ def run_ops(ops: bool, names: Sequence[str], refused: Mapping[str, object], outp
 
     if not ops:
         raise UsageError("--op names ops, and only --ops compares them.", "Add --ops.")
-    wrong = [option for option, value in refused.items() if value]
-    if wrong:
-        raise UsageError(f"--ops compares no models: {', '.join(wrong)} means nothing.", "Leave it out.")
+    check_places({"--output": str(output)})
     allowed = load_op_tolerances()
     with counter(steps(names), "ops") as step:
         rows = check_ops(names, allowed, step)

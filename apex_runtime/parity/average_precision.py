@@ -61,8 +61,9 @@ class AveragePrecision:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """A split of a labelled set, or those images of it that are compared: ``indices`` are their places."""
+    """A split of the labelled set ``path``, or those images of it that are compared: ``indices`` are their places."""
 
+    path: Path
     dataset: InstanceDataset
     indices: tuple[int, ...]
 
@@ -74,7 +75,7 @@ class Labels:
         if count == 0:
             raise UsageError(f"--data {data}: the split {split} has no images.", "Name another split.", path=data)
         wanted = count if limit is None else min(limit, count)
-        return cls(dataset, tuple(int(place) for place in np.linspace(0, count - 1, wanted)))
+        return cls(data, dataset, tuple(int(place) for place in np.linspace(0, count - 1, wanted)))
 
     def cases(self, info: ModelInfo) -> list[Case]:
         """The images at the model's size. Raises DataError when the model knows none of the classes, ImageError."""

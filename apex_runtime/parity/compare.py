@@ -75,8 +75,9 @@ class Stats:
         if self.count == 0:
             found.append("nothing was compared")
         beyond = self.mismatches - self.non_finite
-        if beyond > limit * self.count:
-            found.append(f"{beyond} of {self.count} values beyond the tolerance (max |difference| {self.max_abs:.3g})")
+        if beyond > limit * self.count:  # without any difference it is candidates that only one side has
+            how = f"beyond the tolerance (max |difference| {self.max_abs:.3g})" if self.max_abs else "on one side only"
+            found.append(f"{beyond} of {self.count} values {how}")
         if min_sqnr_db is not None and not self.sqnr_db >= min_sqnr_db:
             found.append(f"signal to noise {self.sqnr_db:.1f} dB, below {min_sqnr_db:g} (max |difference| {self.max_abs:.3g})")
         return found

@@ -18,8 +18,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from apex_runtime.backends.onnx_contract import expected_outputs
 from apex_runtime.backends.reasons import REMEDIES, ReasonCode
-from apex_runtime.backends.session import Session, Tiles, per_level
+from apex_runtime.backends.session import Session, Tiles, in_all, per_level
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.errors import ModelError, UsageError
 from apex_runtime.files import replacing, write_atomically
@@ -167,7 +168,7 @@ class RecordingSession:
         return f"{self.recording.subject.backend}, recorded"
 
     def run(self, images: np.ndarray, tiles: Tiles, tile_bonus: np.ndarray) -> dict[str, np.ndarray]:
-        """The recorded answer. Raises ModelError when this was not asked."""
+        """The recorded answer. Raises ModelError when this was not asked, or not answered in the form that the passport names."""
         found = self.answers.get(request_digest(images, tiles, tile_bonus))
         if found is None:
             raise ModelError(
@@ -176,6 +177,11 @@ class RecordingSession:
                 path=self.path,
                 code=ReasonCode.NOT_RECORDED.value,
             )
+        for spec in expected_outputs(self.info):
+            array, shape = found[spec.name], spec.sized(len(images), in_all(tiles))
+            if (str(array.dtype), array.shape) != (spec.dtype, shape):
+                words = f"{array.dtype} {list(array.shape)}, its passport says {spec.dtype} {list(shape)}"
+                raise ModelError(f"{self.path}: the recorded {spec.name} is {words}.", _ANOTHER, path=self.path)
         return found
 
 
@@ -195,6 +201,6 @@ def _read_outputs(path: Path, recording: Recording) -> dict[str, dict[str, np.nd
         names = output_names(recording.model.tiles.depth)
         with np.load(path, allow_pickle=False) as arrays:
             return {run: {name: arrays[f"{run}/{name}"] for name in names} for run in recording.runs}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a file from elsewhere zipfile, zlib and NumPy raise whatever they like, no memory among it
         cause = getattr(error, "strerror", None) or str(error)
         raise ModelError(f"{path}: not the outputs of this recording ({cause}).", _ANOTHER, path=path) from error

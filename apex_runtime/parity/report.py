@@ -10,15 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from apex_runtime.errors import UsageError
 from apex_runtime.parity.check import Comparison, ParityResult
 from apex_runtime.parity.compare import Stats
 from apex_runtime.parity.decision import Decisions
 from apex_runtime.parity.run import BudgetResult
 from apex_runtime.parity.subjects import Subject
-from apex_runtime.parity.task_report import task_record, task_table
+from apex_runtime.parity.task_report import mean, task_record, task_table
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.pipeline.results import write_json
 
@@ -121,9 +119,9 @@ def _decision(decisions: Decisions, rules: Rules) -> dict[str, Any]:
         "equal_sets": decisions.equal_sets,
         "equal_orders": decisions.equal_orders,
         "unexplained": decisions.unexplained,
-        "mean_overlap": _mean(decisions.overlaps),
+        "mean_overlap": mean(decisions.overlaps),
         "min_overlap": min(decisions.overlaps, default=None),
-        "mean_overlap_synthetic": _mean(decisions.synthetic_overlaps),
+        "mean_overlap_synthetic": mean(decisions.synthetic_overlaps),
         "reasons": reasons,
     }
 
@@ -140,10 +138,12 @@ def _subject(subject: Subject) -> dict[str, str]:
 
 def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     spread = f"{min(budget.tiles)} to {max(budget.tiles)}" if len(set(budget.tiles)) > 1 else str(budget.tiles[0])
     batch = f", {budget.batch} at a time" if budget.batch > 1 else ""
-    table = Table(title=f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})")
+    title = f"{comparison.candidate.path}, budget {budget.asked} ({spread} tiles, {len(budget.tiles)} images{batch})"
+    table = Table(title=Text(title))  # a path may hold what Rich takes for markup
     for column in ("what", "values", "beyond", "max |d|", "mean |d|", "dB", "verdict"):
         table.add_column(column, justify="left" if column in ("what", "verdict") else "right", no_wrap=column == "what")
     for name, stats in budget.outputs.items():
@@ -154,17 +154,13 @@ def _table(comparison: Comparison, budget: BudgetResult, rules: Rules) -> Table:
     word = _verdict(not decisions.reasons(rules.min_overlap))
     counts = str(decisions.images), str(decisions.images - decisions.equal_sets)
     table.add_section()
-    table.add_row("same tiles chosen", *counts, "overlap", f"{_mean(decisions.overlaps)}", "", word)
+    table.add_row("same tiles chosen", *counts, "overlap", f"{mean(decisions.overlaps)}", "", word)
     return table
 
 
 def _decibels(stats: Stats) -> float | None:
     """None for no ratio at all: equal values, or a reference of zeros. JSON has no infinity."""
     return round(stats.sqnr_db, 3) if math.isfinite(stats.sqnr_db) else None
-
-
-def _mean(values: list[float]) -> float | None:
-    return round(float(np.mean(values)), 6) if values else None
 
 
 def _verdict(passed: bool) -> str:

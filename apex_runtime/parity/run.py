@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -9,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from apex_runtime.backends.session import Session, Tiles, in_all
+from apex_runtime.errors import ModelError
 from apex_runtime.model_info import ModelInfo, TileInfo, output_names
 from apex_runtime.parity.average_precision import MIN_SCORE, Labels, Scorer
 from apex_runtime.parity.cases import Case
@@ -133,12 +135,21 @@ def _look(reference: Session, candidate: Session, cases: Sequence[Case], tiles: 
     images = np.stack([case.pixels for case in cases])
     bonus_BN = np.stack([padding_bonus(case.content_N) for case in cases])
     free = [side.run(images, tiles, bonus_BN) for side in (reference, candidate)]
-    leading = free[isinstance(candidate, RecordingSession)]
-    chosen = [chosen_tiles(_image(leading, row), info.tiles) for row in range(len(cases))]
+    recorded = isinstance(candidate, RecordingSession)
+    chosen = [chosen_tiles(_image(free[recorded], row), info.tiles) for row in range(len(cases))]
+    _check_chosen(np.concatenate(chosen), (reference, candidate)[recorded], info.tiles)
     forced_BN = np.concatenate([forcing_bonus(chosen_K, info.tiles.count) for chosen_K in chosen])
     forced = [side.run(images, tiles, forced_BN) for side in (reference, candidate)]
     for row, case in enumerate(cases):
         yield Seen(case, bonus_BN[row], chosen[row], *(_image(outputs, row) for outputs in (*free, *forced)))
+
+
+def _check_chosen(tiles_n: np.ndarray, side: Session, tiles: TileInfo) -> None:
+    """Only tiles that there are can be forced. Raises ModelError."""
+    wrong = tiles_n[(tiles_n < 0) | (tiles_n >= tiles.count)]
+    if wrong.size:
+        message = f"{side.name} chose tile {wrong[0]}, and the model has the tiles 0 to {tiles.count - 1}."
+        raise ModelError(message, "Nothing can be compared under these tiles: export or record it again.")
 
 
 def _image(outputs: Outputs, row: int) -> Outputs:
@@ -175,22 +186,26 @@ def _score(scorer: Scorer, seen: Seen, info: ModelInfo, task: TaskStats) -> None
 
 
 def add_decision(seen: Seen, rules: Rules, tiles: TileInfo, decisions: Decisions) -> Choice:
-    """Take the choices of both sides, left alone, into ``decisions``."""
+    """Take the choices of both sides, left alone, into ``decisions``.
+
+    Where the numbers on synthetic images do not count any swap on them is explained: utilities are such numbers.
+    """
     reference, candidate, case = seen.free_reference, seen.free_candidate, seen.case
-    for name in ("tile_ids", "tile_levels"):
+    for name in FORCED:
         if name not in candidate:
             decisions.problems.append(f"the candidate has no output {name}")
             return "unexplained"
     utilities_N = flat_utilities(reference, tiles)[0]
-    slack = utility_slack(utilities_N, rules.slack("utilities"))
+    judged = rules.judges_synthetic or not case.synthetic
+    slack = utility_slack(utilities_N, rules.slack("utilities")) if judged else math.inf
     first, second = (chosen_tiles(side, tiles) for side in (reference, candidate))
     levels = [grid.flat for grid in tiles.levels]
     return decisions.add(first, second, totals(utilities_N, seen.bonus_N), slack, real=not case.synthetic, levels=levels)
 
 
 def chosen_tiles(outputs: Outputs, tiles: TileInfo) -> np.ndarray:
-    """Flat numbers of the tiles of the one image, int64 [K]. Levels that cannot be are read as level 0 here: ``compare_outputs``
-    reports them."""
-    ids_K, levels_K = outputs["tile_ids"][0], outputs["tile_levels"][0]
+    """Flat numbers of the tiles of the one image, int64 [K], whatever the form of the outputs. Levels that cannot be are read as
+    level 0 here: ``compare_outputs`` reports them, and another form."""
+    ids_K, levels_K = (outputs[name].reshape(-1) for name in FORCED)
     possible = levels_K.shape == ids_K.shape and np.isin(levels_K, range(tiles.depth)).all()
     return flat_ids(ids_K, levels_K if possible else np.zeros_like(ids_K), tiles)

@@ -27,11 +27,11 @@ def task_record(task: TaskStats, rules: Rules) -> dict[str, Any]:
         "candidate_only": task.candidate_only,
         "exempt": task.exempt,
         "match_rate": task.match_rate,
-        "mean_box_iou": _mean(task.box_ious),
+        "mean_box_iou": mean(task.box_ious),
         "worst_box_iou": min(task.box_ious, default=None),
-        "mean_mask_iou": _mean(task.mask_ious),
+        "mean_mask_iou": mean(task.mask_ious),
         "worst_mask_iou": min(task.mask_ious, default=None),
-        "mean_score_difference": _mean(task.score_differences),
+        "mean_score_difference": mean(task.score_differences),
         "max_score_difference": max(task.score_differences, default=None),
         "average_precision": task.precision and _average_precision(task.precision),
         "limits": limits.model_dump(),
@@ -76,5 +76,6 @@ def _rows(task: TaskStats, limits: TaskLimits) -> Iterator[tuple[str, str, str]]
         yield f"drop of {kind} AP", found, f"<= {limits.max_ap_drop:g}"
 
 
-def _mean(values: list[float]) -> float | None:
+def mean(values: list[float]) -> float | None:
+    """For the report; None without any."""
     return round(float(np.mean(values)), 6) if values else None

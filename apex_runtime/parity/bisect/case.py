@@ -16,11 +16,10 @@ from apex_runtime.parity.bisect.journal import Difference
 from apex_runtime.parity.bisect.slices import Arrays, Graph, open_model, run_session
 from apex_runtime.parity.cases import Case
 from apex_runtime.parity.outputs import forcing_bonus
-from apex_runtime.parity.run import BudgetResult, compare_sessions
+from apex_runtime.parity.run import BudgetResult, chosen_tiles, compare_sessions
 from apex_runtime.parity.tolerance import Rules
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.grid import padding_bonus
-from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.routing.split import plan_tiles
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _compare(reference: Whole, candidate: Whole, case: Case, budget: Budget, rul
     tiles = plan_tiles(budget, case.content_N, info)
     free = reference.run(case.pixels[None], tiles, padding_bonus(case.content_N)[None])
     _check_finite(free, case)
-    chosen = flat_ids(free["tile_ids"][0], free["tile_levels"][0], info.tiles).tolist()
+    chosen = chosen_tiles(free, info.tiles).tolist()
     found = Difference(image=case.name, image_sha256=case.sha256, budget=budget.asked, mode="forced", tiles=chosen, outputs={})
     try:
         result = compare_sessions(reference, candidate, [case], [budget], rules)[0]
@@ -86,10 +85,11 @@ def _compare(reference: Whole, candidate: Whole, case: Case, budget: Budget, rul
 
 
 def _failing(result: BudgetResult, rules: Rules) -> dict[str, Any]:
-    """What the outputs say; only where they agree, what the choice of tiles says."""
+    """What the outputs say; only where they agree, what the choice of tiles says. Of that no least overlap is asked: it is a mean
+    over images, and one swap that rounding explains would be below it."""
     outputs = {name: stats.reasons(*rules.gate(name)) for name, stats in result.outputs.items()}
     failing = {name: why for name, why in outputs.items() if why}
-    decisions = result.decisions.reasons(rules.min_overlap)
+    decisions = result.decisions.reasons(min_overlap=0.0)
     if failing or not decisions:
         return {"outputs": failing}
     return {"mode": "free", "outputs": {"tile_ids": decisions}}

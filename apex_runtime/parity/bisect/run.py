@@ -18,7 +18,7 @@ from apex_runtime.parity.bisect.probes import Probes
 from apex_runtime.parity.bisect.search import NOISE, Place, Search
 from apex_runtime.parity.bisect.sides import Side, open_sides
 from apex_runtime.parity.bisect.slices import Arrays, Graph
-from apex_runtime.parity.cases import Case, load_cases
+from apex_runtime.parity.cases import Case
 from apex_runtime.parity.check import Progress, Settings
 from apex_runtime.parity.tolerance import Rules
 
@@ -71,7 +71,7 @@ def _set_up(sides: tuple[Side, Side], settings: Settings, folder: Path) -> _Setu
     first, second = (side.file for side in sides)
     reference = Graph(first.model, first.path, settings.threads)
     candidate = Graph(renamed_like(second.model, first.model), second.path, settings.threads)
-    return _Setup(sides, reference, candidate, load_cases(settings.images, first.info), settings, folder)
+    return _Setup(sides, reference, candidate, settings.cases(first.info), settings, folder)
 
 
 def _fresh(setup: _Setup) -> Journal:

@@ -12,7 +12,7 @@ from apex_runtime.bundle.manifest import read_manifest
 from apex_runtime.bundle.verify import model_of, verify_artefacts
 from apex_runtime.errors import UsageError
 from apex_runtime.parity.run import info_differences
-from apex_runtime.parity.subjects import check_size, identify
+from apex_runtime.parity.subjects import Kind, check_size, identify
 from apex_runtime.parity.tolerance import Floating
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Side:
 def open_sides(reference: Path, candidate: Path, size: tuple[int, int] | None = None) -> tuple[Side, Side]:
     """Reference and candidate, each an ONNX file or a bundle; ``size`` is refused, since both have one.
 
-    Raises UsageError for a checkpoint, for eight bits and for models of different kinds; ModelError, BundleError.
+    Raises UsageError for a checkpoint or a recording, for eight bits and for models of different kinds; ModelError, BundleError.
     """
     subjects = identify(reference), identify(candidate)
     check_size(*subjects, size)
@@ -44,7 +44,9 @@ def open_sides(reference: Path, candidate: Path, size: tuple[int, int] | None = 
     return first, second
 
 
-def _open(path: Path, kind: str) -> Side:
+def _open(path: Path, kind: Kind) -> Side:
+    if kind == "recording":
+        raise UsageError(f"{path}: --bisect needs a graph, a recording has none.", "Name what was recorded.", path=path)
     if kind == "checkpoint":
         raise UsageError(
             f"{path}: --bisect needs a graph, a checkpoint has none.",

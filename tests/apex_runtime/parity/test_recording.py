@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -13,6 +15,7 @@ from tiny_model import write_tiny_model
 
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.errors import ModelError, UsageError
+from apex_runtime.model_info import OUTPUT_NAMES
 from apex_runtime.parity import recording as module
 from apex_runtime.parity.check import Settings, check_parity
 from apex_runtime.parity.record import record
@@ -122,18 +125,67 @@ def test_other_json_is_no_recording(tmp_path: Path, text: str) -> None:
         read_recording(path)
 
 
-def test_objects_are_not_unpickled(made: Path) -> None:
+def forge(made: Path, data: bytes) -> None:
+    """Other outputs, and the digest that fits them."""
     outputs = made.with_suffix(".npz")
-    with np.load(outputs) as arrays:
-        kept = {name: arrays[name] for name in arrays.files}
-    name = next(iter(kept))
-    kept[name] = np.array([{"a": 1}], dtype=object)
-    np.savez(outputs, **kept)
-    document = json.loads(made.read_text())
-    document["outputs_sha256"] = module.sha256_of(outputs)
-    made.write_text(json.dumps(document))
+    outputs.write_bytes(data)
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"outputs_sha256": module.sha256_of(outputs)}))
+
+
+def changed(made: Path, edit: Callable[[str, np.ndarray], np.ndarray]) -> bytes:
+    stream = io.BytesIO()
+    with np.load(made.with_suffix(".npz")) as arrays:
+        np.savez_compressed(stream, **{name: edit(name.split("/")[1], arrays[name]) for name in arrays.files})
+    return stream.getvalue()
+
+
+def test_objects_are_not_unpickled(made: Path) -> None:
+    forge(made, changed(made, lambda _, array: np.array([{"a": 1}] * len(array), dtype=object)))
     with pytest.raises(ModelError, match="not the outputs"):
         RecordingSession.open(made)
+
+
+def damaged(made: Path) -> bytes:
+    data = bytearray(made.with_suffix(".npz").read_bytes())
+    with zipfile.ZipFile(made.with_suffix(".npz")) as archive:
+        first = archive.infolist()[0]
+    start = first.header_offset + 30 + len(first.filename.encode())
+    data[start : start + 40] = b"\xff" * 40
+    return bytes(data)
+
+
+def encrypted(made: Path) -> bytes:
+    data = bytearray(made.with_suffix(".npz").read_bytes())
+    data[data.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+def endless(made: Path) -> bytes:
+    """A header that promises 4 TB, and nothing behind it."""
+    header, stream = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with np.load(made.with_suffix(".npz")) as arrays, zipfile.ZipFile(stream, "w") as archive:
+        for name in arrays.files:
+            archive.writestr(f"{name}.npy", header.getvalue())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("make", [damaged, encrypted, endless])
+def test_an_archive_that_cannot_be_read_is_refused(made: Path, make: Callable[[Path], bytes]) -> None:
+    forge(made, make(made))
+    with pytest.raises(ModelError, match="not the outputs of this recording"):
+        RecordingSession.open(made)
+
+
+@pytest.mark.parametrize("name", OUTPUT_NAMES)
+@pytest.mark.parametrize("edit", [lambda array: array[:0], lambda array: array[0], lambda array: array.astype(str)])
+def test_outputs_of_another_form_than_the_passport_names(
+    model: Path, made: Path, settings: Settings, name: str, edit: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    forge(made, changed(made, lambda own, array: edit(array) if own == name else array))
+    for reference, candidate in ((model, made), (made, model)):
+        (comparison,) = check_parity(reference, [candidate], settings).comparisons
+        assert any(f"the recorded {name} is" in reason for reason in comparison.reasons)
 
 
 def test_the_name_ends_in_json(model: Path, settings: Settings, tmp_path: Path) -> None:

@@ -229,3 +229,36 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -
     with pytest.raises(UsageError, match="--output"):
         write_report({}, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_broken_manifest_fails_its_candidate_and_no_other(tiny_onnx, apex_rt, images, schema, tmp_path) -> None:
+    bundle, output, empty = tmp_path / "bundle", tmp_path / "r.json", tmp_path / "empty"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text("{")
+    given = ("--images", images, "--budget", "2", "--threads", "1", "-o", output)
+    assert apex_rt("parity", tiny_onnx, "--against", f"{bundle},{tiny_onnx}", *given).code == 1
+    document = json.loads(output.read_text())
+    jsonschema.validate(document, schema)
+    assert [item["verdict"] for item in document["comparisons"]] == ["fail", "pass"]
+    assert "manifest.json: not a manifest" in document["comparisons"][0]["reasons"][0]
+    empty.mkdir()
+    ran = apex_rt("parity", tiny_onnx, "--against", empty, *given)
+    assert ran.code == 2 and "no such file or bundle" in ran.err
+
+
+def test_what_looks_like_markup_in_a_name_is_printed(files, images, opened, tmp_path) -> None:
+    odd = tmp_path / "of[red] [" / "b]good.onnx"
+    odd.parent.mkdir()
+    odd.write_text("")
+    result = run(files["a.onnx"], "--against", odd, "--images", images, "--budget", "2", "-o", tmp_path / "r.json")
+    title, verdict = result.output.split("┏")[0], result.output.split("┘")[-1]
+    assert result.exit_code == 0 and "of[red] [/b]good.onnx" in verdict
+    assert "of[red] [/b]good.onnx" in title.replace("\n", "").replace("  ", "")
+
+
+def test_a_budget_and_a_batch_that_are_named_twice_are_compared_once(files, images, opened, tmp_path) -> None:
+    output = tmp_path / "r.json"
+    given = ("--budget", "2,4", "--budget", "2", "--batch", "1,1", "--images", images, "-o", output)
+    assert run(files["a.onnx"], "--against", files["good.onnx"], *given).exit_code == 0
+    (comparison,) = json.loads(output.read_text())["comparisons"]
+    assert [(budget["asked"], budget["batch"]) for budget in comparison["budgets"]] == [("2", 1), ("4", 1)]

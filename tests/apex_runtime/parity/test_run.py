@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from apex_runtime.errors import ModelError
 from apex_runtime.model_info import OUTPUT_NAMES
 from apex_runtime.parity.cases import Case, synthetic_cases
 from apex_runtime.parity.decision import is_explained
@@ -112,6 +113,22 @@ def test_another_shape(fake: type, name: str) -> None:
     assert f"{name}: shape" in reasons(compare(fake(), fake(replace(name, lambda array: array[..., :-1]))))
 
 
+@pytest.mark.parametrize("rank", [lambda array: array[0], lambda array: array[0, 0], lambda array: array[..., None]])
+def test_tiles_of_another_rank(fake: type, rank: Callable[[np.ndarray], np.ndarray]) -> None:
+    fault = replace("tile_ids", rank)
+    for reference, candidate in ((fake(), fake(fault)), (fake(fault), fake())):
+        assert "tile_ids: shape" in reasons(compare(reference, candidate))
+
+
+def test_a_tile_outside_the_grid(fake: type) -> None:
+    def beyond(outputs: dict) -> None:
+        outputs["tile_ids"] = outputs["tile_ids"] + 1000
+
+    assert "decision: other tiles on 5 of 5 images" in reasons(compare(fake(), fake(beyond)))
+    with pytest.raises(ModelError, match=r"fake chose tile 10\d\d, and the model has the tiles 0 to 7"):
+        compare(fake(beyond), fake())
+
+
 @pytest.mark.parametrize(
     ("name", "harmless", "fault"),
     [
@@ -166,7 +183,8 @@ def test_a_swap_at_the_boundary_of_the_list_passes(fake: type) -> None:
 
 
 def test_a_swap_beyond_the_tolerance_of_the_boundary_fails(fake: type) -> None:
-    assert "candidate_ids: 5 of" in reasons(compare(fake(), fake(last_swapped(5e-3))))
+    found = reasons(compare(fake(), fake(last_swapped(5e-3))))
+    assert "candidate_ids: 5 of 65 values on one side only" in found
 
 
 def test_the_same_tiles_in_another_order(fake: type) -> None:

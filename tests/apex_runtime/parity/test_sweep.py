@@ -9,9 +9,11 @@ from typing import Protocol
 
 import jsonschema
 import pytest
+from discs_coco import write_discs
 
 from apex_runtime.errors import ModelError
 from apex_runtime.parity import sweep as module
+from apex_runtime.precision.request import PrecisionRequest
 
 
 class Ran(Protocol):
@@ -56,6 +58,35 @@ def test_what_runs_here_is_compared_and_the_rest_is_named(
 def test_a_checkpoint_and_named_candidates_are_wrong_usage(tiny_onnx: Path, tmp_path: Path, apex_rt: Callable[..., Ran]) -> None:
     ran = apex_rt("parity", tiny_onnx, "--against", tiny_onnx, "--sweep", tmp_path / "b")
     assert ran.code == 2 and "--against" in ran.err
+    ran = apex_rt("parity", tmp_path / "none.onnx", "--sweep", tmp_path / "b")
+    assert ran.code == 2 and "none.onnx" in ran.err and "building" not in ran.err
     (tmp_path / "best.pt").write_bytes(b"")
     ran = apex_rt("parity", tmp_path / "best.pt", "--sweep", tmp_path / "b")
     assert ran.code == 2 and "exported model" in ran.err
+
+
+def test_where_nothing_can_be_built_every_reason_is_given(
+    tiny_onnx: Path, tmp_path: Path, apex_rt: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object, **options: object) -> None:
+        raise ModelError(f"no {options['precision'].wanted} today", "Wait.")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(module, "build_bundle", build)
+    ran = apex_rt("parity", tiny_onnx, "--sweep", tmp_path / "b", "--output", tmp_path / "r.json")
+    assert ran.code == 1 and all(f"no {precision} today" in ran.err for precision in module.PRECISIONS)
+    assert "no bundle can be built here" in ran.err and not (tmp_path / "r.json").exists()
+
+
+def test_ranges_come_from_the_labelled_set(
+    tiny_onnx: Path, tmp_path: Path, apex_rt: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_discs(tmp_path / "discs")
+    asked = []
+
+    def build(*_: object, precision: PrecisionRequest, **__: object) -> None:
+        asked.append((precision.wanted, precision.data))
+        raise ModelError("not built", "Wait.")
+
+    monkeypatch.setattr(module, "build_bundle", build)
+    apex_rt("parity", tiny_onnx, "--sweep", tmp_path / "b", "--data", data, "--output", tmp_path / "r.json")
+    assert asked == [("fp32", None), ("fp16", data), ("int8", data), ("fp8", data)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from discs_coco import write_discs
 from graph_faults import TINY, with_fault
 
 from apex_runtime.bundle.build import build_bundle
@@ -78,11 +79,14 @@ def test_a_bundle_of_the_same_model(apex_rt, reference, blobs, validate, tmp_pat
 
 def test_what_cannot_be_bisected(apex_rt, reference, blobs, tmp_path) -> None:
     (tmp_path / "best.pt").write_bytes(b"no matter")
+    recorded = tmp_path / "gpu.json"
+    assert apex_rt("parity", reference, "--record", recorded, "--images", blobs, "--budget", "4").code == 0
     common = ("--bisect", tmp_path / "found", "--images", blobs)
     for arguments, words in (
         ((reference, "--against", f"{reference},{reference}"), "expected one"),
         ((tmp_path / "best.pt", "--against", reference), "apex-train export best.pt -o model.onnx"),
         ((reference, "--against", tmp_path / "best.pt"), "apex-train export"),
+        ((reference, "--against", recorded), "a recording has none"),
         ((reference, "--against", tmp_path / "none.onnx"), "no such file"),
         ((reference, "--against", reference, "--size", "64x64"), "has a fixed size"),
         ((reference, "--against", reference, "--budget", "7x"), "7x"),
@@ -97,3 +101,11 @@ def test_a_place_that_cannot_be_written(apex_rt, reference, blobs, tmp_path) -> 
     (tmp_path / "file").write_text("")
     ran = apex_rt("parity", reference, "--against", reference, "--images", blobs, "--bisect", tmp_path / "file" / "found")
     assert ran.code == 2 and "cannot be written" in ran.err
+
+
+def test_the_images_of_a_labelled_set(apex_rt, reference, spoilt, tmp_path) -> None:
+    data = write_discs(tmp_path / "discs")
+    given = ("--bisect", tmp_path / "found", "--data", data, "--limit", 1, "--json")
+    ran = apex_rt("parity", reference, "--against", spoilt("Sub for Add"), *given)
+    found = json.loads(ran.out)
+    assert ran.code == 1 and found["start"]["image"] == "1.png" and len(found["key"]["images"]) == 1 + 4
