@@ -46,8 +46,9 @@ def identify(text: str | Path) -> Subject:
         recorded = read_recording(path).subject
         return Subject(path, "recording", recorded.sha256, recorded.file_name, recorded.precision)
     if path.is_dir():
-        manifest = read_manifest(path)
-        return Subject(path, "bundle", sha256_of(path / MANIFEST_NAME), MANIFEST_NAME, manifest.precision)
+        read_manifest(path)
+        # Not what the manifest says: it is not hashed, and one that claims eight bits would have its model judged as if it had.
+        return Subject(path, "bundle", sha256_of(path / MANIFEST_NAME), MANIFEST_NAME, _precision_of(path / MODEL_NAME))
     if not path.is_file():
         raise UsageError(
             f"{path}: no such file or bundle.", "Name a checkpoint (.pt), an ONNX file or a bundle folder.", path=path
