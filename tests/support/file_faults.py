@@ -182,7 +182,7 @@ FILES = {
     "a stale manifest": _bundle(lambda bundle, other: shutil.copy(other, bundle / MODEL), STALE),
     "one bit of the model": _bundle(_one_bit, STALE),
     "a bundle without its model": _bundle(lambda bundle, _: (bundle / MODEL).unlink(), "it is missing"),
-    "a manifest of other classes": _bundle(_manifest(lambda it: it["classes"][0].update(id=77)), "its classes are not the model's"),
+    "a manifest of other classes": _bundle(_manifest(lambda it: it["classes"][0].update(id=77)), "are not the model's"),
     "a manifest that is none": _bundle(lambda bundle, _: (bundle / MANIFEST).write_text("{}"), MANIFEST),
     "another model under a manifest that fits": _bundle(_hashed_again(), "values beyond the tolerance"),
     "another model that claims to be of eight bits": _bundle(_hashed_again(precision="int8"), "values beyond the tolerance"),
