@@ -215,7 +215,7 @@ RUNTIME = {
     "one place less in a list": _output("boxes", lambda boxes: boxes[:, :-1]),
     "prototypes without the axis of the batch": _output("mask_prototypes", lambda array: array[0]),
     "a missing output": _answered(lambda outputs: outputs.pop("mask_coefficients")),
-    "the answer of the run before": RuntimeFault(_one_late, level="task"),
+    "the answer of the run before": RuntimeFault(_one_late, level="decision"),
     "images of a batch swapped": _answered(_swapped)._replace(batch=4),
     "the first image for the whole batch": _answered(_first_for_all)._replace(batch=4),
 }
