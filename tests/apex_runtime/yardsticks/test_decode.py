@@ -44,9 +44,8 @@ def expected(boxes, scores, how, *, pick, least, columns=(0, 1, 2), limit=30000)
     for place, (box, row) in enumerate(zip(boxes, scores, strict=True)):
         chances = [chance(row, how["score"])[column] for column in columns]
         labels = range(len(columns)) if pick == "every" else [max(range(len(columns)), key=chances.__getitem__)]
-        found += [
-            (chances[label], label, place, box_of(box, how["box"], how["unit"])) for label in labels if chances[label] >= least
-        ]
+        corners = box_of(box, how["box"], how["unit"])
+        found += [(chances[label], label, place, corners) for label in labels if chances[label] >= least]
     return sorted(found, key=lambda item: -item[0])[:limit]
 
 
@@ -122,19 +121,12 @@ def test_rows_with_score_and_class(form: str) -> None:
 
 
 def test_a_label_that_no_class_has() -> None:
-    outputs = {
-        "form": "separate",
-        "boxes": "b",
-        "scores": "s",
-        "labels": "l",
-        "score": "probability",
-        "box": "xyxy",
-        "unit": "pixels",
-    }
+    outputs = {"form": "separate", "boxes": "b", "scores": "s", "labels": "l"}
+    outputs |= {"score": "probability", "box": "xyxy", "unit": "pixels"}
     read = places_of(
         {"b": np.zeros((3, 4)), "s": np.array([0.9, 0.8, 0.0]), "l": np.array([1, 5, -1])}, wanted := description(outputs)
     )
-    with pytest.raises(ModelError, match="class 5.* 3 classes"):
+    with pytest.raises(ModelError, match=r"class 5.* 3 classes"):
         candidates_of(read, wanted, SIZE, 0.1)
     found = candidates_of(read, description(outputs, {1: "b", 9: "c"}), SIZE, 0.1)
     assert found.labels.tolist() == [0] and found.places.tolist() == [0], "a mapping says what is left out"
