@@ -1,8 +1,8 @@
 """What ``yardsticks_against.py`` has other projects' programs do, each in an environment of its own: these texts run there.
 
 A model with random weights, whose heads are widened so that scores and masks differ from place to place, is exported to
-``model.onnx``, and answers for the images of ``images.txt`` in ``answers.npz``: boxes_0 [n,4] xyxy, scores_0, labels_0 and masks_0
-[n,h,w] of the first image, and so on.
+``model.onnx``, and answers for the images of ``images.txt`` in ``answers.npz``: boxes_0 [n,4] xyxy, scores_0, labels_0 and
+masks_0 [n,h,w] of the first image, and so on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ model.model.eval()
 os.replace(model.export(format="onnx", imgsz=(256, 320), nms=False if end_to_end else None), "model.onnx")
 model = ultralytics.YOLO("model.onnx", task="segment")
 for number, path in enumerate(images):
-    found = model.predict(path, imgsz=(256, 320), conf=0.05, iou=0.7, max_det=300, device="cpu", retina_masks=True, verbose=False)[0]
+    settings = dict(conf=0.05, iou=0.7, max_det=300, retina_masks=True)
+    found = model.predict(path, imgsz=(256, 320), device="cpu", verbose=False, **settings)[0]
     masks = np.zeros((0, *found.orig_shape)) if found.masks is None else found.masks.data
     answer(number, found.boxes.xyxy, found.boxes.conf, found.boxes.cls, masks)
 np.savez_compressed("answers.npz", **answers)

@@ -5,8 +5,8 @@
 
 A and B are environments of their own, with ultralytics, and with rfdetr and sahi. They run there as the separate programs that
 they are (``yardstick_programs.py``), with random weights: nothing is fetched. A detection is matched with the nearest one of its
-class; ``inner`` pixels are those of the box without a rim of one pixel, where masks are cut to boxes: which pixels lie in a box is
-decided by their centre here and by their corner there.
+class. ``inner`` pixels are all; where masks are cut to boxes those of the box without a rim of one pixel: which pixels lie in a
+box is decided by their centre here and by their corner there.
 """
 
 from __future__ import annotations
