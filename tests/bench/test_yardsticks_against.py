@@ -69,7 +69,7 @@ def test_the_document_shows_the_evidence(repo_root: Path) -> None:
     for row in evidence["exports"]:
         masks = f"{row['mask_pixels']} of {row['inner_pixels']}"
         cells = (row["name"], row["program"], f"{row['matched']} of {row['theirs']}", f"{row['box_pixels']:.4f} px")
-        assert f"| {' | '.join((*cells, f'{row["score"]:.1e}', masks))} |" in text
+        assert f"| {' | '.join((*cells, format(row['score'], '.1e'), masks))} |" in text
         filled = [image for image in row["images"] if image["size"] == [256, 320]]
         assert row["name"].startswith("RF") or (len(filled) == 4 and sum(image["mask_pixels"] for image in filled) == 0)
     sliced = evidence["slicing"]
