@@ -30,7 +30,11 @@ _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave 
 
 
 # Beside measuring: what is done with measurements.
-ACTIONS: dict[str, tuple[str, str]] = {}
+ACTIONS: dict[str, tuple[str, str]] = {
+    "check": ("apex_runtime.cli.bench_check:bench_check", "Is an engine slower or larger than its baseline allows?"),
+    "record": ("apex_runtime.cli.bench_record:bench_record", "Measure an engine beside an anchor, as a baseline."),
+    "trend": ("apex_runtime.cli.bench_trend:bench_trend", "Collect measurements, and draw how they went."),
+}
 
 
 @click.command(cls=CommandWithActions, lazy=ACTIONS)
