@@ -46,12 +46,12 @@ def bench_check(
     output: str | None,
     as_json: bool,
 ) -> None:
-    """Compare CURRENT, an engine to be measured now or a file of bench record, with a baseline. Exit code 0 pass, 1 fail.
+    """Compare CURRENT, an engine to measure now or a file of bench record, with a baseline. Exit code 0 pass, 1 fail.
 
-    A metric fails when it is more than baseline * (1 + ratio) + abs, when it is missing on either side, and when it is not a
-    positive number. Another machine, backend, input size or number of threads than the baseline's fails too: record one there. On
-    a CPU quotients with the anchor and memory are judged, the rest is shown. An engine is measured as its baseline was, until every
-    quotient lies clearly on one side of its limit, or --seconds are over.
+    A metric fails when it is more than baseline * (1 + ratio) + abs, when it is missing on either side, and when it is
+    not a positive number. Another machine, backend, input size or number of threads than the baseline's fails too:
+    record one there. On a CPU quotients with the anchor and memory are judged, the rest is shown. An engine is measured
+    as its baseline was, until every quotient lies clearly on one side of its limit, or --seconds are over.
 
     \b
     Examples:

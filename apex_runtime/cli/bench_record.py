@@ -44,8 +44,8 @@ def bench_record(
 ) -> None:
     """Measure ENGINE (bundle or model.onnx) and write what it costs: the baseline that bench check compares with.
 
-    On a CPU every call is timed beside a call of the anchor, a piece of work that never changes, and their quotient is kept
-    besides the milliseconds. At least 12 rounds, then until every quotient is known to 1 %, or --seconds are over.
+    On a CPU every call is timed beside a call of the anchor, a piece of work that never changes, and their quotient is
+    kept besides the milliseconds. At least 12 rounds, then until every quotient is known to 1 %, or --seconds are over.
 
     \b
     Examples:

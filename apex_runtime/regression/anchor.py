@@ -1,9 +1,9 @@
 """The anchor: a fixed piece of work that is timed beside the engine, so that a busy machine slows both alike.
 
-It is what engines of this family are made of, in the same sizes: convolutions over one small map and over a batch of tiles,
-pointwise and depthwise ones between them, gathered tiles, a shuffle, and a part that one thread does alone (small nodes one
-after the other, a TopK). Work that needs more of the caches than the engine, or more of a second core, is slowed more than the
-engine is. Another graph makes every stored ratio meaningless; its SHA-256 is kept with them.
+It is what engines of this family are made of, in the same sizes: convolutions over one small map and over a batch of
+tiles, pointwise and depthwise ones between them, gathered tiles, a shuffle, and a part that one thread does alone
+(small nodes one after the other, a TopK). Work that needs more of the caches than the engine, or more of a second core,
+is slowed more than the engine is. Another graph makes every stored ratio meaningless; its SHA-256 is kept with them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._stored: list[onnx.TensorProto] = []
 
-    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Add a node; the name of its first output."""
         from onnx import helper
 
@@ -83,7 +83,7 @@ class _Graph:
         """A convolution and its Relu; weights that keep the size of what they get."""
         shape = (out, channels // groups, kernel, kernel)
         weight = self._random.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[1:])) ** 0.5)
-        where = {"strides": [stride, stride], "pads": [kernel // 2] * 4, "group": groups}
+        where: dict[str, Any] = {"strides": [stride, stride], "pads": [kernel // 2] * 4, "group": groups}
         return self.node("Relu", self.node("Conv", x, self.constant(weight), **where))
 
     def row(self, x: str, channels: int, count: int, kernel: int = 3) -> str:
@@ -93,7 +93,7 @@ class _Graph:
         return x
 
     def maps(self, x: str) -> str:
-        """What is done once per image, on 16 channels of 128 x 128: three maps of 64 to 16, and a shuffle of the first."""
+        """What is done once per image, on 16 channels of 128 x 128: maps of 64 to 16, and a shuffle of the first."""
         x = self.row(self.conv(x, 16, 32, 3, stride=2), 32, 2)
         fine = self.conv(x, 32, 64, 1)
         for _number in range(4):

@@ -1,7 +1,7 @@
-"""A measurement of an engine as a file: what ``bench record`` writes, ``bench check`` compares and ``bench trend`` collects.
+"""A measurement as a file: what ``bench record`` writes, ``bench check`` compares and ``bench trend`` collects.
 
-Schema: ``apex_runtime/schemas/baseline.schema.json``. The frame of a file is checked when it is read; its figures are not: they
-are judged one by one, so that a report can say which of them is none.
+Schema: ``apex_runtime/schemas/baseline.schema.json``. The frame of a file is checked when it is read; its figures are
+not: they are judged one by one, so that a report can say which of them is none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Contract(_Record):
 
 
 class Measurement(_Record):
-    """A whole file. ``metrics``: by name a record with ``value`` and ``unit``, and where it was sampled ``low`` and ``high``."""
+    """A whole file. ``metrics``: by name ``value`` and ``unit``, and of what was sampled ``low``, ``high``, ``samples``."""
 
     format_version: Literal[1]
     kind: Literal["apex-x-baseline"]

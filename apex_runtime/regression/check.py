@@ -1,4 +1,4 @@
-"""Is what was measured now worse than the baseline allows? Metric by metric by the one rule, and first: may the two be compared?
+"""Is what was measured now worse than the baseline allows? First: may the two be compared? Then metric by metric.
 
 Schema: ``apex_runtime/schemas/check.schema.json``.
 """
@@ -41,7 +41,7 @@ def settings_of(baseline: Measurement) -> Settings:
 
 
 def differences(baseline: Measurement, current: Measurement) -> list[dict[str, str]]:
-    """What is not the same though it must be: machine, backend, contract, input. Another engine is what the check is about."""
+    """What differs though it must not: machine, backend, contract, input. Another engine is what a check is about."""
     sides = [_comparable(item) for item in (baseline, current)]
     return [
         {"what": name, "baseline": str(sides[0][name]), "current": str(sides[1][name])}
@@ -63,7 +63,7 @@ def _comparable(item: Measurement) -> dict[str, Any]:
 
 
 def undecided(baseline: Measurement, limits: Limits) -> Enough:
-    """Goes on while a time lies so close to its limit that noise could have put it there. For ``record``'s ``enough``."""
+    """For ``record``: not enough while a time lies so close to its limit that noise could have put it there."""
 
     def enough(samples: Samples) -> bool:
         return samples.rounds > 0 and all(_settled(name, item, baseline, limits) for name, item in judged_times(samples).items())

@@ -1,7 +1,7 @@
 """A figure of noisy samples, and between which values it lies.
 
-The median: half of the turns may be disturbed, in either direction, before it moves far. Its interval is that of its ranks, which
-assumes nothing about how times are spread (and that rounds do not depend on each other, which is nearly so).
+The median: half of the turns may be disturbed, in either direction, before it moves far. Its interval is that of its
+ranks, which assumes nothing about how times are spread, but that rounds do not depend on each other.
 """
 
 from __future__ import annotations
@@ -41,5 +41,5 @@ def estimate(samples: Sequence[float]) -> Estimate:
 
 
 def decided(now: Estimate, baseline_spread: float, limit: float) -> bool:
-    """Whether the value lies clearly on one side of ``limit``, when the baseline that the limit comes from is unsure as well."""
+    """Whether the value lies clearly on one side of ``limit``, which is as unsure as the baseline it comes from."""
     return abs(math.log(now.value / limit)) > math.hypot(now.spread, baseline_spread)

@@ -1,7 +1,7 @@
-"""How long a call takes by itself: the clock on the wall without the time in which its thread was ready and another had the core.
+"""How long a call takes by itself: the clock on the wall without the time in which its thread waited for a core.
 
-A thread that sleeps or waits for a lock, a file or a device is still on its own time: a call that begins to wait has become
-slower. Linux tells the rest per thread (``schedstat``). Where it does not, the clock on the wall is all there is.
+A thread that sleeps or waits for a lock, a file or a device is still on its own time: a call that begins to wait has
+become slower. Linux tells the rest per thread (``schedstat``). Elsewhere the clock on the wall is all there is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From rounds to the document of a measurement: every metric with its value, and the interval of those that were sampled.
+"""From rounds to the document of a measurement: every metric with its value and, where it was sampled, its interval.
 
 ``graph_over_anchor@BUDGET``  median over the rounds of own time over the anchor's (on a CPU)
 ``graph_ms@BUDGET``           median of the own time in milliseconds

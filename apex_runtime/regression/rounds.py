@@ -1,8 +1,8 @@
 """Rounds of an engine beside its anchor, and when there are enough of them.
 
-In a round every budget has one call, and before it the anchor has one: what the machine does meanwhile is in both, and their
-quotient is taken call by call. A turn is one call: with one thread nothing of the call before is left but what it put into the
-caches, and that is always the other one's.
+In a round every budget has one call, and before it the anchor has one: what the machine does meanwhile is in both, and
+their quotient is taken call by call. A turn is one call: with one thread nothing of the call before is left but what it
+put into the caches, and that is always the other one's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Stopwatch = Callable[[Subject], Turn]
 
 @dataclass(eq=False)
 class Samples:
-    """Turns by budget in the order of the rounds: of the engine, and of the anchor before each (none without an anchor)."""
+    """Turns by budget in the order of the rounds: of the engine, and of the anchor before each (none without an
+    anchor)."""
 
     engine: dict[str, list[Turn]] = field(default_factory=dict)
     anchor: dict[str, list[Turn]] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""The one rule of every gate: ``current > baseline * (1 + ratio) + abs`` fails, and so does everything that is not a figure."""
+"""The one rule of every gate: ``current > baseline * (1 + ratio) + abs`` fails, and so does everything that is not a
+figure."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def _problem(value: object) -> str:
 
 
 def parse_allowances(texts: Sequence[str], option: str, default: float) -> tuple[Allowance, ...]:
-    """``0.07`` for all metrics, ``graph_ms@*=0.1`` for some; of several that fit, the last counts. Raises UsageError."""
+    """``0.07`` for all metrics, ``graph_ms@*=0.1`` for some; of several that fit, the last counts. Raises
+    UsageError."""
     found = [Allowance("*", default)]
     for text in texts:
         pattern, equals, number = text.rpartition("=")

@@ -1,7 +1,7 @@
 """The trend: one line per measurement, all of one schema, to which lines are only ever added.
 
-Schema of a line: ``apex_runtime/schemas/trend.schema.json``. A file with lines that cannot be read is refused with their numbers,
-and nothing is added to it.
+Schema of a line: ``apex_runtime/schemas/trend.schema.json``. A file with lines that cannot be read is refused with
+their numbers, and nothing is added to it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from apex_runtime.regression.baseline import Measurement
 from apex_runtime.regression.check import is_judged
 from apex_runtime.regression.rule import figure
 
-TREND_FORMAT_VERSION = 1
+TREND_FORMAT_VERSION: Literal[1] = 1
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Row(BaseModel):
-    """One measurement. ``series`` is what must be equal for two rows to lie on one line: machine, backend, settings, input."""
+    """One measurement. ``series`` is what must be equal for two rows to lie on one line: machine, backend, settings,
+    input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +37,8 @@ class Row(BaseModel):
 
 
 def row_of(measurement: Measurement, path: Path) -> Row:
-    """The line of a measurement: its judged metrics. Raises DataError when one of them is no figure, or there is none."""
+    """The line of a measurement: its judged metrics. Raises DataError when one of them is no figure, or there is
+    none."""
     anchored = measurement.contract.anchor_sha256 is not None
     found = {name: figure(measurement.value(name)) for name in measurement.metrics if is_judged(name, anchored, False)}
     wrong = [name for name, value in found.items() if value is None]
@@ -65,7 +67,8 @@ def _series(item: Measurement) -> str:
 
 
 def read_trend(path: Path) -> list[Row]:
-    """The lines of a file in their order. Raises UsageError when there is none, DataError with the numbers of damaged lines."""
+    """The lines of a file in their order. Raises UsageError when there is none, DataError with the numbers of damaged
+    lines."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file.", "Begin one with --add FILE.json (of apex-rt bench record).", path=path)
     return _parse(path.read_bytes(), path)

@@ -35,7 +35,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Workload:
-    """An opened engine, its calls by budget, the anchor's call (None on a GPU, where no anchor is), and the settings."""
+    """An opened engine, its calls by budget, the anchor's call (None on a GPU, where no anchor is), and the
+    settings."""
 
     opened: Opened
     calls: dict[str, Subject]
@@ -66,7 +67,8 @@ class Workload:
 
 
 def open_workload(path: str | Path, settings: Settings) -> Workload:
-    """Open an exported engine. Raises UsageError (a checkpoint, a budget that means nothing here), ModelError, BackendError."""
+    """Open an exported engine. Raises UsageError (a checkpoint, a budget that means nothing here), ModelError,
+    BackendError."""
     opened = open_engine(path, settings.threads, settings.device)
     if opened.executed not in BACKENDS:
         remedy = "Export it: apex-train export best.pt -o model.onnx"
