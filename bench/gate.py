@@ -1,8 +1,8 @@
 """Does the gate catch a slow-down of 15 %, and how often is it wrong about an engine that did not change?
 
 A pair is a baseline (``apex-rt bench record``) and a check against it, each a fresh process. Clean and planted pairs
-alternate, so that what else the machine does hits both. Slow-downs are of two kinds in turn: a session that computes 15
-% longer, and a graph with more convolutions, whose number is chosen by measuring. A planted pair is caught only by a
+alternate, so that what else the machine does hits both. Slow-downs are of two kinds in turn: a session that computes
+15 % longer, and a graph with more convolutions, whose number is chosen by measuring. A planted pair is caught only by a
 metric of time.
 
     python bench/gate.py engines/nuclei-nano/model.onnx --output bench/evidence/gate.json

@@ -1,5 +1,4 @@
-"""Two ways to make an engine 15 % slower: a session that does more work after every call, and a graph with more
-convolutions.
+"""Two ways to make an engine slower: a session that computes on after every call, a graph with more convolutions.
 
     python bench/slower.py 0.15 bench check engines/nuclei-nano/model.onnx --baseline baseline.json
 

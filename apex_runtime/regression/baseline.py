@@ -44,19 +44,54 @@ class Contract(_Record):
     backend_version: str
 
 
+class Code(_Record):
+    """Which state of this project measured; None is what was not known."""
+
+    version: str | None
+    commit: str | None
+    dirty: bool | None
+
+
+class Measured(_Record):
+    """How long, and whether that was enough for what was asked."""
+
+    rounds: int = Field(ge=1)
+    seconds: float
+    settled: bool
+
+
+class Machine(BaseModel):
+    """What a time depends on, of what ``apex_runtime.machine`` says."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    processor: str
+    usable_cpus: int
+    system: str
+    gpus: tuple[dict[str, Any], ...]
+
+
+class Circumstances(BaseModel):
+    """Machine, its state before and after, versions."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    machine: Machine
+
+
 class Measurement(_Record):
     """A whole file. ``metrics``: by name ``value`` and ``unit``, and of what was sampled ``low``, ``high``, ``samples``."""
 
-    format_version: Literal[1]
+    format_version: int = Field(ge=BASELINE_FORMAT_VERSION, le=BASELINE_FORMAT_VERSION)
     kind: Literal["apex-x-baseline"]
     created_utc: str
-    code: dict[str, Any]
+    code: Code
     engine: Engine
     contract: Contract
     budgets: tuple[str, ...] = Field(min_length=1)
-    measured: dict[str, Any]
+    measured: Measured
     metrics: dict[str, Any]
-    circumstances: dict[str, Any]
+    circumstances: Circumstances
 
     def value(self, name: str) -> object:
         """The figure of a metric as it stands there; None when it is missing."""

@@ -44,18 +44,18 @@ def differences(baseline: Measurement, current: Measurement) -> list[dict[str, s
     """What differs though it must not: machine, backend, contract, input. Another engine is what a check is about."""
     sides = [_comparable(item) for item in (baseline, current)]
     return [
-        {"what": name, "baseline": str(sides[0][name]), "current": str(sides[1][name])}
-        for name in sides[0]
-        if sides[0][name] != sides[1][name]
+        {"what": name, "baseline": str(sides[0].get(name)), "current": str(sides[1].get(name))}
+        for name in dict.fromkeys([*sides[0], *sides[1]])
+        if sides[0].get(name) != sides[1].get(name)
     ]
 
 
 def _comparable(item: Measurement) -> dict[str, Any]:
-    machine = item.circumstances.get("machine")
-    facts = machine if isinstance(machine, dict) else {}
-    names = ("processor", "usable_cpus", "system") if item.contract.device == "cpu" else ("processor", "system", "gpus")
+    machine = item.circumstances.machine
     return {
-        **{name: facts.get(name) for name in names},
+        "processor": machine.processor,
+        "system": machine.system,
+        **({"usable_cpus": machine.usable_cpus} if item.contract.device == "cpu" else {"gpus": list(machine.gpus)}),
         "executed": item.engine.executed,
         "input": list(item.engine.input),
         **item.contract.model_dump(),
@@ -99,9 +99,13 @@ def check(baseline: Measurement, current: Measurement, limits: Limits) -> dict[s
         "verdict": "fail" if reasons else "pass",
         "reasons": reasons,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "baseline": {"created_utc": baseline.created_utc, "model_sha256": baseline.engine.model_sha256, "code": baseline.code},
+        "baseline": {
+            "created_utc": baseline.created_utc,
+            "model_sha256": baseline.engine.model_sha256,
+            "code": baseline.code.model_dump(),
+        },
         "engine": current.engine.model_dump(mode="json"),
-        "code": current.code,
+        "code": current.code.model_dump(),
         "contract": current.contract.model_dump(),
         "differences": different,
         "limits": {
@@ -110,8 +114,8 @@ def check(baseline: Measurement, current: Measurement, limits: Limits) -> dict[s
             "absolute": limits.absolute,
         },
         "metrics": rows,
-        "measured": current.measured,
-        "circumstances": current.circumstances,
+        "measured": current.measured.model_dump(),
+        "circumstances": current.circumstances.model_dump(mode="json"),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ from apex_runtime.regression.baseline import Measurement
 from apex_runtime.regression.check import is_judged
 from apex_runtime.regression.rule import figure
 
-TREND_FORMAT_VERSION: Literal[1] = 1
+TREND_FORMAT_VERSION = 1
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -28,7 +28,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[1]
+    format_version: int = Field(ge=TREND_FORMAT_VERSION, le=TREND_FORMAT_VERSION)
     created_utc: str = Field(min_length=10)
     commit: str | None
     model_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -45,11 +45,10 @@ def row_of(measurement: Measurement, path: Path) -> Row:
     if wrong or not found:
         problem = f"{', '.join(wrong)}: not a positive number" if wrong else "it has no metrics"
         raise DataError(f"{path}: cannot be added ({problem}).", "Record it again: apex-rt bench record", path=path)
-    commit = measurement.code.get("commit")
     return Row(
         format_version=TREND_FORMAT_VERSION,
         created_utc=measurement.created_utc,
-        commit=commit if isinstance(commit, str) else None,
+        commit=measurement.code.commit,
         model_sha256=measurement.engine.model_sha256,
         series=_series(measurement),
         metrics={name: value for name, value in found.items() if value is not None},
@@ -57,10 +56,9 @@ def row_of(measurement: Measurement, path: Path) -> Row:
 
 
 def _series(item: Measurement) -> str:
-    machine, contract = item.circumstances.get("machine"), item.contract
-    facts = machine if isinstance(machine, dict) else {}
-    gpus = [] if contract.device == "cpu" else [gpu["name"] for gpu in facts.get("gpus", [])]
-    words = [f"{facts.get('processor')}, {facts.get('usable_cpus')} cpus", *gpus]
+    machine, contract = item.circumstances.machine, item.contract
+    gpus = [] if contract.device == "cpu" else [str(gpu.get("name")) for gpu in machine.gpus]
+    words = [f"{machine.processor}, {machine.usable_cpus} cpus", *gpus]
     words += [f"{item.engine.executed} {contract.backend_version}", f"{contract.threads} threads", contract.device]
     words += ["x".join(map(str, item.engine.input)), f"anchor {(contract.anchor_sha256 or 'none')[:8]}"]
     return "; ".join(words)
