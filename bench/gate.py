@@ -43,7 +43,7 @@ LOOKS = 30  # rounds over them
 @click.option("--pairs", default=20, show_default=True, help="Of each: clean and planted.")
 @click.option("--budget", default="0.25", show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option("--seconds", default=6.0, show_default=True, help="The most for one measurement.")
+@click.option("--seconds", default=6.0, show_default=True, help="The most for a baseline; a check has its default.")
 @click.option("--output", type=click.Path(path_type=Path))
 def main(engine: Path, pairs: int, budget: str, threads: int, seconds: float, output: Path | None) -> None:
     """Run the pairs, print each and the count; ``--output`` also writes them."""
@@ -65,7 +65,7 @@ def main(engine: Path, pairs: int, budget: str, threads: int, seconds: float, ou
             "engine_sha256": sha256_of(engine),
             "budget": budget,
             "threads": threads,
-            "seconds": seconds,
+            "baseline_seconds": seconds,
             "planted": PLANTED,
             "calibration": calibration,
             "minutes": round((time.monotonic() - started) / 60, 1),
@@ -100,11 +100,11 @@ def run_pair(
     report.unlink(missing_ok=True)
     load = os.getloadavg()[0]
     plain = [sys.executable, "-m", "apex_runtime.cli.main"]
-    how = ["--seconds", seconds]
-    run([*plain, "bench", "record", engine, "--budget", budget, "--threads", threads, *how, "-o", baseline], (0,))
+    how = ["--budget", budget, "--threads", threads, "--seconds", seconds]
+    run([*plain, "bench", "record", engine, *how, "-o", baseline], (0,))
     program = [sys.executable, Path(__file__).with_name("slower.py"), PLANTED] if planted == KINDS[0] else plain
     subject = slower if planted == KINDS[1] else engine
-    run([*program, "bench", "check", subject, "--baseline", baseline, *how, "-o", report], (0, 1))
+    run([*program, "bench", "check", subject, "--baseline", baseline, "-o", report], (0, 1))
     recorded, checked = json.loads(baseline.read_text()), json.loads(report.read_text())
     (time_row,) = [row for row in checked["metrics"] if row["name"].startswith(OVER_ANCHOR)]
     return {
@@ -116,6 +116,7 @@ def run_pair(
         "quotient": round(time_row["current"] / time_row["baseline"], 4),
         "quotients_of_the_rest": _quotients(checked["metrics"]),
         "rounds": [recorded["measured"]["rounds"], checked["measured"]["rounds"]],
+        "seconds": [recorded["measured"]["seconds"], checked["measured"]["seconds"]],
         "settled": checked["measured"]["settled"],
         "load": round(load, 2),
         "reasons": checked["reasons"],
@@ -151,7 +152,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "caught": sum(row["time_verdict"] == "fail" for row in planted),
         "clean": len(clean),
         "false_alarms": sum(row["verdict"] == "fail" for row in clean),
-        "spread": {kind: _spread(kind, rows) for kind in (None, *KINDS) if any(row["planted"] == kind for row in rows)},
+        "spread": {
+            kind or "clean": _spread(kind, rows) for kind in (None, *KINDS) if any(row["planted"] == kind for row in rows)
+        },
     }
 
 
