@@ -59,7 +59,12 @@ def _series(item: Measurement) -> str:
     machine, contract = item.circumstances.machine, item.contract
     gpus = [] if contract.device == "cpu" else [str(gpu.get("name")) for gpu in machine.gpus]
     words = [f"{machine.processor}, {machine.usable_cpus} cpus", *gpus]
-    words += [f"{item.engine.executed} {contract.backend_version}", f"{contract.threads} threads", contract.device]
+    words += [
+        f"{item.engine.executed} {contract.backend_version}",
+        f"{contract.threads} threads",
+        contract.device,
+        f"{contract.clock} time",
+    ]
     words += ["x".join(map(str, item.engine.input)), f"anchor {(contract.anchor_sha256 or 'none')[:8]}"]
     return "; ".join(words)
 

@@ -7,8 +7,8 @@ from html import escape
 
 from apex_runtime.regression.trend import Row, by_series
 
-WIDTH, HEIGHT = 760, 240
-LEFT, RIGHT, TOP, BOTTOM = 60, 240, 40, 40
+WIDTH, HEIGHT = 820, 240
+LEFT, RIGHT, TOP, BOTTOM = 60, 300, 40, 40
 INK, FAINT = "#24292f", "#d0d7de"
 LINES = ("#0969da", "#cf222e", "#1a7f37", "#8250df", "#9a6700", "#57606a")
 _LEAST = 0.05  # of the scale to each side of 1: less than that is noise, and must not look like a slope

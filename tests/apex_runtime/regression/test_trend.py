@@ -90,9 +90,16 @@ def test_a_measurement_without_its_figures_is_not_added(value: object) -> None:
 
 
 def test_another_machine_or_setting_is_another_series() -> None:
-    others = [row(processor="q"), row(usable_cpus=4), row(threads=2), row(input=[8, 8]), row(backend_version="2")]
+    others = [
+        row(processor="q"),
+        row(usable_cpus=4),
+        row(threads=2),
+        row(input=[8, 8]),
+        row(backend_version="2"),
+        row(clock="wall"),
+    ]
     found = by_series([FIRST, *others, SECOND])
-    assert len(found) == 6 and found[FIRST.series] == [FIRST, SECOND]
+    assert len(found) == 7 and found[FIRST.series] == [FIRST, SECOND]
     assert row(model_sha256="e" * 64).series == FIRST.series
 
 
