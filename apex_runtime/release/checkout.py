@@ -1,0 +1,63 @@
+"""The folder that is to be released, and what git says about it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ENGINE = Path("engines/nuclei-nano/model.onnx")  # the shipped one, in a checkout
+_SECONDS = 30
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout at ``root``; everything git says is read when it is first asked for, and None where git does not say it."""
+
+    root: Path
+
+    @cached_property
+    def commit(self) -> str | None:
+        """The full name of the commit, None unless ``root`` itself is the top of a git checkout."""
+        top = self._git("rev-parse", "--show-toplevel")
+        return self._git("rev-parse", "HEAD") if top and Path(top).resolve() == self.root.resolve() else None
+
+    @cached_property
+    def changed(self) -> tuple[str, ...] | None:
+        """Files under version control that differ from the commit."""
+        listing = self._git("diff", "--name-only", "-z", "HEAD", "--") if self.commit else None
+        return None if listing is None else tuple(name for name in listing.split("\0") if name)
+
+    @cached_property
+    def shallow(self) -> bool:
+        """Whether the history was cut off, so that commits of the past are not here."""
+        return self._git("rev-parse", "--is-shallow-repository") == "true"
+
+    def has(self, commit: str) -> bool:
+        """Whether a commit of that full name is in the history here."""
+        return len(commit) == 40 and self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+    def why_not_of(self, commit: str | None) -> str:
+        """Why a result of ``commit`` says nothing about these files; empty when it does."""
+        if self.commit is None or self.changed is None:
+            return "git does not say which commit this folder is"
+        if self.changed:
+            more = f" and {len(self.changed) - _NAMED} more" if len(self.changed) > _NAMED else ""
+            return f"not everything is committed: {', '.join(self.changed[:_NAMED])}{more}"
+        if not commit:
+            return "it does not say of which commit it is"
+        return "" if commit == self.commit else f"it is of commit {commit[:12]}, and this is {self.commit[:12]}"
+
+    def name_of(self, path: Path) -> str:
+        """A file as a reader on another machine may see it: from the root, or its last part where it lies elsewhere."""
+        absolute = path.resolve()
+        return absolute.relative_to(self.root.resolve()).as_posix() if absolute.is_relative_to(self.root.resolve()) else path.name
+
+    def _git(self, *words: str) -> str | None:
+        try:
+            run = subprocess.run(["git", "-C", str(self.root), *words], capture_output=True, timeout=_SECONDS)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return run.stdout.decode("utf-8", "surrogateescape").strip() if run.returncode == 0 else None
