@@ -261,7 +261,7 @@ def test_the_list_covers_what_decides_and_what_runs() -> None:
 
 def test_every_folder_and_file_of_the_list_is_in_the_tree() -> None:
     for pattern in patterns(LIST.read_text(encoding="utf-8")):
-        assert pattern.startswith("*.") or (ROOT / pattern).exists(), f"{LIST.name} names {pattern}"
+        assert pattern.startswith("*.") or any(ROOT.glob(pattern)), f"{LIST.name} names {pattern}"
 
 
 def test_what_needs_no_gpu_is_not_on_the_list() -> None:

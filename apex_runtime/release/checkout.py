@@ -26,9 +26,17 @@ class Checkout:
 
     @cached_property
     def changed(self) -> tuple[str, ...] | None:
-        """Files under version control that differ from the commit."""
-        listing = self._git("diff", "--name-only", "-z", "HEAD", "--") if self.commit else None
-        return None if listing is None else tuple(name for name in listing.split("\0") if name)
+        """Files that differ from the commit, and new ones that are not ignored: a module that only lies here makes tests pass too."""
+        if self.commit is None:
+            return None
+        differing = self._git("diff", "--name-only", "-z", "HEAD", "--")
+        new = self._git("ls-files", "-z", "--others", "--exclude-standard")
+        return None if differing is None or new is None else tuple(name for name in (differing + new).split("\0") if name)
+
+    def commits_since(self, commit: str) -> int | None:
+        """How many commits came after ``commit``; None when it is not in the history here."""
+        count = self._git("rev-list", "--count", f"{commit}..HEAD") if self.has(commit) else None
+        return None if count is None else int(count)
 
     @cached_property
     def shallow(self) -> bool:
@@ -60,4 +68,4 @@ class Checkout:
             run = subprocess.run(["git", "-C", str(self.root), *words], capture_output=True, timeout=_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return run.stdout.decode("utf-8", "surrogateescape").strip() if run.returncode == 0 else None
+        return run.stdout.decode("utf-8", "replace").strip() if run.returncode == 0 else None

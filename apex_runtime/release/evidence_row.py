@@ -43,7 +43,7 @@ def evidence_row(checkout: Checkout) -> Row:
         faults.append(f"README.md: {figures}")
     only_unknown = status == "not run" and len(faults) == 1
     reason = (
-        f"{len(files)} files, {len(faults)} objections" if faults else f"{len(files)} files, and the README's figures are theirs"
+        f"{len(files)} files, objections: {len(faults)}" if faults else f"{len(files)} files, and the README's figures are theirs"
     )
     return Row("evidence", "not run" if only_unknown else "fail" if faults else "pass", reason, EVIDENCE, tuple(faults))
 
@@ -63,7 +63,8 @@ def _fault(checkout: Checkout, path: Path) -> str:
 
 def readme_figures(root: Path) -> tuple[Status, str]:
     """Whether the README's table is that of the files. Asked of the program that writes it, which may import more than we do."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    paths = [str(root.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, FIGURES, "--check"]
     try:
         run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=_SECONDS)

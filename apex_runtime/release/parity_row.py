@@ -62,5 +62,6 @@ def parity_row(checkout: Checkout) -> Row:
         )
     if sweep.circumstances.dirty is not False:
         return Row("parity", "fail", "it was not made of one commit alone", PARITY)
-    commit = (sweep.circumstances.commit or "")[:12]
-    return Row("parity", "pass", f"{count} comparisons of the shipped engine pass, at {commit}", PARITY)
+    since = checkout.commits_since(sweep.circumstances.commit or "")
+    age = "of a commit that is not here" if since is None else f"commits since: {since}"
+    return Row("parity", "pass", f"{count} comparisons of the shipped engine pass; {age}", PARITY)

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 SECONDS = 15
 MOST_BYTES = 4 * 2**20
@@ -32,7 +32,8 @@ class Api:
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
             raise UnknownError(f"GITHUB_API_URL is {base!r}: only https.")
         self._base, self._token = base.rstrip("/"), token
-        self._opener = build_opener(_NoRedirect)
+        # A proxy sees nothing of https; what goes to this machine must not go to a proxy at all.
+        self._opener = build_opener(_NoRedirect, *([ProxyHandler({})] if parts.scheme == "http" else []))
 
     def get(self, path: str) -> dict[str, Any] | None:
         """The JSON object at ``path``; None where the host says that there is none (404). Raises UnknownError."""

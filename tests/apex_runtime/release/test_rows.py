@@ -20,6 +20,7 @@ GOOD = "".join(map(case, range(20))) + docs_case("page")
 def test_all_rows_pass(made: Made) -> None:
     rows = made.rows()
     assert {row.status for row in rows.values()} == {"pass"}, rows
+    assert rows["parity"].reason == "2 comparisons of the shipped engine pass; commits since: 1"
     assert rows["tests"].reason == "21 tests, 0 failed, 0 skipped" and rows["tests"].file == "release/tests.xml"
     assert all(not row.details for row in rows.values())
 
@@ -97,6 +98,16 @@ def test_a_change_after_the_run(made: Made) -> None:
     assert "not everything is committed: CONTRIBUTING.md" in rows["tests"].reason
     made.commit()
     assert "of commit" in made.rows()["tests"].reason
+
+
+def test_a_new_file_that_is_in_no_commit(made: Made) -> None:
+    made.results()
+    made.write("apex/new module.py", "")
+    assert made.rows()["tests"].reason == "not everything is committed: apex/new module.py"
+    made.write(".gitignore", (made.root / ".gitignore").read_text() + "/apex/\n")
+    made.commit()
+    made.results()
+    assert made.rows()["tests"].status == "pass"
 
 
 def test_a_damaged_file_of_results(made: Made) -> None:
@@ -202,8 +213,11 @@ EVIDENCE = {
 def test_evidence(content: Any, says: str, made: Made, only: Only) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
     made.write("bench/evidence/more/new.json", text.replace("FIRST", made.git("rev-list", "--max-parents=0", "HEAD")))
+    made.commit()
+    made.results()
+    made.regression()
     row = only("evidence", "fail")
-    assert row.reason == "3 files, 1 objections"
+    assert row.reason == "3 files, objections: 1"
     assert row.details[0].startswith("more/new.json: " if isinstance(content, dict) and "circumstances" in content else "")
     assert says in row.details[0]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ci import hosting_api
 from ci.branch_protection import REQUIRED_CHECKS, main
 from click.testing import CliRunner, Result
 
@@ -61,6 +62,9 @@ class Host:
             def do_GET(self) -> None:
                 host.seen.append((self.path, self.headers.get("Authorization")))
                 answer = host.answers.get(self.path, 404)
+                if isinstance(answer, threading.Event):
+                    answer.wait(20)
+                    return
                 self.send_response(answer if isinstance(answer, int) else 200)
                 if isinstance(answer, int) and 300 <= answer < 400:
                     self.send_header("Location", f"{host.url}/elsewhere")
@@ -94,7 +98,9 @@ def host() -> Iterator[Host]:
 
 def ask(host: Host, *words: str, token: str = TOKEN) -> Result:
     arguments = ["--repository", "owner/name", *words]
-    return CliRunner().invoke(main, arguments, env={"GITHUB_TOKEN": token, "GITHUB_API_URL": host.url, "NO_PROXY": "127.0.0.1"})
+    return CliRunner().invoke(
+        main, arguments, env={"GITHUB_TOKEN": token, "GITHUB_API_URL": host.url, "http_proxy": "http://127.0.0.1:9"}
+    )
 
 
 def at(path: str, *keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -237,6 +243,15 @@ def test_another_branch_and_a_default_branch_with_a_slash(host: Host) -> None:
 def test_without_a_token_nothing_is_asked(host: Host) -> None:
     ran = ask(host, token="")
     assert ran.exit_code == 2 and "GITHUB_TOKEN" in ran.stderr and host.seen == []
+
+
+def test_a_host_that_does_not_answer_in_time(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting_api, "SECONDS", 0.2)
+    released = threading.Event()
+    host.answers[PROTECTION] = released
+    ran = ask(host)
+    released.set()
+    assert ran.exit_code == 2 and "no answer" in ran.stderr
 
 
 def test_a_host_that_is_not_there() -> None:
