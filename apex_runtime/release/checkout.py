@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from apex_runtime.code_state import git
+
 ENGINE = Path("engines/nuclei-nano/model.onnx")  # the shipped one, in a checkout
-_SECONDS = 30
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout at ``root``; everything git says is read when it is first asked for, and None where git does not say it."""
+    """A checkout at ``root``; what git says is read when it is first asked for, and None where git does not say it."""
 
     root: Path
 
     @cached_property
     def commit(self) -> str | None:
         """The full name of the commit, None unless ``root`` itself is the top of a git checkout."""
-        top = self._git("rev-parse", "--show-toplevel")
-        return self._git("rev-parse", "HEAD") if top and Path(top).resolve() == self.root.resolve() else None
+        top = git(self.root, "rev-parse", "--show-toplevel")
+        return git(self.root, "rev-parse", "HEAD") if top and Path(top).resolve() == self.root.resolve() else None
 
     @cached_property
     def changed(self) -> tuple[str, ...] | None:
-        """Files that differ from the commit, and new ones that are not ignored: a module that only lies here makes tests pass too."""
+        """Files that differ from the commit, and new ones that are not ignored: what only lies here makes tests pass too.
+
+        Names are as git prints them, in quotes and escaped where they hold more than plain characters.
+        """
         if self.commit is None:
             return None
-        differing = self._git("diff", "--name-only", "-z", "HEAD", "--")
-        new = self._git("ls-files", "-z", "--others", "--exclude-standard")
-        return None if differing is None or new is None else tuple(name for name in (differing + new).split("\0") if name)
-
-    def commits_since(self, commit: str) -> int | None:
-        """How many commits came after ``commit``; None when it is not in the history here."""
-        count = self._git("rev-list", "--count", f"{commit}..HEAD") if self.has(commit) else None
-        return None if count is None else int(count)
+        differing = git(self.root, "diff", "--name-only", "HEAD", "--")
+        new = git(self.root, "ls-files", "--others", "--exclude-standard")
+        return None if differing is None or new is None else (*differing.splitlines(), *new.splitlines())
 
     @cached_property
     def shallow(self) -> bool:
         """Whether the history was cut off, so that commits of the past are not here."""
-        return self._git("rev-parse", "--is-shallow-repository") == "true"
+        return git(self.root, "rev-parse", "--is-shallow-repository") == "true"
 
     def has(self, commit: str) -> bool:
         """Whether a commit of that full name is in the history here."""
-        return len(commit) == 40 and self._git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+        return len(commit) == 40 and git(self.root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+    def commits_since(self, commit: str) -> int | None:
+        """How many commits came after ``commit``; None when it is not in the history here."""
+        count = git(self.root, "rev-list", "--count", f"{commit}..HEAD") if self.has(commit) else None
+        return None if count is None else int(count)
 
     def why_not_of(self, commit: str | None) -> str:
         """Why a result of ``commit`` says nothing about these files; empty when it does."""
@@ -60,12 +63,5 @@ class Checkout:
 
     def name_of(self, path: Path) -> str:
         """A file as a reader on another machine may see it: from the root, or its last part where it lies elsewhere."""
-        absolute = path.resolve()
-        return absolute.relative_to(self.root.resolve()).as_posix() if absolute.is_relative_to(self.root.resolve()) else path.name
-
-    def _git(self, *words: str) -> str | None:
-        try:
-            run = subprocess.run(["git", "-C", str(self.root), *words], capture_output=True, timeout=_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return run.stdout.decode("utf-8", "replace").strip() if run.returncode == 0 else None
+        absolute, root = path.resolve(), self.root.resolve()
+        return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path.name

@@ -1,14 +1,14 @@
-"""Reading the JSON files that rows are made of, against a model of what a row needs of them."""
+"""The JSON files that rows are made of, against a model of what a row needs of them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from apex_runtime.errors import DataError
+from apex_runtime.fairness.evidence import read_json
 
 
 class Record(BaseModel):
@@ -22,15 +22,10 @@ R = TypeVar("R", bound=Record)
 
 def read_record(path: Path, kind: type[R]) -> R:
     """A file as ``kind``. Raises DataError with what is wrong and where, OSError (a missing file: FileNotFoundError)."""
+    found = read_json(path)
     try:
-        return kind.model_validate(json.loads(path.read_bytes(), parse_constant=_refuse))
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise DataError(f"{path.name}: {place}: {first['msg']}.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is not JSON: {error}.") from error
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path.name}: {place}: {first['msg']}.", "Make it again.", path=path) from error

@@ -15,21 +15,35 @@ class _Engine(Record):
     model_sha256: str
 
 
+class _Code(Record):
+    commit: str | None
+    dirty: bool | None
+
+
 class _Answer(Record):
-    format_version: int
+    """Of ``apex_runtime/schemas/check.schema.json``, version 1."""
+
+    format_version: Literal[1]
     verdict: Literal["pass", "fail"]
+    reasons: list[str]
     engine: _Engine
-    commit: str | None = None
+    code: _Code
 
 
 def regression_row(checkout: Checkout, path: Path) -> Row:
     """What the answer in ``path`` says. Raises DataError and OSError of that file."""
     answer, file = read_record(path, _Answer), checkout.name_of(path)
-    digest = sha256_of(checkout.root / ENGINE)
-    why_not = checkout.why_not_of(answer.commit)
-    if answer.engine.model_sha256 != digest:
-        why_not = f"of an engine {answer.engine.model_sha256[:12]}, the shipped one is {digest[:12]}"
+    why_not = _why_not(checkout, answer)
     if why_not:
         return Row("regression", "not run", why_not, file)
-    reason = "no metric is worse than its baseline allows" if answer.verdict == "pass" else "bench check found a regression"
-    return Row("regression", answer.verdict, reason, file)
+    if answer.verdict == "fail":
+        return Row("regression", "fail", "bench check found a regression", file, tuple(answer.reasons))
+    return Row("regression", "pass", "no metric is worse than its baseline allows", file)
+
+
+def _why_not(checkout: Checkout, answer: _Answer) -> str:
+    digest = sha256_of(checkout.root / ENGINE)
+    if answer.engine.model_sha256 != digest:
+        return f"of an engine {answer.engine.model_sha256[:12]}, the shipped one is {digest[:12]}"
+    why_not = checkout.why_not_of(answer.code.commit)
+    return why_not or ("" if answer.code.dirty is False else "it was not measured with everything committed")

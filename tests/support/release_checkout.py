@@ -75,8 +75,9 @@ class Made:
     def regression(self, **fields: Any) -> Path:
         """``release/regression.json`` of this commit."""
         digest = hashlib.sha256(MODEL).hexdigest()
-        answer = {"format_version": 1, "verdict": "pass", "engine": {"model_sha256": digest, "more": 1}}
-        return self.json("release/regression.json", answer | {"commit": self.git("rev-parse", "HEAD")} | fields)
+        answer = {"format_version": 1, "verdict": "pass", "reasons": [], "engine": {"model_sha256": digest, "more": 1}}
+        code = {"version": "1.2.0", "commit": self.git("rev-parse", "HEAD"), "dirty": False}
+        return self.json("release/regression.json", answer | {"code": code} | fields)
 
     def rows(self) -> dict[str, Row]:
         rows = checklist(Checkout(self.root), self.root / "release" / "tests.xml", self.root / "release" / "regression.json")

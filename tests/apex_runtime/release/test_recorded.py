@@ -52,7 +52,7 @@ def run(made: Made, repo_root: Path, *words: str, **environment: str) -> TestRes
     return read_junit(made.root / "release" / "tests.xml")
 
 
-@pytest.mark.parametrize("words", [("-n", "0"), ("-n", "2"), ("-n", "2", "-m", "slow or not slow")], ids=["alone", "two", "slow"])
+@pytest.mark.parametrize("words", [("-n", "0"), ("-n", "2", "-m", "slow or not slow")], ids=["alone", "two"])
 def test_a_whole_run_may_be_released(words: tuple[str, ...], suite: Made, repo_root: Path) -> None:
     found = run(suite, repo_root, *words)
     commit = suite.git("rev-parse", "HEAD")

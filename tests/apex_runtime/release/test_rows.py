@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts import made_contract
 from release_checkout import Made, case, docs_case, sweep
 
+from apex_runtime.fairness.evidence import write_evidence_bundle
 from apex_runtime.parity.report import SCHEMA_VERSION
 from apex_runtime.release.row import Row
 
@@ -167,20 +169,26 @@ def test_parity_of_another_time_of_this_project_is_understood(repo_root: Path) -
 
 
 REGRESSION = {
-    "a regression": ({"verdict": "fail"}, "fail", "regression"),
+    "a regression": ({"verdict": "fail", "reasons": ["graph@1.0: slower"]}, "fail", "regression"),
+    "another form": ({"format_version": 2}, "fail", "format_version"),
+    "uncommitted": ({"code": {"commit": "HEAD", "dirty": True}}, "not run", "everything committed"),
+    "perhaps uncommitted": ({"code": {"commit": "HEAD", "dirty": None}}, "not run", "everything committed"),
     "another verdict": ({"verdict": "maybe"}, "fail", "verdict"),
     "another engine": ({"engine": {"model_sha256": "0" * 64}}, "not run", "000000000000"),
-    "another commit": ({"commit": "0" * 40}, "not run", "of commit 000000000000"),
-    "no commit": ({"commit": None}, "not run", "does not say"),
+    "another commit": ({"code": {"commit": "0" * 40, "dirty": False}}, "not run", "of commit 000000000000"),
+    "no commit": ({"code": {"commit": None, "dirty": None}}, "not run", "does not say"),
     "no engine": ({"engine": None}, "fail", "engine"),
-    "a number that is none": ({"verdict": float("nan")}, "fail", "NaN"),
+    "a number that is none": ({"verdict": float("nan")}, "fail", "verdict"),
 }
 
 
 @pytest.mark.parametrize(("fields", "status", "says"), REGRESSION.values(), ids=list(REGRESSION))
 def test_regression(fields: dict[str, Any], status: str, says: str, made: Made, only: Only) -> None:
+    if fields.get("code", {}).get("commit") == "HEAD":
+        fields = {"code": fields["code"] | {"commit": made.git("rev-parse", "HEAD")}}
     made.regression(**fields)
-    assert says in only("regression", status).reason
+    row = only("regression", status)
+    assert says in row.reason and row.details == tuple(fields.get("reasons", ()))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"verdict": "pass"'])
@@ -220,6 +228,28 @@ def test_evidence(content: Any, says: str, made: Made, only: Only) -> None:
     assert row.reason == "3 files, objections: 1"
     assert row.details[0].startswith("more/new.json: " if isinstance(content, dict) and "circumstances" in content else "")
     assert says in row.details[0]
+
+
+def bundle(made: Made, name: str) -> Path:
+    """A folder as ``apex-rt bench --evidence`` writes it."""
+    contract = made_contract()
+    folder = made.root / "bench" / "evidence" / name
+    write_evidence_bundle(folder, "apex-rt bench", {contract.sha256(): contract}, {"rows": []}, [1.0], {"engine": "0" * 64})
+    return folder
+
+
+def test_a_bundle_says_it_for_all_of_its_files(made: Made) -> None:
+    folder = bundle(made, "speed-here")
+    head = json.loads((folder / "evidence.json").read_text())
+    code = {"commit": made.git("rev-parse", "HEAD"), "dirty": False}
+    (folder / "evidence.json").write_text(json.dumps(head | code))
+    assert made.rows()["evidence"].status == "pass"
+    (folder / "evidence.json").write_text(json.dumps(head | code | {"dirty": True}))
+    assert made.rows()["evidence"].details == ("speed-here/evidence.json: it calls itself dirty",)
+    (folder / "evidence.json").write_text(json.dumps(head | code))
+    (folder / "samples.json").write_text("[2.0]\n")
+    (fault,) = made.rows()["evidence"].details
+    assert fault.startswith("speed-here/evidence.json: ") and "samples.json: missing, or changed" in fault
 
 
 def test_every_objection_is_listed(made: Made) -> None:
