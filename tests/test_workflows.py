@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_the_programs_that_workflows_run_exist_and_may_be_run() -> None:
         programs = [word for line in lines for word in line.split() if word.startswith(".ci/")]
         for program in programs:
             assert (ROOT / program).stat().st_mode & 0o100, f"{path.name}: {program}"
+            named = re.findall(r"(?:bench|engines|tests)/[\w./-]+", (ROOT / program).read_text(encoding="utf-8"))
+            assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
 
 
 def device_without_condition(workflow: Workflow) -> None:
