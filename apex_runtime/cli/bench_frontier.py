@@ -57,6 +57,7 @@ _WIDE = 150  # columns of a log file, or of a terminal that has room for interva
 @click.option(
     "--html", type=click.Path(dir_okay=False), callback=not_empty, help="Also write one page with all of it (extra plot)."
 )
+@click.option("--evidence", type=click.Path(), callback=not_empty, help="Also write an evidence bundle: a new folder.")
 @json_option
 def frontier(
     detectors: tuple[str, ...],
@@ -64,6 +65,7 @@ def frontier(
     output: str | None,
     png: str | None,
     html: str | None,
+    evidence: str | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -83,6 +85,10 @@ def frontier(
 
     if png or html:
         picture.check()
+    if evidence is not None:
+        from apex_runtime.fairness.evidence import check_folder
+
+        check_folder(Path(evidence))
     report = _measure(detectors, data, asked)
     if output is not None:
         write_json(Path(output), report)
@@ -90,10 +96,35 @@ def frontier(
     for path, content in ((png, drawn), (html, page.page(report, drawn).encode() if html else b"")):
         if path is not None:
             _write(Path(path), content)
+    if evidence is not None:
+        _write_evidence(Path(evidence), report)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
         _show(report)
+
+
+def _write_evidence(folder: Path, report: dict[str, Any]) -> None:
+    """The bundle of ``apex-rt bench --evidence``, with a contract per detector and the fingerprint of the data set."""
+    import sys
+
+    from apex_runtime.code_state import command_line
+    from apex_runtime.fairness.contract import Contract
+    from apex_runtime.fairness.evidence import write_evidence_bundle
+
+    each = report["contenders"]
+    contracts = {one["contract_sha256"]: Contract.model_validate(one["fairness"]) for one in each}
+    hashes = {
+        f"detector {number}: {one['subject']['file_name']}": one["subject"]["model_sha256"] for number, one in enumerate(each)
+    }
+    hashes |= {
+        f"description {number}": one["subject"]["description_sha256"]
+        for number, one in enumerate(each)
+        if "description_sha256" in one["subject"]
+    }
+    samples = {f"{number}: {one['title']}": one["samples"] for number, one in enumerate(each)}
+    command = command_line("apex-rt", sys.argv[1:])
+    write_evidence_bundle(folder, command, contracts, report, samples, hashes | {"data": report["data"]["fingerprint"]})
 
 
 def _write(path: Path, content: bytes) -> None:

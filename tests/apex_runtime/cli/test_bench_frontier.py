@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from bright_cells import write_bright_cells
+
+from apex_runtime.fairness.evidence import read_evidence
 
 OPTIONS = ("--split", "val", "--threads", "1", "--rounds", "2", "--resamples", "100")
 
@@ -60,6 +64,34 @@ def test_figures_are_those_of_eval_and_everything_is_drawn(
     assert "data:image/png;base64," in page and "nuclei-nano" in page and "http" not in page.replace("http-equiv", "")
     ran = apex_rt("bench", "compare", files["json"], "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["tables"][0]["rows"]) == 8
+
+
+def test_a_yardstick_has_one_mark_and_says_how_it_differs(
+    apex_rt, validate, engine: Path, nuclei_fixture: Path, tmp_path: Path
+) -> None:
+    description, folder = write_bright_cells(tmp_path / "yardstick"), tmp_path / "evidence"
+    ran = apex_rt(
+        *("bench", "frontier", engine, description, "--data", nuclei_fixture, *OPTIONS, "--budget", "0.25", "--seeds", "0"),
+        *("--slice", "off", "--evidence", folder, "--json"),
+    )
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    validate("frontier", report)
+    ours, other = report["contenders"]
+    (row,) = other["rows"]
+    assert (row["line"], row["budget"], row["tiles"], other["subject"]["kind"]) == ("yardstick", None, None, "yardstick")
+    assert {"postprocessing", "image_policy", "input"} <= set(other["differences"])
+    assert row["relative"]["ratio"] == pytest.approx(
+        np.median(np.array(other["samples"]["yardstick"]["image"]) / ours["samples"]["all tiles"]["image"]), abs=1e-3
+    )
+    head = read_evidence(folder)
+    assert head["contracts"] == sorted({ours["contract_sha256"], other["contract_sha256"]})
+    assert (
+        head["hashes"]["data"] == report["data"]["fingerprint"]
+        and other["subject"]["description_sha256"] in head["hashes"].values()
+    )
+    ran = apex_rt("bench", "compare", folder)
+    assert ran.code == 1 and "postprocessing" in ran.out, "two contracts are two tables"
 
 
 @pytest.mark.parametrize(
