@@ -11,6 +11,7 @@ import numpy as np
 from apex_runtime.detections import Detections
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Category, InputInfo
+from apex_runtime.pipeline.predictor import check_image
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.yardsticks.decode import candidates_of, places_of
 from apex_runtime.yardsticks.description import Description
@@ -53,7 +54,7 @@ class Detector:
     ) -> list[Detections]:
         """Detections of each image, uint8 [h,w,3] RGB. The only ``budget`` is all.
 
-        Raises UsageError, ModelError, BackendError.
+        Raises UsageError, ImageError, ModelError, BackendError.
         """
         refuse_budget(budget, self.description.title)
         step = MAX_BATCH if self.graph.facts.batched else 1
@@ -66,6 +67,8 @@ class Detector:
     def _run(self, images: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], Placement]]:
         """The outputs of each image of one call, without their batch axis."""
         facts = self.graph.facts
+        for image in images:
+            check_image(image)
         placed = [place_image(image, self.description.input, *facts.size, facts.dtype) for image in images]
         outputs = self.graph.run(np.stack([pixels for pixels, _ in placed]), self._check.names)
         self._check.check({name: array.shape for name, array in outputs.items()})

@@ -14,7 +14,7 @@ from fixed_outputs import write_yardstick
 from onnx import TensorProto
 
 from apex_runtime.data.open import open_dataset
-from apex_runtime.errors import ApexError, BackendError, ConfigError, ModelError, UsageError
+from apex_runtime.errors import ApexError, BackendError, ConfigError, ImageError, ModelError, UsageError
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
 from apex_runtime.yardsticks.yardstick import Yardstick
 
@@ -76,14 +76,19 @@ def test_the_words_tell_descriptions_apart(tmp_path: Path) -> None:
     assert len({yardstick(tmp_path, {"input": change}).facts.resize for change in resizes}) == len(resizes)
 
 
-def test_every_image_has_its_times(tmp_path: Path) -> None:
-    found = yardstick(tmp_path, {"slicing": {"side": 40}})
+def test_every_image_has_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call takes 6 ms here, everything 60: images that come together have equal shares."""
+    found = yardstick(tmp_path, {"slicing": {"side": 40}})  # 2 x 3 windows and the whole
+    monkeypatch.setattr("apex_runtime.yardsticks.graph.milliseconds_since", lambda _started: 6.0)
+    monkeypatch.setattr("apex_runtime.yardsticks.yardstick.milliseconds_since", lambda _started: 60.0)
     found.predict([np.zeros((64, 96, 3), np.uint8)] * 2)
     found.predict([np.zeros((10, 10, 3), np.uint8)])
-    assert len(found.graph_milliseconds) == len(found.predict_milliseconds) == 3
-    assert all(
-        0 < graph < all_of_it for graph, all_of_it in zip(found.graph_milliseconds, found.predict_milliseconds, strict=True)
-    )
+    assert found.graph_milliseconds == [42, 42, 6] and found.predict_milliseconds == [30, 30, 60]
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"float64 \(8, 8, 3\), expected uint8"):
+        yardstick(tmp_path).predict([np.zeros((8, 8, 3))])
 
 
 @pytest.mark.parametrize("batch", ["1", "n"])
