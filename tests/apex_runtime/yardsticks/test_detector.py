@@ -11,7 +11,7 @@ import onnx
 import pytest
 from bright_cells import write_bright_cells
 from fixed_outputs import write_yardstick
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ApexError, BackendError, ConfigError, ImageError, ModelError, UsageError
@@ -115,6 +115,33 @@ def test_inputs_of_other_types(tmp_path: Path, kind: int, pixels: dict[str, Any]
     assert len(yardstick(tmp_path, {"input": pixels}, kind=kind).predict([np.zeros((64, 96, 3), np.uint8)])[0]) == 3
 
 
+def test_a_second_input_gets_width_and_height(tmp_path: Path) -> None:
+    """As in the exports of RT-DETR and D-FINE, which scale their boxes by it: here the only box is that size."""
+    wanted = {"form": "separate", "boxes": "b", "scores": "s", "labels": "l", "score": "probability"}
+    path = write_yardstick(
+        tmp_path,
+        {"classes": ["a"], "input": {"sizes": "sizes"}, "outputs": wanted | {"box": "xyxy", "unit": "pixels"}},
+        {"s": np.ones((1, 1), np.float32), "l": np.zeros((1, 1), np.int64)},
+        inputs={"images": (1, 3, 64, 96)},
+    )
+    model = onnx.load(tmp_path / "fixed.onnx")
+    model.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, (1, 2)))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 4]), "shape"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([[0, 0, 1, 0.5]], np.float32), "share"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["sizes"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("Concat", ["numbers", "numbers"], ["twice"], axis=1),
+            helper.make_node("Mul", ["twice", "share"], ["flat"]),
+            helper.make_node("Reshape", ["flat", "shape"], ["b"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, (1, 1, 4)))
+    onnx.save(model, tmp_path / "fixed.onnx")
+    (found,) = Yardstick(path).predict([np.zeros((128, 192, 3), np.uint8)])
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 192, 64]])
+
+
 def test_a_size_that_the_graph_leaves_open(tmp_path: Path) -> None:
     found = yardstick(tmp_path, {"input": {"size": [64, 128]}}, size=("h", "w"))
     assert found.facts.size == (64, 128)
@@ -155,7 +182,8 @@ BOXES = np.zeros((1, 3, 4), np.float32)
             {},
             r"'b' .*: 'p' has 5 prototypes",
         ),
-        ({}, None, {"inputs": {"a": (1, 3, 64, 96), "sizes": (1, 2)}}, r"inputs are a, sizes; one image"),
+        ({}, None, {"inputs": {"a": (1, 3, 64, 96), "sizes": (1, 2)}}, r"inputs are a, sizes; one image is all"),
+        ({"input": {"sizes": "sizes"}}, None, {}, r"inputs are images; one image and 'sizes' is all"),
         ({}, None, {"inputs": {"a": (1, 64, 96, 3)}}, r"shape \[1, 64, 96, 3\], which is no nchw image"),
         ({}, None, {"inputs": {"a": (4, 3, 64, 96)}}, r"fixed to 4 images"),
         ({}, None, {"kind": TensorProto.INT64}, r"type int64, expected one of float32"),
