@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,20 @@ class Detector:
             for start in range(0, len(images), step)
             for outputs, placement in self._run(images[start : start + step])
         ]
+
+    def graph_call(self, images: int = 1) -> Callable[[], None]:
+        """The graph alone on so many images of noise that are ready in memory, as ``predict`` would call it."""
+        facts, wanted = self.graph.facts, self.description.input
+        noise = np.random.default_rng(0).integers(0, 256, (*facts.size, 3), dtype=np.uint8)
+        step = MAX_BATCH if facts.batched else 1
+        pixels, _ = place_image(noise, wanted, *facts.size, facts.dtype)
+        batches = [np.stack([pixels] * min(step, images - start)) for start in range(0, images, step)]
+
+        def call() -> None:
+            for batch in batches:
+                self.graph.call(batch, self._check.names)
+
+        return call
 
     def _run(self, images: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], Placement]]:
         """The outputs of each image of one call, without their batch axis."""

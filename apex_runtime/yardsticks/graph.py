@@ -45,7 +45,7 @@ class GraphFacts:
 
 
 class Graph:
-    """Calls of the graph; ``milliseconds`` has one entry per call."""
+    """Calls of the graph; ``milliseconds`` has one entry per ``run``."""
 
     def __init__(self, path: Path, wanted: Input, threads: int | None = None) -> None:
         """Raises UsageError, ModelError, BackendError."""
@@ -56,15 +56,19 @@ class Graph:
         self._path = path
         self._session = open_session(path, data, session_options(threads), ["CPUExecutionProvider"], EXPORT)
 
-    def run(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        """The outputs of these ``names`` for a batch. Raises BackendError, naming the output, when one is not finite."""
-        feeds = {self.facts.input_name: images} | self._sizes(len(images))
-        started = time.perf_counter()
+    def call(self, images: np.ndarray, names: list[str]) -> list[np.ndarray]:
+        """The outputs of these ``names`` for a batch, nothing else. Raises BackendError."""
         try:
-            found = self._session.run(names, feeds)
+            found: list[np.ndarray] = self._session.run(names, {self.facts.input_name: images} | self._sizes(len(images)))
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             message = f"{self._path}: ONNX Runtime failed on {len(images)} image(s) ({first_line(error)})."
             raise backend_error(ReasonCode.EXECUTION_FAILED, message, remedy=EXPORT) from error
+        return found
+
+    def run(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """The same by name, and timed. Raises BackendError, naming the output, when one is not finite."""
+        started = time.perf_counter()
+        found = self.call(images, names)
         self.milliseconds.append(milliseconds_since(started))
         outputs = dict(zip(names, found, strict=True))
         for name, array in outputs.items():

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ApexError, BackendError, ConfigError, ImageError, ModelError, UsageError
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
+from apex_runtime.yardsticks.graph import Graph
 from apex_runtime.yardsticks.yardstick import Yardstick
 
 JOINED = {"form": "joined", "tensor": "out", "box": "cxcywh", "unit": "pixels"}
@@ -84,6 +85,24 @@ def test_every_image_has_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found.predict([np.zeros((64, 96, 3), np.uint8)] * 2)
     found.predict([np.zeros((10, 10, 3), np.uint8)])
     assert found.graph_milliseconds == [42, 42, 6] and found.predict_milliseconds == [30, 30, 60]
+
+
+@pytest.mark.parametrize(("batch", "calls"), [("1", 11), ("n", 2)])
+def test_the_graph_alone_is_called_as_predict_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str, calls: int
+) -> None:
+    path = write_bright_cells(tmp_path, side=64, batch=batch)
+    path.write_text(path.read_text() + "slicing: {side: 32, overlap: 0, whole: false}\n")
+    found = Yardstick(path, threads=1)
+    assert found.windows(32, 11 * 32) == 11 and found.windows(10, 10) == 1
+    seen: list[int] = []
+    call = Graph.call
+    monkeypatch.setattr(Graph, "call", lambda graph, images, names: seen.append(len(images)) or call(graph, images, names))
+    found.graph_call(11)()
+    (alone, seen[:]) = (list(seen), [])
+    found.predict([np.zeros((32, 11 * 32, 3), np.uint8)])
+    assert alone == seen and len(seen) == calls and sum(seen) == 11
+    assert len(found.graph_milliseconds) == 1, "only images count"
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
