@@ -61,7 +61,7 @@ def test_rows_of_budgets_and_batches(apex_rt, validate, tiny_bundle: Path, nucle
         assert row["graph"]["median"] < row["with_copies"]["median"] < row["end_to_end"]["median"]
         assert all(row[name]["median"] <= row[name]["p95"] for name in ("graph", "with_copies", "end_to_end"))
         assert row["budget"] in ran.out
-        assert sum(row["stages"].values()) == pytest.approx(row["end_to_end"]["median"], rel=0.5)
+        assert row["stages"]["graph"] == row["graph"]["median"] and max(row["stages"].values()) < row["end_to_end"]["p95"]
         own = Contract.model_validate(document["fairness"] | {"batch": row["batch"]})
         assert row["contract_sha256"] == own.sha256() and document["fairness"]["batch"] is None
     assert document["contract"]["threads"] == 1 and document["contract"]["source"] == "given"
