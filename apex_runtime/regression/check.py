@@ -76,7 +76,8 @@ def _settled(name: str, item: Estimate, baseline: Measurement, limits: Limits) -
     if judged.limit is None:
         return True  # it fails whatever is measured
     spread = _spread(baseline.metrics.get(name))
-    return decided(item, spread, judged.limit) or max(item.spread, spread) <= STEADY
+    # Known twice as well as the baseline, more rounds would not tell: what is unsure then is the limit.
+    return decided(item, spread, judged.limit) or item.spread <= max(STEADY, spread / 2)
 
 
 def _spread(metric: object) -> float:

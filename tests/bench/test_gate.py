@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gate
@@ -12,6 +13,8 @@ import slower
 
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.regression.workload import calls_of
+
+FIGURES = ("planted", "caught", "clean", "false_alarms", "spread")
 
 
 def test_more_convolutions_change_no_output_and_are_not_thrown_away(repo_root: Path, tmp_path: Path) -> None:
@@ -64,6 +67,24 @@ def row(planted: str | None, quotient: float, fails: bool, of_time: bool = True)
         "quotient": quotient,
         "quotients_of_the_rest": rest,
     }
+
+
+def test_the_document_tells_what_the_evidence_says(repo_root: Path) -> None:
+    stored = json.loads((repo_root / "bench" / "evidence" / "gate.json").read_text())
+    assert gate.summary(stored["rows"]) == {name: stored[name] for name in FIGURES}
+    assert stored["caught"] >= 19 and stored["false_alarms"] <= 1 and stored["circumstances"]["dirty"] is False
+    clean, text = stored["spread"]["clean"], (repo_root / "docs" / "regression.md").read_text()
+    caught = f"{stored['caught']} of {stored['planted']} caught, {stored['false_alarms']} of {stored['clean']} false alarms"
+    spread = f"{clean['least']:.3f} and {clean['most']:.3f} (standard deviation {clean['deviation']:.3f})"
+    words = " ".join(text.split())
+    for figure in (caught, spread, f"{stored['contract']['calibration']['slowdown']:.3f} times the time"):
+        assert figure in words, figure
+    for metric, phrase in (("graph_ms@0.25", "{} false alarms and caught {}"), ("graph_wall_ms@0.25", "on the wall {} and {}")):
+        counts = [
+            sum(row["quotients_of_the_rest"][metric] > 1.07 for row in stored["rows"] if (row["planted"] is None) == clean_ones)
+            for clean_ones in (True, False)
+        ]
+        assert phrase.format(*counts) in words
 
 
 def test_only_time_catches_and_anything_alarms() -> None:

@@ -156,5 +156,13 @@ def test_measuring_ends_when_the_quotient_is_clearly_on_one_side() -> None:
     assert not enough(Samples({"0.25": []}, {"0.25": []}))
 
 
+def test_measuring_ends_when_only_the_baseline_is_unsure() -> None:
+    """With a baseline known to 5 % no number of rounds decides 4 % from the limit."""
+    document = made_measurement()
+    document["metrics"]["graph_over_anchor@0.25"] |= {"low": 1.19, "high": 1.315}
+    enough = undecided(read(document), limits())
+    assert not enough(samples(1.25 * 1.03, 0.3)) and enough(samples(1.25 * 1.03, 0.05))
+
+
 def test_measuring_ends_at_once_where_the_baseline_has_no_figure() -> None:
     assert undecided(with_value("graph_over_anchor@0.25", math.nan), limits())(samples(1.0, 0.9))
