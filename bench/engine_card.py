@@ -33,6 +33,9 @@ a CPU.
 
 {commands}
 
+*Not run by the tests: needs the nuclei data set and hours; last ran {evidence["circumstances"]["utc"][:10]} on two CPU cores
+([evidence](../../bench/evidence/{name}.json)).*
+
 `train-1.yaml`, `train-2.yaml`, ... hold every value of these runs. Each ran with the code and the
 defaults of its own commit; later code trains slightly differently (`bench/LOG.md`).
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -14,27 +15,70 @@ from typing import Any
 from documents import ROOT, Piece, pieces
 
 NUMBER = r"\d{1,3}(?:[  ]\d{3})+(?!\d)|\d+(?:\.\d+)?"
-UNIT = (
-    r"%|ms|us|s|seconds?|minutes?|hours?|h|kB|MB|GB|MiB|GiB|x(?! \d)|times|points?|dB|images(?:/s)?|frames|nuclei|buildings|"
-    r"detections|requests|million|FPS"
+# Units of a figure, and what it may have to be multiplied with from how evidence files keep it: shares, seconds, bytes.
+SCALES = {
+    "%": (1, 100),
+    "point": (1, 100),
+    "points": (1, 100),
+    "us": (1, 1e3, 1e6),
+    "ms": (1, 1e3),
+    "s": (1, 1e-3),
+    "h": (1 / 3600,),
+    "kB": (1e-3,),
+    "MB": (1, 1e-6),
+    "MiB": (1, 2**-20),
+    "million": (1, 1e-6),
+    "": (1, 100, 1e3, 1e6, 1e-6),
+}
+COUNTED = ("x", "times", "dB", "images", "images/s", "frames", "nuclei", "buildings", "detections", "requests")
+UNIT = "|".join(sorted(filter(None, [*SCALES, *COUNTED]), key=len, reverse=True))
+FREE = r"(?<![\w.,:/^+-])(?<! x )"  # not the rest of a word, version or path, nor the second side of 512 x 512
+VERSION = r"(?<!Python )(?<!TensorRT )(?<!Runtime )(?<!CUDA )(?<!RTX )(?<!torch )"
+END = r"(?![\w.]*\d)(?! x \d)"
+CLAIM = re.compile(
+    rf"{FREE}-?(?P<first>{NUMBER})(?= (?:to|and) (?:{NUMBER}) ?(?P<of_both>{UNIT})(?!\w))"
+    rf"|{FREE}-?(?P<measured>{NUMBER}) ?(?P<unit>{UNIT})(?!\w)(?! \d)"
+    rf"|{FREE}{VERSION}-?(?P<fine>\d+\.\d+){END}"
 )
-FREE = r"(?<![\w.,:/^+-])(?<! x )"  # not the rest of a word, version, path, or the second side of 512 x 512
-CLAIM = re.compile(rf"{FREE}-?(?P<range>{NUMBER})(?= (?:to|and|/) (?:{NUMBER}) ?(?:{UNIT})(?!\w))|{FREE}-?(?P<measured>{NUMBER})(?= ?(?:{UNIT})(?!\w))|{FREE}-?(?P<fine>\d+\.\d+)(?![\w.]*\d)")
+CONFIDENCE = re.compile(r"95 %(?=\s(?:interval|bootstrap))")
 CELL = re.compile(rf"[-+(]*(?:{NUMBER})(?:[-+()/,. ]|to|{NUMBER})*(?:{UNIT})?[).]*")
 SETTINGS = ("default",)  # what a column of settings is headed
-SCALES = (1.0, 100.0, 1e3, 1e6, 1e-3, 1e-6, 1e-9, 1 / 2**20, 1 / 3600)
 LOG = ROOT / "bench" / "LOG.md"
 
 
-def claims(piece: Piece) -> Iterator[str]:
-    """The numbers of a paragraph or table that say something was measured or counted."""
+@dataclass(frozen=True)
+class Claim:
+    """A number that says something was measured or counted: as it is written, with its unit or an empty one."""
+
+    number: str
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.unit}".strip()
+
+
+def claims(piece: Piece) -> Iterator[Claim]:
+    """The measured numbers of a paragraph or table. The first column of a table says what its rows are about."""
     if piece.kind == "text":
-        for match in CLAIM.finditer(piece.prose):
-            yield next(group for group in match.groups() if group)
+        yield from _in_text(piece.prose)
     for row in piece.rows[1:]:
         for heading, cell in zip(piece.rows[0][1:], row[1:], strict=False):
-            if heading not in SETTINGS and CELL.fullmatch(cell.strip()):
-                yield from re.findall(NUMBER, cell)
+            if heading in SETTINGS:
+                continue
+            if CELL.fullmatch(cell.strip()):
+                yield from (Claim(number, _unit(cell, heading)) for number in re.findall(NUMBER, cell))
+            else:
+                yield from _in_text(cell)
+
+
+def _in_text(text: str) -> Iterator[Claim]:
+    for match in CLAIM.finditer(CONFIDENCE.sub("`", text)):
+        number = match["first"] or match["measured"] or match["fine"]
+        yield Claim(number, match["of_both"] or match["unit"] or "")
+
+
+def _unit(cell: str, heading: str) -> str:
+    return next((unit for unit in SCALES if unit and re.search(rf"(?<!\w){unit}(?!\w)", f"{cell} {heading}")), "")
 
 
 def evidence(piece: Piece) -> set[Path]:
@@ -43,16 +87,17 @@ def evidence(piece: Piece) -> set[Path]:
     named = {piece.document.parent / link for other in around for link in other.links}
     named |= {ROOT / span for other in around for span in other.spans if span.startswith("bench/")}
     resolved = {path.resolve() for path in named}
-    return {path for path in resolved if path == LOG or path.parent == LOG.parent / "evidence"}
+    return {path for path in resolved if path == LOG or (path.parent == LOG.parent / "evidence" and path.is_file())}
 
 
-def holds(path: Path, number: str) -> bool:
-    """Whether a file has this number, to as many digits as it was written with, in whatever unit."""
-    plain = number.replace(" ", "").replace(" ", "")
+def holds(path: Path, claim: Claim) -> bool:
+    """Whether a file has this number, to as many digits as it was written with, in one of the units it may be kept in."""
+    plain = re.sub(r"[  ]", "", claim.number)
     if path == LOG:
-        return re.search(rf"(?<![\d.]){re.escape(plain)}(?![\d]|\.\d)", _log()) is not None
+        return re.search(rf"(?<![\d.]){re.escape(plain)}(?!\d|\.\d)", _log()) is not None
     half = 0.5 * 10.0 ** -len(plain.partition(".")[2])
-    return any(abs(value * scale - float(plain)) <= half * (1 + 1e-6) for value in _numbers(path) for scale in SCALES)
+    scales = SCALES.get(claim.unit, (1,))
+    return any(abs(value * scale - float(plain)) <= half * (1 + 1e-6) for value in _numbers(path) for scale in scales)
 
 
 @cache
