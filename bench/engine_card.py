@@ -15,7 +15,7 @@ def card(name: str, evidence: dict[str, Any], commit: str) -> str:
     return f"""# {name}
 
 Finds cell nuclei in microscope images and outlines each of them. The default engine of Apex-X, made to show the whole road on
-a CPU.
+a CPU. What it is and what it costs ([evidence](../../bench/evidence/{name}.json)):
 
 | item | value |
 |---|---|

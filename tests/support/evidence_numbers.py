@@ -33,7 +33,7 @@ SCALES = {
 COUNTED = ("x", "times", "dB", "images", "images/s", "frames", "nuclei", "buildings", "detections", "requests")
 UNIT = "|".join(sorted(filter(None, [*SCALES, *COUNTED]), key=len, reverse=True))
 FREE = r"(?<![\w.,:/^+-])(?<! x )"  # not the rest of a word, version or path, nor the second side of 512 x 512
-VERSION = r"(?<!Python )(?<!TensorRT )(?<!Runtime )(?<!CUDA )(?<!RTX )(?<!torch )"
+VERSION = r"(?<!Python )(?<!TensorRT )(?<!Runtime )(?<!CUDA )(?<!RTX )(?<!torch )(?<!CC0 )"
 END = r"(?![\w.]*\d)(?! x \d)"
 CLAIM = re.compile(
     rf"{FREE}-?(?P<first>{NUMBER})(?= (?:to|and) (?:{NUMBER}) ?(?P<of_both>{UNIT})(?!\w))"
