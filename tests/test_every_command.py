@@ -1,7 +1,8 @@
-"""Every command of both programs is run for real. A command without a line in RUNS fails, and so does a line without a command.
+"""Every command of both programs is run for real. A command without a line here fails, and so does an unknown one.
 
 To add one, add its line to RUNS: as a person would type it, in a folder that holds ``nuclei`` (a data set with train
-and test), ``images``, ``tiny.onnx`` and whatever the lines above it wrote. The test adds ``--json``, and wants exit code 0.
+and test), ``images``, ``tiny.onnx`` and whatever the lines above it wrote. The test adds ``--json``, and wants exit
+code 0.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def road() -> list[str]:
     (shown,) = [piece.content for piece in pieces(ROOT / "README.md") if piece.kind == "indented" and "apex-rt" in piece.content]
     lines = [shlex.split(line, comments=True) for line in shown.splitlines()]
     added = [shlex.split(SHORT.get(" ".join(words[:2]), "")) for words in lines]
-    return [shlex.join("nuclei" if word == "DIR" else word for word in words + more) for words, more in zip(lines, added, strict=True)]
+    return [
+        shlex.join("nuclei" if word == "DIR" else word for word in words + more) for words, more in zip(lines, added, strict=True)
+    ]
 
 
 LINES = [*road(), *RUNS]

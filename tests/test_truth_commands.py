@@ -1,8 +1,8 @@
 """Every command line in the documents is run, or at least read by click; what no test runs says so, and where it last ran.
 
 * A block in backticks under ``docs/`` is run by ``tests/test_docs.py``.
-* Any other block has beside it ``<!-- run by FILE -->``, or to the reader: *Not run by the tests: needs a GPU; last ran 2026-11-28
-  on an H200 ([evidence](...)).* or *...; never ran: `unproven`.* Only forms (``apex-rt infer SOURCE``) have neither.
+* Any other block has beside it ``<!-- run by FILE -->``, or to the reader: *Not run by the tests: needs a GPU; last ran
+  2026-11-28 on an H200 ([evidence](...)).* or *...; never ran: `unproven`.* Only forms (``apex-rt infer SOURCE``) have neither.
 * Commands and options within sentences are those of the programs.
 """
 
@@ -86,7 +86,10 @@ def test_click_reads_the_examples_of_the_help(text: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_options_within_sentences_exist(document: Path) -> None:
-    options = {words: {name for item in command.params for name in (*item.opts, *item.secondary_opts)} for words, command in every_command().items()}
+    options = {
+        words: {name for item in command.params for name in (*item.opts, *item.secondary_opts)}
+        for words, command in every_command().items()
+    }
     for piece, command, option in fragments(pieces(document)):
         where = [names for words, names in options.items() if command in ("", words[-1])]
         assert any(option in names for names in where), f"{piece.place}: {command} {option}"
@@ -96,7 +99,9 @@ def test_options_within_sentences_exist(document: Path) -> None:
 def test_keys_of_the_configuration_exist(document: Path) -> None:
     sections = FitConfig()
     for piece in pieces(document):
-        for section, key in re.findall(r"(?<![\w./-])(train|model|augment|routing|loss)\.([a-z_]+)\b(?!\()", "\n".join(piece.spans)):
+        for section, key in re.findall(
+            r"(?<![\w./-])(train|model|augment|routing|loss)\.([a-z_]+)\b(?!\()", "\n".join(piece.spans)
+        ):
             assert hasattr(getattr(sections, section), key) or key in FILES, f"{piece.place}: {section}.{key}"
 
 
@@ -146,7 +151,12 @@ def subcommands(piece: Piece) -> set[str]:
     return {line.ours[1] for line in shown((piece,)) if line.ours} if read else set()
 
 
-SAID = [(piece, mark) for document in DOCUMENTS for piece in pieces(document) for mark in NOT_RUN.finditer(" ".join(piece.content.split()))]
+SAID = [
+    (piece, mark)
+    for document in DOCUMENTS
+    for piece in pieces(document)
+    for mark in NOT_RUN.finditer(" ".join(piece.content.split()))
+]
 
 
 @pytest.mark.parametrize(("piece", "mark"), SAID, ids=lambda value: value.place if isinstance(value, Piece) else "")

@@ -1,8 +1,9 @@
 """Every measured number in the README, the documents and the cards stands in an evidence file that its section names.
 
-What was measured is written plainly: `12.5 ms`, `0.97`, a cell of a table. What was set, a threshold or a limit, is written as code,
-and so are examples. A section links the files under ``bench/evidence/`` that hold its numbers, or ``bench/LOG.md`` for what was
-read off a log and says so there. A number is looked for with the digits that it is written with.
+What was measured is written plainly: 12.5 ms, 0.97, a cell of a table. What was set, a threshold or a limit, is
+written as code, and so are examples. A section links the files under ``bench/evidence/`` that hold its numbers, or
+``bench/LOG.md`` for what was read off a log and says so there. A number is looked for with the digits that it is
+written with.
 """
 
 from __future__ import annotations

@@ -20,9 +20,7 @@ from apex_runtime.errors import DataError, UsageError
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: all cores]")
 @json_option
-def report(
-    run: Path, data: Path, dataset_type: DatasetType | None, device: str, threads: int | None, as_json: bool
-) -> None:
+def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str, threads: int | None, as_json: bool) -> None:
     """Measure RUN/best.pt on the split test of DATA and write report.md, report.json and their pictures into RUN.
 
     `apex-train fit` does the same at its end. RUN is its output folder.
@@ -55,7 +53,9 @@ def report(
     history = read_log(run / "log.jsonl")
     splits = read_checkpoint(run / "best.pt").get("data") or {}
     where = resolve_device(device).device
-    path = write_report(run, config, history, metric_of(history, config.train.metric), splits, test, where, Console(stderr=as_json))
+    path = write_report(
+        run, config, history, metric_of(history, config.train.metric), splits, test, where, Console(stderr=as_json)
+    )
     click.echo(path.with_suffix(".json").read_text(encoding="utf-8") if as_json else f"written: {path}")
 
 

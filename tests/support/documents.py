@@ -1,4 +1,4 @@
-"""The documents of this project as a reader meets them: paragraphs, tables, blocks, what is code in them, where links lead."""
+"""The documents as a reader meets them: paragraphs, tables, blocks, what is code in them, where links lead."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *CARDS, 
 class Piece:
     """A paragraph, list item, table, comment or block of a document.
 
-    ``kind``: text, table, comment, fence (in backticks: shown as a block that is run) or indented. ``section`` is the number of
-    the heading above it. ``prose`` is its text without code, ``spans`` the code in its lines, ``links`` the files it leads to,
-    ``content`` all of it as it stands; ``rows`` the cells of a table, the heading first; ``language`` that of a fence.
+    ``kind``: text, table, comment, fence (in backticks: shown as a block that is run) or indented. ``section`` is the
+    number of the heading above it. ``prose`` is its text without code, ``spans`` the code in its lines, ``links`` the
+    files it leads to, ``content`` all of it as it stands; ``rows`` the cells of a table, the heading first;
+    ``language`` that of a fence.
     """
 
     document: Path

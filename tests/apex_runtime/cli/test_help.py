@@ -11,7 +11,6 @@ from command_tree import walk
 
 from apex_runtime.cli.main import COMMANDS, main
 
-
 EVERY = list(walk(main))
 
 
