@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.frontier.picture import logarithmic_milliseconds
 from apex_runtime.routing.budget import parse_budget
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, FAINT = "#24292f", "#d8dee4"
+INK = "#24292f"
 NAMES = {"AP50": "AP50", "AP": "AP (mean over IoU 0.50 to 0.95)"}
 KINDS = {"segm": "mask", "bbox": "box"}
 
@@ -110,7 +111,7 @@ def _panel(ax: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
         ax.plot(*_point(row, name), style.marker, color=style.colour, markersize=9, label=style.label, zorder=style.order)
     ground = next(row for row in rows if row["line"] == "peripheral")
     ax.axhline(_point(ground, name)[1], color=MARKS["peripheral"].colour, linewidth=0.8, linestyle=":", zorder=1)
-    _scales(ax, [row["ms"] for row in rows])
+    logarithmic_milliseconds(ax, [row["ms"] for row in rows])
 
 
 def _point(row: dict[str, Any], name: str) -> tuple[float, float]:
@@ -157,22 +158,6 @@ def _budgets(ax: Axes, points: Sequence[dict[str, Any]], name: str) -> None:
             path_effects=[withStroke(linewidth=3, foreground="white")],
             zorder=7,
         )
-
-
-def _scales(ax: Axes, milliseconds: Sequence[float]) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-
-    low, high = min(milliseconds) / 1.12, max(milliseconds) * 1.12
-    ax.set_xscale("log")
-    ax.set_xlim(low, high)
-    steps = [base * 10**power for power in range(-1, 6) for base in (1, 1.5, 2, 3, 4, 5, 7)]
-    ax.xaxis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.set_xlabel("milliseconds per image (logarithmic)", color=INK)
-    ax.grid(color=FAINT, linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

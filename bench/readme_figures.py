@@ -1,11 +1,13 @@
 """Writes the table of figures into README.md from the evidence files, between two markers; a test fails when they differ.
 
 python bench/readme_figures.py
+python bench/readme_figures.py --check
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -15,10 +17,18 @@ BEGIN, END = "<!-- figures: bench/readme_figures.py -->", "<!-- end of figures -
 
 
 @click.command()
-def main() -> None:
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 when the table is not that of the files.")
+def main(check: bool) -> None:
     """Rewrite the table in README.md."""
     readme = ROOT / "README.md"
-    readme.write_text(replaced(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    made = replaced(text)
+    if check:
+        click.echo(
+            f"{readme.name}: {'the figures are those of the files' if made == text else 'the figures are not those of the files'}"
+        )
+        sys.exit(made != text)
+    readme.write_text(made, encoding="utf-8")
     click.echo(f"{readme.name}: figures written")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from apex_runtime.release.checkout import Checkout
+from apex_runtime.release.tests_row import MAX_SKIPPED_SHARE
+
 # Elsewhere every run draws other examples and may find something; continuous integration judges a change, not the draw.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -18,7 +21,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a run share the core
     os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_SKIPPED_SHARE = 0.10
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +83,36 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _whole_suite(config: pytest.Config) -> bool:
     """True when neither paths, -k nor another -m narrowed the run: only then does the share of skips say anything."""
-    narrowed = config.getoption("keyword") or config.getoption("markexpr") != "not slow"
+    narrowed = config.getoption("keyword") or config.getoption("markexpr") not in ("not slow", "slow or not slow")
     return config.args_source is not pytest.Config.ArgsSource.ARGS and not narrowed
 
 
+def _junit(config: pytest.Config) -> Any:
+    """What writes the file of --junitxml, None without one. pytest's fixture for properties does not reach it under xdist."""
+    return next((plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "add_global_property")), None)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Write into the JUnit file what was tested. In a copy without git that is APEX_COMMIT; who sets it vouches for it."""
+    junit = _junit(session.config)
+    if junit is None:
+        return
+    checkout = Checkout(ROOT)
+    junit.add_global_property("commit", checkout.commit or os.environ.get("APEX_COMMIT", ""))
+    junit.add_global_property("changed_files", str(len(checkout.changed or ())))
+    junit.add_global_property("whole_suite", "yes" if _whole_suite(session.config) else "no")
+
+
+@pytest.hookimpl(tryfirst=True)  # the JUnit file is written by the same hook
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the whole suite when more than a tenth of it was skipped."""
+    """Fail the whole suite when more than a tenth of it was skipped, and write how it ended into the JUnit file."""
+    _judge_skips(session, exitstatus)
+    junit = _junit(session.config)
+    if junit is not None:
+        junit.add_global_property("exit_status", str(int(session.exitstatus)))
+
+
+def _judge_skips(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or exitstatus != pytest.ExitCode.OK or not _whole_suite(session.config):
         return

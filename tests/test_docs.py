@@ -30,7 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     """A folder that looks like the checkout to the commands, and where they may leave what they write."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    for name in ("engines", "tests"):
+    for name in ("engines", "tests", "bench", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -84,6 +84,7 @@ def test_every_command_is_shown_somewhere() -> None:
         "apex-rt doctor",
         "apex-rt bench",
         "apex-rt inspect",
+        "apex-rt release-check",
     ):
         assert command in shown
     for command in ("apex-train fit", "apex-train export", "apex-train eval", "apex-train preflight", "apex-train init"):

@@ -1,7 +1,7 @@
 """Every command of both programs is run for real. A command without a line here fails, and so does an unknown one.
 
 To add one, add its line to RUNS: as a person would type it, in a folder that holds ``nuclei`` (a data set with train
-and test), ``images``, ``tiny.onnx`` and whatever the lines above it wrote. The test adds ``--json``, and wants exit
+and test), ``images``, ``tiny.onnx``, ``releasable`` (a checkout that may be released) and whatever the lines above it wrote. The test adds ``--json``, and wants exit
 code 0.
 """
 
@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from command_tree import PROGRAMS, command_of, every_command
 from documents import ROOT, pieces
+from release_checkout import releasable
 from tiny_model import write_tiny_model
 
 # What makes seconds of hours: added to the lines of the README that begin so.
@@ -30,9 +31,13 @@ RUNS = [
     "apex-rt inspect bundle",
     "apex-rt bench tiny.onnx --budget 1 --repeat 1 --output one.json",
     "apex-rt bench compare one.json",
+    "apex-rt bench record tiny.onnx --budget 1 --repeat 2 --output baseline.json",
+    "apex-rt bench check baseline.json --baseline baseline.json",
+    "apex-rt bench trend trend.jsonl --add baseline.json",
     "apex-rt bench frontier model.onnx --data nuclei --limit 2 --budget 0.5 --seeds 1 --slice off --rounds 2 --resamples 100",
     "apex-train eval runs/a/best.pt --data nuclei --split test --size 128 --budget 0.5",
     "apex-train report runs/a --data nuclei",
+    "apex-rt release-check --root releasable",
 ]
 
 
@@ -59,6 +64,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]
     for path in sorted((ROOT / "engines" / "samples").glob("*.jpg"))[:2]:
         shutil.copy(path, folder / "images")
     write_tiny_model(folder / "tiny.onnx")
+    releasable(folder / "releasable")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("APEX_CACHE_DIR", str(folder / "cache"))

@@ -35,6 +35,9 @@ _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave 
 ACTIONS: dict[str, tuple[str, str]] = {
     "compare": ("apex_runtime.cli.bench_compare:compare", "Put the rows of several reports in one table, if that is fair."),
     "frontier": ("apex_runtime.cli.bench_frontier:frontier", "Accuracy and time over the budget, of one detector or several."),
+    "check": ("apex_runtime.cli.bench_check:bench_check", "Is an engine slower or larger than its baseline allows?"),
+    "record": ("apex_runtime.cli.bench_record:bench_record", "Measure an engine beside an anchor, as a baseline."),
+    "trend": ("apex_runtime.cli.bench_trend:bench_trend", "Collect measurements, and draw how they went."),
 }
 
 

@@ -13,6 +13,8 @@ from apex_runtime.cli.options import chosen_budgets, dataset_type_option, engine
 from apex_runtime.errors import ApexError, UsageError
 
 if TYPE_CHECKING:
+    import rich.table
+
     from apex_runtime.backends.session import Session
     from apex_runtime.frontier.choices import Line
     from apex_runtime.frontier.contenders import Contender, Wanted
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 BUDGETS = "0.0625,0.125,0.25,0.5,0.75"
 _YARDSTICK = (".yaml", ".yml")
-_WIDE = 140  # columns of a terminal that has room for intervals
+_WIDE = 150  # columns of a log file, or of a terminal that has room for intervals
 
 
 @click.command("frontier")
@@ -55,6 +57,7 @@ _WIDE = 140  # columns of a terminal that has room for intervals
 @click.option(
     "--html", type=click.Path(dir_okay=False), callback=not_empty, help="Also write one page with all of it (extra plot)."
 )
+@click.option("--evidence", type=click.Path(), callback=not_empty, help="Also write an evidence bundle: a new folder.")
 @json_option
 def frontier(
     detectors: tuple[str, ...],
@@ -62,6 +65,7 @@ def frontier(
     output: str | None,
     png: str | None,
     html: str | None,
+    evidence: str | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -81,6 +85,10 @@ def frontier(
 
     if png or html:
         picture.check()
+    if evidence is not None:
+        from apex_runtime.fairness.evidence import check_folder
+
+        check_folder(Path(evidence))
     report = _measure(detectors, data, asked)
     if output is not None:
         write_json(Path(output), report)
@@ -88,10 +96,35 @@ def frontier(
     for path, content in ((png, drawn), (html, page.page(report, drawn).encode() if html else b"")):
         if path is not None:
             _write(Path(path), content)
+    if evidence is not None:
+        _write_evidence(Path(evidence), report)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
         _show(report)
+
+
+def _write_evidence(folder: Path, report: dict[str, Any]) -> None:
+    """The bundle of ``apex-rt bench --evidence``, with a contract per detector and the fingerprint of the data set."""
+    import sys
+
+    from apex_runtime.code_state import command_line
+    from apex_runtime.fairness.contract import Contract
+    from apex_runtime.fairness.evidence import write_evidence_bundle
+
+    each = report["contenders"]
+    contracts = {one["contract_sha256"]: Contract.model_validate(one["fairness"]) for one in each}
+    hashes = {
+        f"detector {number}: {one['subject']['file_name']}": one["subject"]["model_sha256"] for number, one in enumerate(each)
+    }
+    hashes |= {
+        f"description {number}": one["subject"]["description_sha256"]
+        for number, one in enumerate(each)
+        if "description_sha256" in one["subject"]
+    }
+    samples = {f"{number}: {one['title']}": one["samples"] for number, one in enumerate(each)}
+    command = command_line("apex-rt", sys.argv[1:])
+    write_evidence_bundle(folder, command, contracts, report, samples, hashes | {"data": report["data"]["fingerprint"]})
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -220,28 +253,37 @@ def _turns(contenders: list[Contender], wanted: Wanted, rounds: int) -> int:
 
 
 def _show(report: dict[str, Any]) -> None:
+    """A table per contender; a narrow terminal has room for the figures of one kind of overlap, without intervals."""
+    import sys
+
     from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    wide = console.width >= _WIDE
+    kinds = report["asked"]["kinds"][::-1] if wide else report["asked"]["kinds"][-1:]
+    for contender in report["contenders"]:
+        console.print(_table(contender, [f"{figure}_{kind}" for kind in kinds for figure in ("AP50", "AP")], wide))
+        for name, (first, other) in contender["differences"].items():
+            console.print(f"  not as the first: {name} {other}, there {first}", markup=False, highlight=False)
+
+
+def _table(contender: dict[str, Any], names: list[str], wide: bool) -> rich.table.Table:
+    from rich.markup import escape
     from rich.table import Table
 
     from apex_runtime.frontier.page import bounds
     from apex_runtime.frontier.picture import KINDS
 
-    console = Console(soft_wrap=True)
-    wide = console.width >= _WIDE
-    names = [f"{figure}_{kind}" for kind in reversed(report["asked"]["kinds"]) for figure in ("AP50", "AP")]
-    for contender in report["contenders"]:
-        table = Table(title=contender["title"], title_justify="left")
-        table.add_column("line")
-        columns = [f"{KINDS[name.split('_')[1]]} {name.split('_')[0]}{' (95 %)' if wide else ''}" for name in names]
-        for head in ("budget", "tiles", "image ms", "graph ms", *columns):
-            table.add_column(head, justify="right", no_wrap=True)
-        for row in (row for row in contender["rows"] if row["seed"] is None):
-            tiles = "" if row["tiles"] is None else f"{row['tiles']:.1f}"
-            times = [f"{row[name]:.1f}" for name in ("image_ms", "graph_ms")]
-            figures = (bounds(row.get(name)) for name in names)
-            table.add_row(
-                row["line"], row["budget"] or "", tiles, *times, *(text if wide else text.partition(" ")[0] for text in figures)
-            )
-        console.print(table)
-        for name, (first, other) in contender["differences"].items():
-            console.print(f"  not as the first: {name} {other}, there {first}", markup=False, highlight=False)
+    table = Table(title=escape(contender["title"]), title_justify="left")
+    table.add_column("line", no_wrap=True)
+    columns = [f"{KINDS[name.split('_')[1]]} {name.split('_')[0]}{' (95 %)' if wide else ''}" for name in names]
+    for head in ("budget", "tiles", "image ms", *(["graph ms"] if wide else []), *columns):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in (row for row in contender["rows"] if row["seed"] is None):
+        tiles = "" if row["tiles"] is None else f"{row['tiles']:.1f}"
+        times = [f"{row[name]:.1f}" for name in (("image_ms", "graph_ms") if wide else ("image_ms",))]
+        figures = (bounds(row.get(name)) for name in names)
+        table.add_row(
+            row["line"], row["budget"] or "", tiles, *times, *(text if wide else text.partition(" ")[0] for text in figures)
+        )
+    return table

@@ -14,6 +14,7 @@ COMMANDS = {
     "infer": ("apex_runtime.cli.infer:infer", "Detect and segment the objects in images and clips."),
     "inspect": ("apex_runtime.cli.inspect:inspect", "Say what is in an engine bundle or an exported model."),
     "parity": ("apex_runtime.cli.parity:parity", "Compare two forms of one model: is the fast one still the same?"),
+    "release-check": ("apex_runtime.cli.release_check:release_check", "Say whether a checkout may be released, from its files."),
 }
 
 

@@ -54,7 +54,7 @@ def png(report: dict[str, Any]) -> bytes:
         for number, contender in enumerate(contenders):
             _contender(ax, contender, f"{name}_{kind}", COLOURS[number % len(COLOURS)])
         ax.set_title(f"{KINDS[kind]} {NAMES[name]}", fontsize=12, color=INK, loc="left")
-        _scales(ax, [row["image_ms"] for contender in contenders for row in contender["rows"]])
+        logarithmic_milliseconds(ax, [row["image_ms"] for contender in contenders for row in contender["rows"]])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
     figure.suptitle(_headline(report), fontsize=10.5, color=INK, x=0.01, ha="left")
@@ -117,7 +117,8 @@ def _bar(ax: Axes, row: dict[str, Any], name: str, colour: str) -> None:
         ax.plot([row["image_ms"]] * 2, [100 * bound for bound in bounds], color=colour, linewidth=1.2, alpha=0.45, zorder=2)
 
 
-def _scales(ax: Axes, milliseconds: Sequence[float]) -> None:
+def logarithmic_milliseconds(ax: Axes, milliseconds: Sequence[float]) -> None:
+    """The axes of a frontier: milliseconds per image in logarithms, round numbers as ticks, a faint grid."""
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
     low, high = min(milliseconds) / 1.15, max(milliseconds) * 1.15

@@ -7,7 +7,6 @@ load or run anything.
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
@@ -15,38 +14,20 @@ from typing import Any
 
 from apex_runtime.errors import UsageError
 from apex_runtime.files import write_atomically
+from apex_runtime.html_page import escape, html_page
 from apex_runtime.parity.panels import COMMON, ONLY_CANDIDATE, ONLY_REFERENCE, Panel
 from apex_runtime.parity.worst import Sight
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Parity: $verdict</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1400px; padding: 0 1rem; color: #1b1f24; }
-h1, h2, h3, h4 { line-height: 1.2; } h2 { border-top: 1px solid #d0d7de; padding-top: 1.2rem; }
-table { border-collapse: collapse; margin: .6rem 0 1rem; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #d8dee4; text-align: left; vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
-.pass, .fail, .empty { font-weight: 600; padding: .05rem .5rem; border-radius: .7rem; color: #fff; }
+_STYLE = """.pass, .fail, .empty { font-weight: 600; padding: .05rem .5rem; border-radius: .7rem; color: #fff; }
 .pass { background: #1a7f37; } .fail { background: #cf222e; } .empty { background: #6e7781; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: .8rem; }
 figure { margin: 0; } figure img { width: 100%; height: auto; } figcaption { font-size: 13px; color: #57606a; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; }
-</style>
-</head>
-<body>
-<h1>Parity <span class="$verdict">$verdict</span></h1>
+"""
+_BODY = Template("""<h1>Parity <span class="$verdict">$verdict</span></h1>
 <p>Profile <b>$profile</b>, $created. $tools</p>
 $subjects
-$comparisons
-</body>
-</html>
-""")
+$comparisons""")
 
 _SWATCH = '<span class="swatch" style="background:rgb{}"></span>{}'
 _COLUMNS = ("what", "values", "mismatches", "max |d|", "mean |d|", "tolerance", "SQNR dB", "verdict", "why")
@@ -68,7 +49,7 @@ def page(document: dict[str, Any], sights: Sequence[Sequence[Sight]]) -> str:
     """The page of the content of ``parity.json``; see ``write_page``."""
     parts = [_comparison(item, shown) for item, shown in zip(document["comparisons"], sights, strict=True)]
     profile = document["profile"]
-    return _PAGE.substitute(
+    body = _BODY.substitute(
         verdict=_e(document["verdict"]),
         profile=_e(f"{profile['name']}, version {profile['version']}"),
         created=_e(document["created_utc"]),
@@ -76,6 +57,7 @@ def page(document: dict[str, Any], sights: Sequence[Sequence[Sight]]) -> str:
         subjects=_subjects(document),
         comparisons="\n".join(parts),
     )
+    return html_page(f"Parity: {document['verdict']}", body, _STYLE)
 
 
 def _subjects(document: dict[str, Any]) -> str:
@@ -189,7 +171,7 @@ class _Safe(str):
 
 
 def _e(text: object) -> str:
-    return text if isinstance(text, _Safe) else html.escape(str(text))
+    return text if isinstance(text, _Safe) else escape(text)
 
 
 def _code(text: object) -> _Safe:

@@ -11,7 +11,7 @@ from apex_runtime.backends.session import Session
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.load import CHECKPOINT_SUFFIXES, open_engine
 from apex_runtime.bundle.manifest import MANIFEST_NAME, MODEL_NAME, is_bundle, read_manifest
-from apex_runtime.errors import BundleError, UsageError
+from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Decode
 from apex_runtime.parity.evaluator import EvaluatorSession
 from apex_runtime.parity.recording import RecordingSession, is_recording, read_recording
@@ -46,21 +46,14 @@ def identify(text: str | Path) -> Subject:
         recorded = read_recording(path).subject
         return Subject(path, "recording", recorded.sha256, recorded.file_name, recorded.precision)
     if is_bundle(path):
-        return Subject(path, "bundle", sha256_of(path / MANIFEST_NAME), MANIFEST_NAME, _precision_in(path))
+        # Not what the manifest says: it is not hashed, and one that claims eight bits would have its model judged as if it had.
+        return Subject(path, "bundle", sha256_of(path / MANIFEST_NAME), MANIFEST_NAME, _precision_of(path / MODEL_NAME))
     if not path.is_file():
         raise UsageError(
             f"{path}: no such file or bundle.", "Name a checkpoint (.pt), an ONNX file or a bundle folder.", path=path
         )
     kind: Kind = "checkpoint" if path.suffix.lower() in CHECKPOINT_SUFFIXES else "onnx"
     return Subject(path, kind, sha256_of(path), path.name, "fp32" if kind == "checkpoint" else _precision_of(path))
-
-
-def _precision_in(bundle: Path) -> Precision:
-    """What its manifest says; fp32 for a broken one, which opening it will say."""
-    try:
-        return read_manifest(bundle).precision
-    except BundleError:
-        return "fp32"
 
 
 def _precision_of(path: Path) -> Precision:

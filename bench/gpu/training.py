@@ -257,7 +257,7 @@ SECTIONS: tuple[Callable[[Path], dict[str, Any]], ...] = (
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 def main(output: Path) -> None:
-    """Run every section and write what was seen."""
+    """Run every section and write what was seen. Exit code 1 when one failed."""
     content: dict[str, Any] = {"device": device_facts(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     for section in SECTIONS:
         started = time.perf_counter()
@@ -269,6 +269,7 @@ def main(output: Path) -> None:
         content[section.__name__] = found | {"seconds": round(time.perf_counter() - started, 1)}
         click.echo(f"{section.__name__}: {content[section.__name__]}")
         write_evidence(output, content)
+    sys.exit(any("failed" in content[section.__name__] for section in SECTIONS))
 
 
 if __name__ == "__main__":

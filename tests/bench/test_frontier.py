@@ -17,7 +17,6 @@ from frontier_figures import averaged, summary
 from frontier_run import ALL, DENSE, PERIPHERAL, SLICED, Engines, Plan, measure_lines
 from frontier_speed import Speed, time_lines
 from peripheral_only import without_tiles
-from sliced import Slicing
 
 from apex_runtime.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
@@ -25,6 +24,7 @@ from apex_runtime.frontier.choices import Line
 from apex_runtime.frontier.figures import interval, resamples, sampled
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.routing.budget import parse_budget
+from apex_runtime.yardsticks.slicing import Slicing
 from apex_train.checkpoint import save_checkpoint
 from apex_train.predictor import TorchSession
 
@@ -34,7 +34,7 @@ SIZE = (192, 320)
 @pytest.fixture(scope="module")
 def plan(dataset) -> Plan:
     budgets = (parse_budget(0.25), parse_budget(0.5))
-    return Plan(dataset, [0, 2], ("bbox", "segm"), 100, SIZE, budgets, 2, "alone", Slicing(SIZE, 128), 1)
+    return Plan(dataset, [0, 2], ("bbox", "segm"), 100, SIZE, budgets, 2, "alone", Slicing(128, size=SIZE), 1)
 
 
 def torch_engines(trained, plan: Plan) -> SimpleNamespace:

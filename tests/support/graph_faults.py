@@ -1,6 +1,7 @@
 """Faults that live in a graph, planted one by one: what was changed, and which tensors the guilty node writes.
 
-``SHIPPED`` is for the default engine, ``TINY`` for the hand-made model; nodes are named by the first tensor that they write.
+``SHIPPED`` is for the default engine, ``EIGHT_BITS`` for that engine in int8, ``TINY`` for the hand-made model; nodes are named
+by the first tensor that they write.
 """
 
 from __future__ import annotations
@@ -192,6 +193,17 @@ SHIPPED = {
     "the body of the scan": body("tile_ssm_scan", "TileSSMScan", _last_becomes("Neg", "Identity")),
     "the body of the fusion": body("tile_unpack_fusion", "TileUnpackFusion", _last_becomes("Add", "Sub")),
     "the limit of the utilities": weight("clamp", "val_74", _scaled(0)),
+}
+
+EIGHT_BITS = {
+    "the scale of what is restored": weight("relu_1.rounded", "relu_1.scale", _scaled(4)),
+    "the scale of what is rounded": weight("relu_1.codes", "relu_1.scale", _scaled(0.125)),
+    "the zero point of what is restored": weight("relu_1.rounded", "relu_1.zero_point", lambda array: array + 64),
+    "the scales of a weight": weight(
+        "detector.peripheral.stages.1.0.0.weight.node_conv2d_3.rounded",
+        "detector.peripheral.stages.1.0.0.weight.node_conv2d_3.scale",
+        _scaled(8),
+    ),
 }
 
 TINY = {

@@ -61,6 +61,7 @@ assert not heavy, heavy
         ["doctor", "--help"],
         ["bench", "--help"],
         ["inspect", "--help"],
+        ["release-check", "--help"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:

@@ -38,7 +38,7 @@ def test_a_model_equals_itself(fake: type) -> None:
     results = compare(fake(), fake())
     assert reasons(results) == ""
     assert [result.asked for result in results] == ["0.25", "0.5", "1.0"]
-    assert results[0].tiles == [1, 2, 2, 2, 2], "a share is of content tiles: 6 in the real image, 8 in the synthetic ones"
+    assert results[0].tiles == [1, 1, 2, 2, 2], "a share is of content tiles: 6 in the image, 4 in the noise, 8 in the others"
     for result in results:
         assert set(result.outputs) == set(OUTPUT_NAMES)
         assert all(stats.count > 0 and stats.max_abs == 0 for stats in result.outputs.values())
