@@ -27,11 +27,13 @@ from apex_train.config import FitConfig, load_config, parse_assignment
 EVERY = [line for document in DOCUMENTS for line in shown(pieces(document))]
 OURS = [line for line in EVERY if line.ours]
 FOREIGN = [line for line in EVERY if not line.ours]
+# tests/test_docs.py runs those in fences.
+MEASURING = [line for line in FOREIGN if line.piece.kind != "fence" and line.words[1:] and line.words[1].startswith("bench/")]
 HELP = [
     line.strip().rpartition("| ")[2]
     for command in every_command().values()
     for line in (command.help or "").partition("Examples:")[2].splitlines()
-    if line.strip()
+    if "apex-" in line
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FILES = ("onnx", "pt", "json", "yaml")  # model.onnx is no key
@@ -49,7 +51,7 @@ def any_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_are_commands_to_look_at() -> None:
     assert len(OURS) > 100 and len(FOREIGN) > 25 and len(HELP) > 40
-    assert {line.piece.document for line in OURS} >= {*DOCUMENTS} - {ROOT / "CONTRIBUTING.md", ROOT / "docs" / "python.md"}
+    assert len({line.piece.document for line in OURS}) > 0.8 * len(DOCUMENTS)
 
 
 @pytest.mark.usefixtures("any_file")
@@ -91,7 +93,7 @@ def test_options_within_sentences_exist(document: Path) -> None:
         for words, command in every_command().items()
     }
     for piece, command, option in fragments(pieces(document)):
-        where = [names for words, names in options.items() if command in ("", words[-1])]
+        where = [names for words, names in options.items() if command in ("", *words)]
         assert any(option in names for names in where), f"{piece.place}: {command} {option}"
 
 
@@ -112,7 +114,8 @@ def test_what_other_programs_are_given_exists(line: Shown) -> None:
         assert set(extra.split(",")) <= set(extras)
     for flag, value in zip(line.words, line.words[1:], strict=False):
         if flag == "-m" and line.program == "pytest":
-            assert any(marker.startswith(f"{value}:") for marker in markers)
+            asked = set(value.split()) - {"or", "and", "not"}
+            assert asked <= {marker.partition(":")[0] for marker in markers}
         elif flag == "-m" and value != "venv":
             assert importlib.util.find_spec(value), value
     for word in line.words:
@@ -121,9 +124,11 @@ def test_what_other_programs_are_given_exists(line: Shown) -> None:
 
 
 @pytest.mark.usefixtures("any_file")
-@pytest.mark.parametrize("line", [line for line in FOREIGN if line.words[1:] and line.words[1].startswith("bench/")], ids=named)
-def test_click_reads_what_programs_that_measure_are_given(line: Shown) -> None:
-    program = importlib.import_module(Path(line.words[1]).stem).main
+@pytest.mark.parametrize("line", MEASURING, ids=named)
+def test_click_reads_what_programs_that_measure_are_given(line: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / line.words[1]
+    monkeypatch.syspath_prepend(str(path.parent))
+    program = importlib.import_module(path.stem).main
     assert program.make_context(line.words[1], list(line.words[2:]))
 
 
@@ -142,13 +147,15 @@ def test_a_block_is_run_or_says_why_not(piece: Piece) -> None:
     for mark in marks(piece):
         if mark.re is RUN_BY:
             runs = (ROOT / mark["file"]).read_text(encoding="utf-8")
-            assert mark["file"].startswith((".ci/", "tests/")) and all(part in runs for part in subcommands(piece))
+            assert mark["file"].startswith((".ci/", "tests/"))
+            assert all(part in runs for part in asked_of(piece)) or "road()" in runs, "that file runs something else"
 
 
-def subcommands(piece: Piece) -> set[str]:
-    """What the lines of a block ask of our programs; the README's road stands in the README alone."""
-    read = piece.document.name != "README.md"
-    return {line.ours[1] for line in shown((piece,)) if line.ours} if read else set()
+def asked_of(piece: Piece) -> set[str]:
+    """What must be in a file that runs a block: the commands of our programs, the names of programs that measure."""
+    lines = list(shown((piece,)))
+    programs = {Path(word).stem for line in lines for word in line.words[1:2] if word.startswith("bench/")}
+    return programs | {line.ours[1] for line in lines if line.ours}
 
 
 SAID = [
