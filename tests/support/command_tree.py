@@ -46,7 +46,9 @@ def parse(words: list[str]) -> click.Context:
     path = command_of(words)
     if path is None:
         raise click.UsageError(f"{' '.join(words[:2])} is no command")
-    return every_command()[path].make_context(" ".join(path), words[len(path) :])
+    top = PROGRAMS[path[0]]
+    parent = click.Context(top, info_name=path[0], **top.context_settings)  # what a command inherits, it keeps: -h beside --help
+    return every_command()[path].make_context(" ".join(path[1:]), words[len(path) :], parent=parent)
 
 
 def any_file_will_do(patch: pytest.MonkeyPatch) -> None:
