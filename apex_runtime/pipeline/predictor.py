@@ -49,6 +49,15 @@ class Filter:
     labels: frozenset[int] | None = None
 
 
+def check_image(image: np.ndarray) -> None:
+    """Raises ImageError unless it is uint8 [h,w,3]."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ImageError(
+            f"image: {image.dtype} {image.shape}, expected uint8 [height, width, 3] in RGB order.",
+            "Read files with apex_runtime.data.image.decode_image.",
+        )
+
+
 class Predictor:
     """Detects with a session. ``predict`` for a list of images; ``prepare``, ``run`` and ``finish`` for pipelines."""
 
@@ -99,11 +108,7 @@ class Predictor:
 
     def prepare(self, image: np.ndarray, budget: Budget) -> Prepared:
         """Letterbox one image, uint8 [h,w,3], and turn the budget into its K. Raises ImageError, UsageError."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ImageError(
-                f"image: {image.dtype} {image.shape}, expected uint8 [height, width, 3] in RGB order.",
-                "Read files with apex_runtime.data.image.decode_image.",
-            )
+        check_image(image)
         canvas, letterbox = letterbox_image(image, self.info.input.height, self.info.input.width)
         content_N = content_tiles(letterbox, self.info.tiles)
         n_content = int(content_N.sum())

@@ -33,6 +33,7 @@ class Input(_Section):
     """What becomes of an image: resized, padded, then (pixel * scale - mean) / std per channel, in the order of ``channels``."""
 
     size: tuple[Side, Side] | None = None  # height, width; None: that of the graph
+    sizes: str | None = None  # a second input, [1, 2], that wants width and height to scale boxes by; it gets those of the first
     layout: Literal["nchw", "nhwc"] = "nchw"
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255

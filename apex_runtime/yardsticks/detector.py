@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from apex_runtime.detections import Detections
 from apex_runtime.errors import UsageError
 from apex_runtime.model_info import Category, InputInfo
+from apex_runtime.pipeline.predictor import check_image
 from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.yardsticks.decode import candidates_of, places_of
 from apex_runtime.yardsticks.description import Description
@@ -53,7 +54,7 @@ class Detector:
     ) -> list[Detections]:
         """Detections of each image, uint8 [h,w,3] RGB. The only ``budget`` is all.
 
-        Raises UsageError, ModelError, BackendError.
+        Raises UsageError, ImageError, ModelError, BackendError.
         """
         refuse_budget(budget, self.description.title)
         step = MAX_BATCH if self.graph.facts.batched else 1
@@ -63,9 +64,25 @@ class Detector:
             for outputs, placement in self._run(images[start : start + step])
         ]
 
+    def graph_call(self, images: int = 1) -> Callable[[], None]:
+        """The graph alone on so many images of noise that are ready in memory, as ``predict`` would call it."""
+        facts, wanted = self.graph.facts, self.description.input
+        noise = np.random.default_rng(0).integers(0, 256, (*facts.size, 3), dtype=np.uint8)
+        step = MAX_BATCH if facts.batched else 1
+        pixels, _ = place_image(noise, wanted, *facts.size, facts.dtype)
+        batches = [np.stack([pixels] * min(step, images - start)) for start in range(0, images, step)]
+
+        def call() -> None:
+            for batch in batches:
+                self.graph.call(batch, self._check.names)
+
+        return call
+
     def _run(self, images: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], Placement]]:
         """The outputs of each image of one call, without their batch axis."""
         facts = self.graph.facts
+        for image in images:
+            check_image(image)
         placed = [place_image(image, self.description.input, *facts.size, facts.dtype) for image in images]
         outputs = self.graph.run(np.stack([pixels for pixels, _ in placed]), self._check.names)
         self._check.check({name: array.shape for name, array in outputs.items()})

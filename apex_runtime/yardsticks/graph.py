@@ -30,10 +30,14 @@ Shape = tuple[int | None, ...]  # None: known at run time only
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What the file says: ``size`` (height, width) of its input, ``batched`` where a call may have several images."""
+    """What the file says: ``size`` (height, width) of its input, ``batched`` where a call may have several images.
+
+    ``sizes``: the name and the type of a second input that wants width and height, where there is one.
+    """
 
     input_name: str
     dtype: np.dtype
+    sizes: tuple[str, np.dtype] | None
     size: tuple[int, int]
     batched: bool
     outputs: Mapping[str, Shape]
@@ -41,7 +45,7 @@ class GraphFacts:
 
 
 class Graph:
-    """Calls of the graph; ``milliseconds`` has one entry per call."""
+    """Calls of the graph; ``milliseconds`` has one entry per ``run``."""
 
     def __init__(self, path: Path, wanted: Input, threads: int | None = None) -> None:
         """Raises UsageError, ModelError, BackendError."""
@@ -52,14 +56,19 @@ class Graph:
         self._path = path
         self._session = open_session(path, data, session_options(threads), ["CPUExecutionProvider"], EXPORT)
 
-    def run(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-        """The outputs of these ``names`` for a batch. Raises BackendError, naming the output, when one is not finite."""
-        started = time.perf_counter()
+    def call(self, images: np.ndarray, names: list[str]) -> list[np.ndarray]:
+        """The outputs of these ``names`` for a batch, nothing else. Raises BackendError."""
         try:
-            found = self._session.run(names, {self.facts.input_name: images})
+            found: list[np.ndarray] = self._session.run(names, {self.facts.input_name: images} | self._sizes(len(images)))
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             message = f"{self._path}: ONNX Runtime failed on {len(images)} image(s) ({first_line(error)})."
             raise backend_error(ReasonCode.EXECUTION_FAILED, message, remedy=EXPORT) from error
+        return found
+
+    def run(self, images: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """The same by name, and timed. Raises BackendError, naming the output, when one is not finite."""
+        started = time.perf_counter()
+        found = self.call(images, names)
         self.milliseconds.append(milliseconds_since(started))
         outputs = dict(zip(names, found, strict=True))
         for name, array in outputs.items():
@@ -69,28 +78,45 @@ class Graph:
                 raise backend_error(ReasonCode.NON_FINITE_OUTPUT, message, remedy="Export the detector again.")
         return outputs
 
+    def _sizes(self, batch: int) -> dict[str, np.ndarray]:
+        if self.facts.sizes is None:
+            return {}
+        name, dtype = self.facts.sizes
+        return {name: np.tile(np.array(self.facts.size[::-1], dtype), (batch, 1))}
+
 
 def graph_facts(path: Path, model: onnx.ModelProto, wanted: Input) -> GraphFacts:
-    """Check the input of the graph against the description. Raises ModelError."""
-    inputs = graph_inputs(model)
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
-        raise ModelError(f"{path}: its inputs are {names}; one image is all that a yardstick is given.", EXPORT, path=path)
-    dtype = _dtype_of(inputs[0])
+    """Check the inputs of the graph against the description. Raises ModelError."""
+    image, sizes = _inputs(path, model, wanted)
+    dtype = _dtype_of(image)
     if dtype not in _TYPES:
-        message = f"{path}: input {inputs[0].name} has type {dtype}, expected one of {', '.join(_TYPES)}."
+        message = f"{path}: input {image.name} has type {dtype}, expected one of {', '.join(_TYPES)}."
         raise ModelError(message, "Export the detector with such an input.", path=path)
-    batch, height, width = _image_shape(path, inputs[0], wanted)
+    batch, height, width = _image_shape(path, image, wanted)
     if batch not in (None, 1):
-        raise ModelError(f"{path}: input {inputs[0].name} is fixed to {batch} images.", "Export it for one image.", path=path)
+        raise ModelError(f"{path}: input {image.name} is fixed to {batch} images.", "Export it for one image.", path=path)
     return GraphFacts(
-        input_name=inputs[0].name,
+        input_name=image.name,
         dtype=np.dtype(dtype),
+        sizes=None if sizes is None else (sizes.name, np.dtype(_dtype_of(sizes))),
         size=_size(path, (height, width), wanted),
         batched=batch is None,
         outputs={value.name: _shape_of(value) for value in model.graph.output},
         precision=precision_of(model),
     )
+
+
+def _inputs(path: Path, model: onnx.ModelProto, wanted: Input) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto | None]:
+    """The image, and the one that the description calls ``sizes``. Raises ModelError when there are others."""
+    inputs = graph_inputs(model)
+    images = [value for value in inputs if value.name != wanted.sizes]
+    sizes = next((value for value in inputs if value.name == wanted.sizes), None)
+    if len(images) != 1 or (wanted.sizes is not None and sizes is None):
+        names = ", ".join(value.name for value in inputs) or "none"
+        asked = "one image" if wanted.sizes is None else f"one image and {wanted.sizes!r}"
+        message = f"{path}: its inputs are {names}; {asked} is all that the description tells of."
+        raise ModelError(message, "A second input for width and height is named by input.sizes; no others can be fed.", path=path)
+    return images[0], sizes
 
 
 def _image_shape(path: Path, value: onnx.ValueInfoProto, wanted: Input) -> Shape:

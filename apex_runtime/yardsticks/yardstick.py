@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,15 @@ class Yardstick:
             self.predict_milliseconds += [milliseconds_since(started) / len(images)] * len(images)
             self.graph_milliseconds += [sum(calls[before:]) / len(images)] * len(images)
         return found
+
+    def windows(self, height: int, width: int) -> int:
+        """How many images an image of height x width pixels is for the graph: 1, or its windows."""
+        sliced = self._detector.description.slicing
+        return 1 if sliced is None else len(sliced.slicing().windows(height, width))
+
+    def graph_call(self, windows: int = 1) -> Callable[[], None]:
+        """The graph alone on noise, ``windows`` times, for ``benchmark.turns.measure``; the lists of times stay as they are."""
+        return self._detector.graph_call(windows)
 
 
 def _facts(path: Path, model: Path, detector: Detector) -> YardstickFacts:

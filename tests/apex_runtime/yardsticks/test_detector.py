@@ -11,11 +11,12 @@ import onnx
 import pytest
 from bright_cells import write_bright_cells
 from fixed_outputs import write_yardstick
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from apex_runtime.data.open import open_dataset
-from apex_runtime.errors import ApexError, BackendError, ConfigError, ModelError, UsageError
+from apex_runtime.errors import ApexError, BackendError, ConfigError, ImageError, ModelError, UsageError
 from apex_runtime.evaluation.coco_ap import evaluate_predictor
+from apex_runtime.yardsticks.graph import Graph
 from apex_runtime.yardsticks.yardstick import Yardstick
 
 JOINED = {"form": "joined", "tensor": "out", "box": "cxcywh", "unit": "pixels"}
@@ -76,14 +77,37 @@ def test_the_words_tell_descriptions_apart(tmp_path: Path) -> None:
     assert len({yardstick(tmp_path, {"input": change}).facts.resize for change in resizes}) == len(resizes)
 
 
-def test_every_image_has_its_times(tmp_path: Path) -> None:
-    found = yardstick(tmp_path, {"slicing": {"side": 40}})
+def test_every_image_has_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call takes 6 ms here, everything 60: images that come together have equal shares."""
+    found = yardstick(tmp_path, {"slicing": {"side": 40}})  # 2 x 3 windows and the whole
+    monkeypatch.setattr("apex_runtime.yardsticks.graph.milliseconds_since", lambda _started: 6.0)
+    monkeypatch.setattr("apex_runtime.yardsticks.yardstick.milliseconds_since", lambda _started: 60.0)
     found.predict([np.zeros((64, 96, 3), np.uint8)] * 2)
     found.predict([np.zeros((10, 10, 3), np.uint8)])
-    assert len(found.graph_milliseconds) == len(found.predict_milliseconds) == 3
-    assert all(
-        0 < graph < all_of_it for graph, all_of_it in zip(found.graph_milliseconds, found.predict_milliseconds, strict=True)
-    )
+    assert found.graph_milliseconds == [42, 42, 6] and found.predict_milliseconds == [30, 30, 60]
+
+
+@pytest.mark.parametrize(("batch", "calls"), [("1", 11), ("n", 2)])
+def test_the_graph_alone_is_called_as_predict_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str, calls: int
+) -> None:
+    path = write_bright_cells(tmp_path, side=64, batch=batch)
+    path.write_text(path.read_text() + "slicing: {side: 32, overlap: 0, whole: false}\n")
+    found = Yardstick(path, threads=1)
+    assert found.windows(32, 11 * 32) == 11 and found.windows(10, 10) == 1
+    seen: list[int] = []
+    call = Graph.call
+    monkeypatch.setattr(Graph, "call", lambda graph, images, names: seen.append(len(images)) or call(graph, images, names))
+    found.graph_call(11)()
+    (alone, seen[:]) = (list(seen), [])
+    found.predict([np.zeros((32, 11 * 32, 3), np.uint8)])
+    assert alone == seen and len(seen) == calls and sum(seen) == 11
+    assert len(found.graph_milliseconds) == 1, "only images count"
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"float64 \(8, 8, 3\), expected uint8"):
+        yardstick(tmp_path).predict([np.zeros((8, 8, 3))])
 
 
 @pytest.mark.parametrize("batch", ["1", "n"])
@@ -108,6 +132,33 @@ def test_images_of_one_call_are_answered_as_one_by_one(tmp_path: Path, nuclei_fi
 @pytest.mark.parametrize(("kind", "pixels"), [(TensorProto.UINT8, {"scale": 1}), (TensorProto.FLOAT16, {})])
 def test_inputs_of_other_types(tmp_path: Path, kind: int, pixels: dict[str, Any]) -> None:
     assert len(yardstick(tmp_path, {"input": pixels}, kind=kind).predict([np.zeros((64, 96, 3), np.uint8)])[0]) == 3
+
+
+def test_a_second_input_gets_width_and_height(tmp_path: Path) -> None:
+    """As in the exports of RT-DETR and D-FINE, which scale their boxes by it: here the only box is that size."""
+    wanted = {"form": "separate", "boxes": "b", "scores": "s", "labels": "l", "score": "probability"}
+    path = write_yardstick(
+        tmp_path,
+        {"classes": ["a"], "input": {"sizes": "sizes"}, "outputs": wanted | {"box": "xyxy", "unit": "pixels"}},
+        {"s": np.ones((1, 1), np.float32), "l": np.zeros((1, 1), np.int64)},
+        inputs={"images": (1, 3, 64, 96)},
+    )
+    model = onnx.load(tmp_path / "fixed.onnx")
+    model.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.INT64, (1, 2)))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 4]), "shape"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([[0, 0, 1, 0.5]], np.float32), "share"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["sizes"], ["numbers"], to=TensorProto.FLOAT),
+            helper.make_node("Concat", ["numbers", "numbers"], ["twice"], axis=1),
+            helper.make_node("Mul", ["twice", "share"], ["flat"]),
+            helper.make_node("Reshape", ["flat", "shape"], ["b"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, (1, 1, 4)))
+    onnx.save(model, tmp_path / "fixed.onnx")
+    (found,) = Yardstick(path).predict([np.zeros((128, 192, 3), np.uint8)])
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 192, 64]])
 
 
 def test_a_size_that_the_graph_leaves_open(tmp_path: Path) -> None:
@@ -150,7 +201,8 @@ BOXES = np.zeros((1, 3, 4), np.float32)
             {},
             r"'b' .*: 'p' has 5 prototypes",
         ),
-        ({}, None, {"inputs": {"a": (1, 3, 64, 96), "sizes": (1, 2)}}, r"inputs are a, sizes; one image"),
+        ({}, None, {"inputs": {"a": (1, 3, 64, 96), "sizes": (1, 2)}}, r"inputs are a, sizes; one image is all"),
+        ({"input": {"sizes": "sizes"}}, None, {}, r"inputs are images; one image and 'sizes' is all"),
         ({}, None, {"inputs": {"a": (1, 64, 96, 3)}}, r"shape \[1, 64, 96, 3\], which is no nchw image"),
         ({}, None, {"inputs": {"a": (4, 3, 64, 96)}}, r"fixed to 4 images"),
         ({}, None, {"kind": TensorProto.INT64}, r"type int64, expected one of float32"),
