@@ -13,12 +13,12 @@ Buildings that touch are one region of a mask. For every annotated object the re
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import click
 import numpy as np
 from evidence import write_evidence
 
@@ -80,18 +80,17 @@ def of_split(polygons: InstanceDataset, regions: InstanceDataset) -> Counter[str
     return total
 
 
-def main() -> None:
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path))
+def main(data: Path, output: Path | None) -> None:
     """Print the table; write the counts as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         masks = Path(folder) / "satellite.yaml"
-        masks.write_text(json.dumps({"path": str(arguments.data.resolve()), "source": "masks"}))
+        masks.write_text(json.dumps({"path": str(data.resolve()), "source": "masks"}))
         rows = {
-            name: of_split(open_dataset(arguments.data, name, "coco"), open_dataset(masks, name, "satellite"))
-            for name in split_names(arguments.data, "coco")
+            name: of_split(open_dataset(data, name, "coco"), open_dataset(masks, name, "satellite"))
+            for name in split_names(data, "coco")
         }
     total = sum(rows.values(), Counter())
     rows["total"] = total
@@ -100,9 +99,9 @@ def main() -> None:
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(str(row[column]) for column in COLUMNS) + " |")
-    if arguments.output:
+    if output:
         counts = {name: {column: row[column] for column in COLUMNS} for name, row in rows.items()}
-        write_evidence(arguments.output, {"data": arguments.data.name, "splits": counts})
+        write_evidence(output, {"data": data.name, "splits": counts})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def card(name: str, evidence: dict[str, Any], commit: str) -> str:
     return f"""# {name}
 
 Finds cell nuclei in microscope images and outlines each of them. The default engine of Apex-X, made to show the whole road on
-a CPU.
+a CPU. What it is and what it costs ([evidence](../../bench/evidence/{name}.json)):
 
 | item | value |
 |---|---|
@@ -32,6 +32,9 @@ a CPU.
 ## Made by
 
 {commands}
+
+*Not run by the tests: needs the nuclei data set and hours; last ran {evidence["circumstances"]["utc"][:10]} on two CPU cores
+([evidence](../../bench/evidence/{name}.json)).*
 
 `train-1.yaml`, `train-2.yaml`, ... hold every value of these runs. Each ran with the code and the
 defaults of its own commit; later code trains slightly differently (`bench/LOG.md`).

@@ -57,7 +57,7 @@ def nuclei_satellite_fixture() -> Path:
 
 
 # Files that take longest begin first; the documents each for itself.
-FIRST = ("test_docs.py", "test_kernels_build.py")
+FIRST = ("test_docs.py", "test_kernels_build.py", "test_every_command.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

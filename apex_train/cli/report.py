@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option
+from apex_runtime.cli.options import dataset_type_option, json_option
 from apex_runtime.data.dataset import DatasetType
 from apex_runtime.errors import DataError, UsageError
 
@@ -19,7 +19,8 @@ from apex_runtime.errors import DataError, UsageError
 @dataset_type_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: all cores]")
-def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str, threads: int | None) -> None:
+@json_option
+def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str, threads: int | None, as_json: bool) -> None:
     """Measure RUN/best.pt on the split test of DATA and write report.md, report.json and their pictures into RUN.
 
     `apex-train fit` does the same at its end. RUN is its output folder.
@@ -27,7 +28,7 @@ def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str,
     \b
     Examples:
       apex-train report runs/a --data nuclei/
-      apex-train report runs/a --data nuclei/ --threads 4
+      apex-train report runs/a --data nuclei/ --threads 4 --json
     """
     for name in ("config.yaml", "best.pt"):
         if not (run / name).is_file():
@@ -52,8 +53,10 @@ def report(run: Path, data: Path, dataset_type: DatasetType | None, device: str,
     history = read_log(run / "log.jsonl")
     splits = read_checkpoint(run / "best.pt").get("data") or {}
     where = resolve_device(device).device
-    path = write_report(run, config, history, metric_of(history, config.train.metric), splits, test, where, Console())
-    click.echo(f"written: {path}")
+    path = write_report(
+        run, config, history, metric_of(history, config.train.metric), splits, test, where, Console(stderr=as_json)
+    )
+    click.echo(path.with_suffix(".json").read_text(encoding="utf-8") if as_json else f"written: {path}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import click
 import pytest
+from command_tree import walk
 
-from apex_runtime.cli.group import CommandWithActions
 from apex_runtime.cli.main import COMMANDS, main
-
-
-def walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield words, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            assert child is not None
-            yield from walk(child, (*words, name))
-    if isinstance(command, CommandWithActions):
-        for name in command.lazy:
-            yield from walk(command.action(name), (*words, name))
-
 
 EVERY = list(walk(main))
 
