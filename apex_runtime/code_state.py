@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,10 +34,12 @@ def git(root: Path, *words: str) -> str | None:
 
 
 def command_line(program: str, words: Sequence[str]) -> str:
-    """A command as another machine may read it: of an absolute path, also after ``NAME=``, only the last part."""
-    return " ".join([program, *map(_without_machine, words)])
+    """A command as another machine may read it, quoted for a shell: of an absolute path, also after ``NAME=``, the last part."""
+    return shlex.join([program, *map(_without_machine, words)])
 
 
 def _without_machine(word: str) -> str:
+    if Path(word).is_absolute():
+        return Path(word).name
     name, equals, value = word.rpartition("=")
     return name + equals + (Path(value).name if Path(value).is_absolute() else value)

@@ -24,6 +24,7 @@ from apex_runtime.fairness.contract import Contract, images_sha256, of_engine
 from apex_runtime.parity.subjects import identify
 from apex_runtime.pipeline.predictor import Filter
 from apex_runtime.postprocess.letterbox import letterbox_image
+from apex_runtime.short_names import told_apart
 
 if TYPE_CHECKING:
     from apex_runtime.benchmark.measure import Cell, Measured
@@ -46,11 +47,11 @@ class Subject:
         """Of an engine that was opened from ``path``."""
         return cls(Path(path), identify(path).precision, opened, cells)
 
-    @property
-    def onnx_file(self) -> Path | None:
-        """The ONNX file that ONNX Runtime executes on the CPU; None when something else executes."""
+    def profiled_file(self) -> Path:
+        """The ONNX file that ONNX Runtime executes on the CPU. Raises UsageError when something else executes."""
         if self.opened.executed != "ort-cpu":
-            return None
+            message = f"--layers: {self.path} runs on {self.opened.executed}, which has no profile of its nodes here."
+            raise UsageError(message, "Leave it out, or use ort-cpu.", path=self.path)
         return model_of(self.path, read_manifest(self.path)) if is_bundle(self.path) else self.path
 
 
@@ -125,11 +126,7 @@ class Job:
         """The profile of every number of tiles, on the first image, batch 1. Raises UsageError unless ort-cpu executes."""
         from apex_runtime.benchmark.layers import profile_layers
 
-        model = subject.onnx_file
-        if model is None:
-            raise UsageError(
-                f"--layers: {subject.opened.executed} has no profile of its nodes here.", "Leave it out, or use ort-cpu."
-            )
+        model = subject.profiled_file()
         info = subject.opened.session.info
         image, _ = letterbox_image(decode_image(self.paths[0]), info.input.height, info.input.width)
         tiles = list(dict.fromkeys(cell.tiles for cell in subject.cells))
@@ -145,6 +142,6 @@ class Job:
             of_batch(self.contract(subject, len(subjects)), cell.batch) for subject in subjects for cell in subject.cells
         ]
         hashes = {f"engine {number}: {subject.path.name}": subject.opened.digest for number, subject in enumerate(subjects)}
-        hashes |= {f"image {path.name}": sha256_of(path) for path in self.paths}
+        hashes |= {f"image {name}": sha256_of(path) for name, path in zip(told_apart(self.paths), self.paths, strict=True)}
         command = command_line("apex-rt", sys.argv[1:])
         write_evidence_bundle(folder, command, {each.sha256(): each for each in contracts}, report, samples, hashes)

@@ -11,6 +11,7 @@ from apex_runtime.backends.session import in_all
 from apex_runtime.benchmark.measure import TIMED, Measured
 
 RESAMPLES = 2000
+_DRAWN_AT_ONCE = 4_000_000
 LEAST_ROUNDS = 5  # fewer have no interval worth the name
 
 
@@ -43,8 +44,14 @@ def quotient(above: Sequence[float], below: Sequence[float]) -> dict[str, float 
     found: dict[str, Any] = {"ratio": round(float(np.median(each)), 4), "low": None, "high": None, "spread": None}
     found["quartiles"] = [round(float(value), 4) for value in np.quantile(each, [0.25, 0.75])]
     if rounds >= LEAST_ROUNDS:
-        drawn = np.random.default_rng(0).choice(each, (RESAMPLES, rounds))
-        low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+        low, high = np.quantile(_resampled_medians(each), [0.025, 0.975])
         spread = (high - low) / 2 / np.median(each)
         found |= {"low": round(float(low), 4), "high": round(float(high), 4), "spread": round(float(spread), 4)}
     return found
+
+
+def _resampled_medians(each_R: np.ndarray) -> np.ndarray:
+    """float64 [RESAMPLES]; some at a time, so that many rounds fit in memory."""
+    random, step = np.random.default_rng(0), max(1, _DRAWN_AT_ONCE // len(each_R))
+    sizes = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
+    return np.concatenate([np.median(random.choice(each_R, (size, len(each_R))), axis=1) for size in sizes])

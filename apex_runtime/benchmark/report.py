@@ -114,9 +114,10 @@ def engine_facts(opened: Opened, precision: str) -> dict[str, Any]:
 
 
 def against(opened: Opened, precision: str, contract: Contract, first: Contract, found: Measurement) -> dict[str, Any]:
-    """The second engine of a measurement: its rows, the quotients, and where its contract is another."""
+    """The second engine of a measurement: its contract and rows, the quotients, and where its contract is another."""
     return {
         "engine": engine_facts(opened, precision),
+        "fairness": contract.model_dump(mode="json"),
         "rows": rows((item for item in found.measured if item.engine == 1), opened, contract),
         "ratios": [ratio_row(*pair) for pair in pairs(found.measured)],
         "differences": {name: list(values) for name, values in differences(first, contract).items()},

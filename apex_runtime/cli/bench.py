@@ -15,6 +15,7 @@ from apex_runtime.cli.options import (
     engine_options,
     json_option,
     not_empty,
+    say_fallback,
     split_integers,
     split_list,
     tiles_option,
@@ -91,31 +92,28 @@ def bench(
     """
     from apex_runtime.benchmark.images import choose_images
     from apex_runtime.benchmark.job import Job, Subject
+    from apex_runtime.cli.places import check_places
+    from apex_runtime.pipeline.results import write_json
 
     if repeat is not None and seconds is not None:
         raise UsageError("--repeat and --seconds: both say how long to measure.", "Give one of them.")
-    if evidence is not None:
-        from apex_runtime.fairness.evidence import check_folder
-
-        check_folder(Path(evidence))
+    paths = (engine,) if against is None else (engine, against)
+    check_places({"--output": output}, [*paths, *([data] if data else [])], evidence)
     job = Job(choose_images(data), data is not None, threads, device)
     subjects = []
-    for path in (engine,) if against is None else (engine, against):
+    for path in paths:
         opened = job.open(path, policy)
+        say_fallback(opened)
         subjects.append(Subject.of(path, opened, _cells(opened, path, budget, tiles, batch, job)))
-    for subject in subjects:
-        if subject.opened.reason:
-            requested, executed = subject.opened.requested, subject.opened.executed
-            click.echo(f"note: asked for {requested}, running on {executed} ({subject.opened.reason})", err=True)
-    report, samples = _measure(subjects, job, repeat, seconds)
     if layers:
+        subjects[0].profiled_file()  # refused now, not when all is measured
+    report, samples = _measure(subjects, job, repeat, seconds)
+    if layers and report["status"] == "done":
         report["layers"] = job.layers(subjects[0])
-    if output is not None:
-        from apex_runtime.pipeline.results import write_json
-
-        write_json(Path(output), report)
     if evidence is not None:
         job.write_evidence(Path(evidence), subjects, report, samples)
+    if output is not None:
+        write_json(Path(output), report)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:

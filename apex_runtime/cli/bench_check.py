@@ -59,10 +59,12 @@ def bench_check(
       apex-rt bench check now.json --baseline baseline.json --ratio 0.05 --json -o check.json
       apex-rt bench check model.onnx --baseline baseline.json --ratio peak_memory_bytes=0.2 --abs 'graph_over_anchor@*=0.01'
     """
+    from apex_runtime.cli.places import check_places
     from apex_runtime.regression.baseline import read_measurement
     from apex_runtime.regression.check import check
     from apex_runtime.regression.rule import check_patterns
 
+    check_places({"--output": output}, (current, baseline))
     limits = _limits(ratio, amount, absolute)
     before = read_measurement(Path(baseline))
     for option, allowances in (("--ratio", limits.ratios), ("--abs", limits.amounts)):

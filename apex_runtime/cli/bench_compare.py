@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import json_option, split_list
+from apex_runtime.cli.options import json_option, none_empty, split_list
 
 if TYPE_CHECKING:
     import rich.table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("reports", nargs=-1, required=True, type=click.Path(), callback=none_empty)
 @click.option(
     "--across",
     multiple=True,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="Fields of the contract that may differ, for example precision; they become columns.",
 )
 @json_option
-def compare(reports: tuple[Path, ...], across: tuple[str, ...], as_json: bool) -> None:
+def compare(reports: tuple[str, ...], across: tuple[str, ...], as_json: bool) -> None:
     """Put the rows of REPORTS (of apex-rt bench or eval, or evidence bundles) in one table if their contracts are equal.
 
     A contract says how something was measured: images, size, thresholds, post-processing, precision, batch, threads, hardware,
@@ -40,9 +40,10 @@ def compare(reports: tuple[Path, ...], across: tuple[str, ...], as_json: bool) -
       apex-rt bench compare evidence/ other-machine/ --across hardware,versions --json
     """
     from apex_runtime.fairness import tabulate
+    from apex_runtime.fairness.rows import read_reports
 
     tabulate.check_across(across)
-    rows = [row for path in reports for row in tabulate.read_rows(path)]
+    rows = read_reports([Path(path) for path in reports])
     made = tabulate.tables(rows, across)
     answer = tabulate.as_json(made, across)
     if as_json:
@@ -66,6 +67,7 @@ def _show(made: list[Table], answer: dict[str, Any], across: tuple[str, ...]) ->
 
 
 def _table(table: Table, rows: list[dict[str, Any]], across: tuple[str, ...]) -> rich.table.Table:
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     shown = RichTable(title=f"contract {table.contract.sha256()[:12]}", title_justify="left")
@@ -76,7 +78,7 @@ def _table(table: Table, rows: list[dict[str, Any]], across: tuple[str, ...]) ->
         shown.add_column(name, justify="right")
     for row, told in zip(table.rows, rows, strict=True):
         varying = [" ".join(str(value) for value in told["across"][field].values()) for field in across]
-        shown.add_row(row.source, row.budget, *varying, *(_figure(row.figures.get(name)) for name in figures))
+        shown.add_row(*map(escape, (row.source, row.budget, *varying)), *(_figure(row.figures.get(name)) for name in figures))
     return shown
 
 

@@ -9,26 +9,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.interrupt import interruptible
-from apex_runtime.cli.options import chosen_budgets, dataset_type_option, engine_options, json_option, not_empty, split_list
+from apex_runtime.cli.options import (
+    chosen_budgets,
+    dataset_type_option,
+    engine_options,
+    json_option,
+    none_empty,
+    not_empty,
+    say_fallback,
+    split_list,
+)
 from apex_runtime.errors import ApexError, UsageError
 
 if TYPE_CHECKING:
-    import rich.table
-
-    from apex_runtime.backends.session import Session
+    from apex_runtime.bundle.load import Opened
     from apex_runtime.frontier.choices import Line
     from apex_runtime.frontier.contenders import Contender, Wanted
     from apex_runtime.frontier.report import Outcome, Setting
-    from apex_runtime.model_info import ModelInfo
     from apex_runtime.routing.budget import Budget
 
 BUDGETS = "0.0625,0.125,0.25,0.5,0.75"
-_YARDSTICK = (".yaml", ".yml")
-_WIDE = 150  # columns of a log file, or of a terminal that has room for intervals
 
 
 @click.command("frontier")
-@click.argument("detectors", nargs=-1, required=True, type=click.Path())
+@click.argument("detectors", nargs=-1, required=True, type=click.Path(), callback=none_empty)
 @click.option("--data", type=click.Path(), required=True, callback=not_empty, help="A COCO, YOLO or satellite data set.")
 @dataset_type_option
 @click.option("--split", help="Which split of the data set.  [default: test; of a single file, the only one]")
@@ -72,7 +76,7 @@ def frontier(
     """Accuracy and time over the budget of DETECTORS: engines (bundle, model.onnx, best.pt) and yardsticks (.yaml).
 
     Per engine: the router's own tiles at every budget; random tiles and those with most objects, as many; all tiles; and a sliced
-    pass (overlapping windows, all tiles in each). Per yardstick one mark. All are timed in turn. Ctrl-C leaves nothing behind.
+    pass (overlapping windows, all tiles in each). Per yardstick one mark. All are timed in turn. Ctrl-C keeps nothing.
 
     \b
     Examples:
@@ -80,28 +84,29 @@ def frontier(
       apex-rt bench frontier fp32/ int8/ yolo.yaml --data nuclei/ --threads 2 --html frontier.html -o frontier.json
       apex-rt bench frontier bundle/ --data nuclei/ --limit 20 --budget 0.25,0.5 --slice off --json
     """
-    from apex_runtime.frontier import page, picture
+    from apex_runtime.cli.places import check_places, check_suffix
+    from apex_runtime.frontier import picture
     from apex_runtime.pipeline.results import write_json
 
+    check_suffix("--png", png, (".png",))
+    check_suffix("--html", html, (".html", ".htm"))
     if png or html:
         picture.check()
-    if evidence is not None:
-        from apex_runtime.fairness.evidence import check_folder
-
-        check_folder(Path(evidence))
+    read = [*detectors, data, *(word.partition("=")[2] for word in asked["twins"])]
+    check_places({"--output": output, "--png": png, "--html": html}, read, evidence)
     report = _measure(detectors, data, asked)
-    if output is not None:
-        write_json(Path(output), report)
-    drawn = picture.png(report) if png or html else b""
-    for path, content in ((png, drawn), (html, page.page(report, drawn).encode() if html else b"")):
-        if path is not None:
-            _write(Path(path), content)
     if evidence is not None:
         _write_evidence(Path(evidence), report)
+    if output is not None:
+        write_json(Path(output), report)
+    if png or html:
+        _draw(report, png, html)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
-        _show(report)
+        from apex_runtime.cli.frontier_table import show
+
+        show(report)
 
 
 def _write_evidence(folder: Path, report: dict[str, Any]) -> None:
@@ -122,21 +127,29 @@ def _write_evidence(folder: Path, report: dict[str, Any]) -> None:
         for number, one in enumerate(each)
         if "description_sha256" in one["subject"]
     }
+    hashes |= {f"{kind} twin of detector 0": digest for kind, digest in each[0]["subject"].get("twins", {}).items()}
     samples = {f"{number}: {one['title']}": one["samples"] for number, one in enumerate(each)}
     command = command_line("apex-rt", sys.argv[1:])
     write_evidence_bundle(folder, command, contracts, report, samples, hashes | {"data": report["data"]["fingerprint"]})
 
 
-def _write(path: Path, content: bytes) -> None:
+def _draw(report: dict[str, Any], png: str | None, html: str | None) -> None:
     from apex_runtime.files import write_atomically
+    from apex_runtime.frontier import page, picture
 
-    write_atomically(path, content)
+    drawn = picture.png(report)
+    if png is not None:
+        write_atomically(Path(png), drawn)
+    if html is not None:
+        write_atomically(Path(html), page.page(report, drawn).encode())
 
 
 def _measure(detectors: tuple[str, ...], data: str, asked: dict[str, Any]) -> dict[str, Any]:
     from apex_runtime import hindrances
+    from apex_runtime.frontier.measure import check_classes
     from apex_runtime.frontier.report import document
     from apex_runtime.machine import state
+    from apex_runtime.short_names import told_apart
 
     before, counters = state(), hindrances.read()
     setting, indices = _setting(data, asked)
@@ -146,7 +159,11 @@ def _measure(detectors: tuple[str, ...], data: str, asked: dict[str, Any]) -> di
             if stop.is_set():
                 raise ApexError("Interrupted.", "Measure again, for example with --limit.")
 
-        contenders = [_contender(path, setting, asked, not number) for number, path in enumerate(detectors)]
+        contenders = [
+            _contender(path, name, setting, asked, not number)
+            for number, (path, name) in enumerate(zip(detectors, told_apart(detectors), strict=True))
+        ]
+        check_classes(contenders, setting.dataset)
         outcomes = _outcomes(contenders, setting, indices, go_on)
     facts = {"before": before, "after": state(), "hindered": hindrances.between(counters, hindrances.read())}
     return document(setting, outcomes, facts)
@@ -183,34 +200,42 @@ def _budgets(words: tuple[str, ...]) -> tuple[Budget, ...]:
     return tuple(found[value] for value in sorted(found))
 
 
-def _contender(path: str, setting: Setting, asked: dict[str, Any], first: bool) -> Contender:
+def _contender(path: str, name: str, setting: Setting, asked: dict[str, Any], first: bool) -> Contender:
     from apex_runtime.bundle.load import open_engine
     from apex_runtime.frontier.contenders import EngineContender, YardstickContender
+    from apex_runtime.yardsticks.description import SUFFIXES
     from apex_runtime.yardsticks.yardstick import Yardstick
 
-    if path.lower().endswith(_YARDSTICK):
+    if Path(path).suffix.lower() in SUFFIXES:
         if first and asked["twins"]:
             raise UsageError(f"--twin: {path} is a yardstick.", "Name the engine of the twins first.")
         return YardstickContender(Path(path), Yardstick(path, setting.threads))
     opened = open_engine(path, setting.threads, asked["device"], asked["policy"])
-    twins = _twins(asked["twins"], opened.session.info, setting.threads) if first else {}
-    return EngineContender(Path(path), opened, twins, sliced=asked["slicing"] == "on")
+    say_fallback(opened)
+    twins = _twins(asked["twins"], path, opened, setting.threads) if first else {}
+    return EngineContender(name, Path(path), opened, twins, sliced=asked["slicing"] == "on")
 
 
-def _twins(words: tuple[str, ...], info: ModelInfo, threads: int | None) -> dict[Line, Session]:
-    from apex_runtime.backends.ort import OrtSession
+def _twins(words: tuple[str, ...], engine: str, opened: Opened, threads: int | None) -> dict[Line, Opened]:
+    """The twins as they run on the CPU: a dense pass on another processor, or in another precision, says nothing of routing."""
+    from apex_runtime.bundle.load import open_engine
     from apex_runtime.frontier.contenders import DENSE, PERIPHERAL
+    from apex_runtime.parity.subjects import identify
 
-    found: dict[Line, Session] = {}
+    found: dict[Line, Opened] = {}
     for word in words:
         kind, _, path = word.partition("=")
         line = {"peripheral": PERIPHERAL, "dense": DENSE}.get(kind)
         if line is None or not path:
             raise UsageError(f"--twin {word}: expected peripheral=FILE or dense=FILE.", "For example --twin dense=dense.onnx")
-        session = OrtSession(path, threads)
-        if (session.info.input, session.info.classes) != (info.input, info.classes):
+        twin = open_engine(path, threads)
+        ours, its = opened.session.info, twin.session.info
+        if (its.input, its.classes) != (ours.input, ours.classes):
             raise UsageError(f"--twin {word}: its input or its classes are not those of the engine.", "Make it at that size.")
-        found[line] = session
+        one, other = (f"{identify(file).precision} on {item.executed}" for file, item in ((engine, opened), (path, twin)))
+        if one != other:
+            raise UsageError(f"--twin {word}: is {other}, the engine is {one}.", "Name an engine that runs as its twins do.")
+        found[line] = twin
     return found
 
 
@@ -250,40 +275,3 @@ def _turns(contenders: list[Contender], wanted: Wanted, rounds: int) -> int:
     from apex_runtime.frontier.measure import WARM_UP
 
     return (rounds + WARM_UP) * sum(len(contender.timed_lines(wanted)) for contender in contenders)
-
-
-def _show(report: dict[str, Any]) -> None:
-    """A table per contender; a narrow terminal has room for the figures of one kind of overlap, without intervals."""
-    import sys
-
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
-    wide = console.width >= _WIDE
-    kinds = report["asked"]["kinds"][::-1] if wide else report["asked"]["kinds"][-1:]
-    for contender in report["contenders"]:
-        console.print(_table(contender, [f"{figure}_{kind}" for kind in kinds for figure in ("AP50", "AP")], wide))
-        for name, (first, other) in contender["differences"].items():
-            console.print(f"  not as the first: {name} {other}, there {first}", markup=False, highlight=False)
-
-
-def _table(contender: dict[str, Any], names: list[str], wide: bool) -> rich.table.Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from apex_runtime.frontier.page import bounds
-    from apex_runtime.frontier.picture import KINDS
-
-    table = Table(title=escape(contender["title"]), title_justify="left")
-    table.add_column("line", no_wrap=True)
-    columns = [f"{KINDS[name.split('_')[1]]} {name.split('_')[0]}{' (95 %)' if wide else ''}" for name in names]
-    for head in ("budget", "tiles", "image ms", *(["graph ms"] if wide else []), *columns):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in (row for row in contender["rows"] if row["seed"] is None):
-        tiles = "" if row["tiles"] is None else f"{row['tiles']:.1f}"
-        times = [f"{row[name]:.1f}" for name in (("image_ms", "graph_ms") if wide else ("image_ms",))]
-        figures = (bounds(row.get(name)) for name in names)
-        table.add_row(
-            row["line"], row["budget"] or "", tiles, *times, *(text if wide else text.partition(" ")[0] for text in figures)
-        )
-    return table

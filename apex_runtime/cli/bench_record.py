@@ -52,10 +52,12 @@ def bench_record(
       apex-rt bench record bundle/ --output baseline.json
       apex-rt bench record model.onnx --budget 0.25 --seconds 60 -o baseline.json
     """
+    from apex_runtime.cli.places import check_places
     from apex_runtime.pipeline.results import write_json
     from apex_runtime.regression.record import steady
     from apex_runtime.regression.workload import Settings, open_workload
 
+    check_places({"--output": output}, (engine,))
     chosen = Settings(budget or Settings().budgets, threads, device)
     measured = measure(open_workload(engine, chosen), patience(seconds, repeat), steady)
     write_json(Path(output), measured)

@@ -26,12 +26,13 @@ def bench_trend(trend: str, add: str | None, plot: str | None, as_json: bool) ->
       apex-rt bench trend trend.jsonl --add baseline.json
       apex-rt bench trend trend.jsonl --plot trend.svg
     """
+    from apex_runtime.cli.places import check_places, check_suffix
     from apex_runtime.regression.baseline import read_measurement
     from apex_runtime.regression.trend import add_row, read_trend, row_of
 
     path = Path(trend)
-    if plot is not None and Path(plot).suffix.lower() != ".svg":
-        raise UsageError(f"--plot {plot}: the trend is drawn as SVG.", "Name a file that ends in .svg.")
+    check_suffix("--plot", plot, (".svg",))
+    check_places({"--plot": plot}, [trend, *([] if add is None else [add])])  # before a line is added
     rows = read_trend(path) if add is None else add_row(path, row_of(read_measurement(Path(add)), Path(add)))
     if not rows:
         raise UsageError(f"{path}: has no lines.", "Add one: --add FILE.json (of apex-rt bench record).", path=path)

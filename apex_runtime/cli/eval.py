@@ -14,6 +14,7 @@ from apex_runtime.cli.options import (
     engine_options,
     json_option,
     not_empty,
+    say_fallback,
     split_list,
     tiles_option,
 )
@@ -87,10 +88,12 @@ def evaluate(
     """
     from apex_runtime.cli.data import choose_type, default_split
     from apex_runtime.cli.eval_report import table
+    from apex_runtime.cli.places import check_places
     from apex_runtime.pipeline.results import write_json
 
     if (engine is None) == (predictions is None):
         raise UsageError("Give either an ENGINE or --predictions FILE.", "For example: apex-rt eval bundle/ --data nuclei/")
+    check_places({"--output": output}, [path for path in (engine, predictions, data) if path is not None])
     kind = choose_type(Path(data), dataset_type)
     chosen = split or default_split(Path(data), kind)
     if engine is not None:
@@ -104,7 +107,6 @@ def evaluate(
             raise UsageError(f"{', '.join(useless)}: predictions are scored as they are.", "Leave it out, or name an ENGINE.")
         report = _of_predictions(Path(str(predictions)), png, Path(data), chosen, kind, options)
     if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(output), report)
     click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else table(report, per_class))
 
@@ -126,6 +128,7 @@ def _of_engine(engine: str, data: Path, split: str, kind: DatasetType, options: 
     say_left_out(dataset)
     size = parse_size(options["size"]) if options["size"] else None
     opened = open_engine(engine, options["threads"], options["device"], options["policy"], size)
+    say_fallback(opened)
     say_unknown_classes(opened.session.info, dataset)
     used = options["threads"], options["batch"], options["device"]
     budgets = tuple(planned(budget, opened, *used, engine=engine) for budget in budgets)

@@ -11,7 +11,15 @@ import click
 
 from apex_runtime.cli.infer_report import report
 from apex_runtime.cli.interrupt import interruptible
-from apex_runtime.cli.options import chosen_budgets, engine_options, json_option, not_empty, split_list, tiles_option
+from apex_runtime.cli.options import (
+    chosen_budgets,
+    engine_options,
+    json_option,
+    not_empty,
+    say_fallback,
+    split_list,
+    tiles_option,
+)
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
@@ -143,8 +151,7 @@ def infer(
     deadline = parsed.kind == "ms"
     many = len(items) > 1 and not clips and not deadline
     opened = open_engine(engine or default_engine(), threads, device, policy, many=many)
-    if opened.reason:
-        click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
+    say_fallback(opened)
     predictor = Predictor(opened.session)
     images = parse_batch(batch, opened.executed)
     parsed = planned(parsed, opened, threads, images, device, engine or default_engine())

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from apex_runtime.bundle.load import Opened
     from apex_runtime.routing.budget import Budget
 
 
-def split_list(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Callback of a repeatable comma list: every value in order, blanks left out."""
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+def split_list(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Callback of a repeatable comma list: every value in order, blanks left out. One of nothing must not mean "the default"."""
+    parts = tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    if values and not parts:
+        raise click.BadParameter("the list is empty", ctx=ctx, param=parameter)
+    return parts
 
 
 def split_integers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
@@ -30,6 +34,13 @@ def not_empty(ctx: click.Context, parameter: click.Parameter, value: str | None)
     if value is not None and not value.strip():
         raise click.BadParameter("the path is empty", ctx=ctx, param=parameter)
     return value
+
+
+def none_empty(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """``not_empty`` of every path of several."""
+    for value in values:
+        not_empty(ctx, parameter, value)
+    return values
 
 
 def chosen_budgets(budgets: Sequence[str], tiles: Sequence[str]) -> tuple[Budget, ...]:
@@ -68,6 +79,12 @@ def engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def say_fallback(opened: Opened) -> None:
+    """One line, on standard error, when ``--policy permissive`` found another backend than was asked for."""
+    if opened.reason:
+        click.echo(f"note: asked for {opened.requested}, running on {opened.executed} ({opened.reason})", err=True)
 
 
 def tiles_option(multiple: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -144,8 +144,9 @@ def parity(
       apex-rt parity model.onnx --against gpu.json
       apex-rt parity model.onnx --against bundle/ --bisect where/
     """
-    from apex_runtime.cli.parity_modes import check_places, refuse_unread
+    from apex_runtime.cli.parity_modes import refuse_unread
     from apex_runtime.cli.parity_ops import run_ops
+    from apex_runtime.cli.places import check_places
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.check import Settings, check_parity, watch_all
     from apex_runtime.parity.polygraphy_bridge import Bridge

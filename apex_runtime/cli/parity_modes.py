@@ -1,10 +1,6 @@
-"""What is refused before ``apex-rt parity`` runs anything: options that would not be read, files that could not be written."""
+"""What is refused before ``apex-rt parity`` runs anything: options that its mode would not read."""
 
 from __future__ import annotations
-
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -40,26 +36,3 @@ def _word(ctx: click.Context, name: str) -> str:
     """The option as it is written, or the name of the argument."""
     parameter = next(item for item in ctx.command.params if item.name == name)
     return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
-
-
-def check_places(files: Mapping[str, str | None], compared: Sequence[str] = ()) -> None:
-    """Make the folders of files, by option. ``compared``: the models, which are not overwritten.
-
-    Raises UsageError for a file that cannot be written, or would take the place of another: better now than after minutes.
-    """
-    taken = {Path(model).resolve(): "it is what is compared" for model in compared}
-    for option, path in ((option, Path(file)) for option, file in files.items() if file is not None):
-        why = taken.setdefault(path.resolve(), "") or _why_not(path)
-        if why:
-            raise UsageError(f"{option} {path}: cannot be written ({why}).", "Name another file.", path=path)
-        taken[path.resolve()] = f"it is the file of {option}"
-
-
-def _why_not(path: Path) -> str:
-    """What keeps a file from being written; empty when nothing does."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            return "it is a folder" if path.is_dir() else ""
-    except OSError as error:
-        return str(error.strerror)

@@ -13,7 +13,7 @@ from apex_runtime.errors import UsageError
 
 def run_ops(ops: bool, names: Sequence[str], output: Path, as_json: bool) -> bool:
     """Compare, show and write the report; whether everything passed. Raises UsageError."""
-    from apex_runtime.cli.parity_modes import check_places
+    from apex_runtime.cli.places import check_places
     from apex_runtime.cli.progress import counter
     from apex_runtime.parity.ops.check import check_ops, load_op_tolerances, ops_passed, steps
     from apex_runtime.parity.ops.report import ops_tables, ops_to_dict

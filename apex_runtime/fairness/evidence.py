@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from apex_runtime.machine import machine, versions
 
 EVIDENCE_NAME, REPORT_NAME, CONTRACT_NAME, SAMPLES_NAME = "evidence.json", "report.json", "contract.json", "samples.json"
 FORMAT_VERSION = 1
+_ALWAYS = {REPORT_NAME, CONTRACT_NAME, SAMPLES_NAME}
 MAX_BYTES = 64 << 20  # of one file that is read back
 _ROOMS = ("apex_runtime", "plugins", "engines", "pyproject.toml")
 # Whatever else is in the environment is nobody's business.
@@ -47,6 +47,7 @@ def write_evidence_bundle(
     folder: Path, command: str, contracts: dict[str, Contract], report: dict[str, Any], samples: Any, hashes: dict[str, str]
 ) -> None:
     """Write the bundle in one step. ``contracts`` by their hash; ``hashes``: SHA-256 of engines and configurations by name."""
+    folder = folder.resolve()
     check_folder(folder)
     parts = {
         CONTRACT_NAME: {digest: contract.model_dump(mode="json") for digest, contract in contracts.items()},
@@ -73,9 +74,7 @@ def write_evidence_bundle(
         made.mkdir()
         for name, text in texts.items():
             (made / name).write_bytes(text)
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        shutil.move(made, folder)
+        os.replace(made, folder)  # also over an empty folder, and never over another
 
 
 def read_evidence(folder: Path) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def read_evidence(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder}: no evidence bundle, it has no {EVIDENCE_NAME}.", "Make one with --evidence.", path=folder)
     head = read_json(path)
     files = head.get("files") if head.get("kind") == "apex-x-evidence" else None
-    if head.get("format_version") != FORMAT_VERSION or not isinstance(files, dict) or not files:
+    if head.get("format_version") != FORMAT_VERSION or not isinstance(files, dict) or not files.keys() >= _ALWAYS:
         raise DataError(f"{path}: not evidence of format {FORMAT_VERSION}.", "Measure again with --evidence.", path=path)
     for name, digest in files.items():
         part = folder / name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apex_runtime.backends.session import Session, in_all
+from apex_runtime.backends.session import in_all
 from apex_runtime.bundle.load import Opened
 from apex_runtime.detections import Detections
 from apex_runtime.evaluation.coco_ap import ImagePredictor
@@ -45,17 +45,17 @@ class View:
 
 
 class EngineContender:
-    """An engine of ours. ``twins``: its peripheral and its dense twin, graphs with the same inputs that ignore the tiles.
+    """An engine of ours. ``twins``: its peripheral and its dense twin, opened graphs with the same inputs that ignore the tiles.
 
     ``sliced``: also a pass over windows half as high as the shorter side, in which it looks at all tiles. There is one size of
     input, so an object in a window is shown about twice as large as in the whole image.
     """
 
-    def __init__(self, path: Path, opened: Opened, twins: Mapping[Line, Session], sliced: bool) -> None:
-        self.title, self.path, self.opened = path.name, path, opened
+    def __init__(self, title: str, path: Path, opened: Opened, twins: Mapping[Line, Opened], sliced: bool) -> None:
+        self.title, self.path, self.opened, self.twins = title, path, opened, twins
         self._timed = TimedSession(opened.session)
         self._predictor = Predictor(self._timed)
-        sessions = {line: TimedSession(session) for line, session in twins.items()}
+        sessions = {line: TimedSession(twin.session) for line, twin in twins.items()}
         # what has no budget: who predicts, and whose calls are the graph's
         self._whole: dict[Line, tuple[ImagePredictor, TimedSession]] = {
             line: (Predictor(session), session) for line, session in sessions.items()

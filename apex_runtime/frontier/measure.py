@@ -36,6 +36,12 @@ def view_of(dataset: InstanceDataset, index: int) -> View:
     return View(dataset.read_image(index), dataset.records[index].image_id, found.boxes[~found.crowd])
 
 
+def check_classes(contenders: Sequence[Contender], dataset: InstanceDataset) -> None:
+    """Raises DataError for a detector that has no class of the data set: before minutes are spent on those before it."""
+    for contender in contenders:
+        shared_classes(contender.predictor.info.classes, dataset, contender.title)
+
+
 def find(
     contender: Contender, dataset: InstanceDataset, indices: Sequence[int], wanted: Wanted, done: Callable[[], None]
 ) -> dict[Line, list[dict[str, Any]]]:

@@ -46,7 +46,7 @@ def png(report: dict[str, Any]) -> bytes:
     """The PNG file of a report."""
     from matplotlib.figure import Figure
 
-    kind = report["asked"]["kinds"][-1]
+    kind = common_kind(report)
     contenders = _in_step(report["contenders"])
     figure = Figure(figsize=(12.4, 6.1), dpi=110, layout="constrained")
     axes = figure.subplots(1, 2)
@@ -61,6 +61,12 @@ def png(report: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def common_kind(report: dict[str, Any]) -> str:
+    """Masks where all detectors have them, else boxes: a detector is never left out of the picture without a word."""
+    every = all(row.get(f"AP_{kind}") for kind in report["asked"]["kinds"] for one in report["contenders"] for row in one["rows"])
+    return str(report["asked"]["kinds"][-1]) if every else "bbox"
 
 
 def _in_step(contenders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

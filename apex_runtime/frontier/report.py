@@ -23,8 +23,6 @@ from apex_runtime.parity.subjects import identify
 FORMAT_VERSION = 1
 CLOCK = "image: from pixels in memory to COCO results; graph: its calls; all lines in turn on one image, second of two calls"
 ORDER = ("peripheral", "router", "all tiles", "random", "coverage", "dense", "sliced", "yardstick")
-# What a detector brings along: these may differ on one plot, and are told.
-OWN = ("precision", "input", "image_policy", "postprocessing")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def _contender(outcome: Outcome, contract: Contract, first: Contract, leading: O
 def _subject(contender: Contender) -> dict[str, Any]:
     if isinstance(contender, EngineContender):
         opened = contender.opened
-        return {"kind": "engine", "file_name": contender.path.name, "model_sha256": opened.digest, "executed": opened.executed}
+        own = {"kind": "engine", "file_name": contender.path.name, "model_sha256": opened.digest, "executed": opened.executed}
+        return own | ({"twins": {line.kind: twin.digest for line, twin in contender.twins.items()}} if contender.twins else {})
     facts = contender.yardstick.facts
     return {
         "kind": "yardstick",

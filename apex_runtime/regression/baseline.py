@@ -56,7 +56,7 @@ class Measured(_Record):
     """How long, and whether that was enough for what was asked."""
 
     rounds: int = Field(ge=1)
-    seconds: float
+    seconds: float = Field(ge=0, allow_inf_nan=False)
     settled: bool
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +130,34 @@ def test_a_cache_folder_that_cannot_be_written_spoils_no_report(
         (["--data", "not there"], "no such file"),
         (["--device", "cuda"], "cuda"),
         (["--seconds", "0"], "--seconds"),
+        (["--budget", ""], "the list is empty"),
+        (["--output", "{onnx}"], "it is what is read"),
+        (["--output", "{onnx}/x.json"], "cannot be written"),
+        (["--evidence", "{onnx}"], "is not an empty folder"),
+        (["--evidence", "{onnx}/x"], "cannot be written"),
+        (["--output", "{new}", "--evidence", "{new}"], "it is the folder of --evidence"),
     ],
 )
 def test_wrong_usage_measures_nothing(apex_rt, tiny_onnx: Path, arguments: list[str], words: str, cache: Path) -> None:
-    ran = apex_rt("bench", tiny_onnx, *arguments)
+    before = tiny_onnx.read_bytes()
+    ran = apex_rt("bench", tiny_onnx, *(word.format(onnx=tiny_onnx, new=cache.with_name("new")) for word in arguments))
     assert ran.code in (1, 2) and words in ran.err and ran.out == "" and not cache.exists()
+    assert tiny_onnx.read_bytes() == before
+
+
+def test_a_file_of_the_engine_is_not_overwritten(apex_rt, tiny_bundle: Path) -> None:
+    ran = apex_rt("bench", tiny_bundle, "-o", tiny_bundle / "manifest.json")
+    assert ran.code == 2 and "it is a part of what is read" in ran.err
+
+
+def test_layers_that_nobody_can_tell_are_refused_before_anything_is_measured(
+    apex_rt, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = replace(open_engine(tiny_onnx), executed="ort-cuda")
+    monkeypatch.setattr("apex_runtime.benchmark.job.open_engine", lambda *_arguments: opened)
+    monkeypatch.setattr("apex_runtime.cli.bench._measure", lambda *_arguments: pytest.fail("it was measured"))
+    ran = apex_rt("bench", tiny_onnx, "--layers")
+    assert ran.code == 2 and "--layers" in ran.err and "ort-cuda" in ran.err
 
 
 def test_seconds_bound_the_measurement(apex_rt, tiny_onnx: Path) -> None:
@@ -206,6 +230,8 @@ def test_two_engines_take_turns_and_what_differs_is_told(
             assert item[name]["low"] <= item[name]["ratio"] <= item[name]["high"]
             assert item[name]["quartiles"][0] <= item[name]["ratio"] <= item[name]["quartiles"][1]
     assert document["latency_tables"] == [] and tables(cache) == [], "in turn is another circumstance"
+    (table,) = json.loads(apex_rt("bench", "compare", tmp_path / "r.json", "--json").out)["tables"]
+    assert [row["source"] for row in table["rows"]] == ["r.json"] * 2 + ["r.json, against"] * 2
     assert "two engines in turn" in document["fairness"]["timed"]
 
 

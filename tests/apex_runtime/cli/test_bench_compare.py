@@ -43,7 +43,15 @@ def test_times_and_accuracy_are_never_one_table(apex_rt, repo_root: Path, nuclei
     assert ran.code == 1 and "evaluator" in ran.out and "segm AP" in ran.out
 
 
+def test_names_are_shown_as_they_are(apex_rt, tiny_onnx: Path, tmp_path: Path) -> None:
+    file = tmp_path / "[red]a[b].json"
+    assert apex_rt("bench", tiny_onnx, "--budget", "1", "--repeat", "1", "-o", file).code == 0
+    ran = apex_rt("bench", "compare", file)
+    assert ran.code == 0 and file.name in ran.out
+
+
 def test_wrong_usage(apex_rt, tmp_path: Path) -> None:
+    assert "the path is empty" in apex_rt("bench", "compare", "").err
     assert apex_rt("bench", "compare").code == 2
     assert apex_rt("bench", "compare", tmp_path / "none.json").code == 2
     assert apex_rt("bench", "compare", tmp_path / "none.json", "--across", "mood").code == 2

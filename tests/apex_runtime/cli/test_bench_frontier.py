@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -103,9 +104,15 @@ def test_a_yardstick_has_one_mark_and_says_how_it_differs(
         (("--twin", "fast=x.onnx"), "expected peripheral=FILE or dense=FILE"),
         (("--split", "nowhere"), "no split"),
         (("--data", ""), "the path is empty"),
+        (("--png", "frontier.svg"), "does not end in .png"),
+        (("--html", "frontier.json"), "does not end in .html"),
+        (("--output", "{engine}/manifest.json"), "it is a part of what is read"),
+        (("--output", "{engine}/manifest.json/x.json"), "cannot be written"),
+        (("--budget", " , "), "the list is empty"),
     ],
 )
-def test_wrong_usage_measures_nothing(apex_rt, engine: Path, nuclei_fixture: Path, options: tuple[str, str], words: str) -> None:
+def test_wrong_usage_measures_nothing(apex_rt, engine: Path, nuclei_fixture: Path, options: tuple[str, ...], words: str) -> None:
+    options = tuple(word.format(engine=engine) for word in options)
     ran = apex_rt("bench", "frontier", engine, "--data", nuclei_fixture, "--split", "val", *options)
     assert ran.code == 2 and words in ran.err and ran.out == ""
 
@@ -113,6 +120,36 @@ def test_wrong_usage_measures_nothing(apex_rt, engine: Path, nuclei_fixture: Pat
 def test_a_twin_of_another_size_is_refused(apex_rt, engine: Path, nuclei_fixture: Path, tiny_onnx: Path) -> None:
     ran = apex_rt("bench", "frontier", engine, "--data", nuclei_fixture, "--split", "val", "--twin", f"dense={tiny_onnx}")
     assert ran.code == 2 and "are not those of the engine" in ran.err
+
+
+def test_a_twin_runs_as_the_engine_does(apex_rt, engine: Path, nuclei_fixture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside an engine on a GPU, or of eight bits, a dense pass in fp32 on the CPU would look slow."""
+    from apex_runtime.bundle import load
+
+    real = load.open_engine
+    monkeypatch.setattr(load, "open_engine", lambda path, *rest: replace(real(path), executed=f"by {Path(path).name}"))
+    twin = engine / "model.onnx"
+    ran = apex_rt("bench", "frontier", engine, "--data", nuclei_fixture, "--split", "val", "--twin", f"dense={twin}")
+    assert ran.code == 2 and "is fp32 on by model.onnx, the engine is fp32 on by nuclei-nano" in ran.err
+
+
+def test_a_detector_without_a_class_of_the_data_is_refused_before_the_others_are_measured(
+    apex_rt, engine: Path, nuclei_fixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apex_runtime.frontier.measure.find", lambda *_arguments: pytest.fail("it was measured"))
+    description = write_bright_cells(tmp_path)
+    description.write_text(description.read_text().replace("[nucleus]", "[zebra]"))
+    ran = apex_rt("bench", "frontier", engine, description, "--data", nuclei_fixture, "--split", "val")
+    assert ran.code == 1 and "bright cells" in ran.err
+
+
+def test_a_detector_of_boxes_brings_the_picture_to_boxes() -> None:
+    from apex_runtime.frontier.picture import common_kind
+
+    both, boxes = {"AP_bbox": {"value": 0.5}, "AP_segm": {"value": 0.4}}, {"AP_bbox": {"value": 0.5}}
+    ours, other = {"rows": [both, both]}, {"rows": [boxes]}
+    assert common_kind({"asked": {"kinds": ["bbox", "segm"]}, "contenders": [ours]}) == "segm"
+    assert common_kind({"asked": {"kinds": ["bbox", "segm"]}, "contenders": [ours, other]}) == "bbox"
 
 
 def test_without_matplotlib_the_picture_is_refused_at_once(

@@ -61,8 +61,8 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_runs(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (("--output", "m.onnx"), "--output m.onnx: cannot be written (it is what is compared)"),
-        (("--html", "./other.json"), "--html other.json: cannot be written (it is what is compared)"),
+        (("--output", "m.onnx"), "--output m.onnx: cannot be written (it is what is read)"),
+        (("--html", "./other.json"), "--html other.json: cannot be written (it is what is read)"),
         (("--output", "p.html", "--html", "p.html"), "--html p.html: cannot be written (it is the file of --output)"),
     ],
 )

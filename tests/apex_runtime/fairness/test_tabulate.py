@@ -11,7 +11,8 @@ from contracts import made_contract
 
 from apex_runtime.errors import DataError, UsageError
 from apex_runtime.fairness.contract import Contract
-from apex_runtime.fairness.tabulate import check_across, read_rows, tables
+from apex_runtime.fairness.rows import Row, read_reports
+from apex_runtime.fairness.tabulate import check_across, tables
 
 
 def bench_report(contract: Contract, batches: tuple[int, ...] = (1,), **changed: Any) -> dict[str, Any]:
@@ -27,6 +28,10 @@ def bench_report(contract: Contract, batches: tuple[int, ...] = (1,), **changed:
         for batch in batches
     ]
     return {"fairness": head.model_dump(mode="json"), "rows": rows} | changed
+
+
+def read_rows(path: Path) -> list[Row]:
+    return read_reports([path])
 
 
 def eval_report(contract: Contract, figures: dict[str, float]) -> dict[str, Any]:
@@ -87,6 +92,36 @@ def test_a_figure_must_be_a_number(written) -> None:
     report["rows"][0]["graph"]["median"] = "fast"
     with pytest.raises(DataError, match="not a number"):
         read_rows(written("r.json", report))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400, "true", '"9"'])
+def test_a_figure_is_finite(written, number: str) -> None:
+    text = json.dumps(bench_report(made_contract())).replace("10.0", number)
+    assert number in text
+    with pytest.raises(DataError, match="damaged"):
+        read_rows(written("r.json", text))
+
+
+def test_a_budget_is_text(written) -> None:
+    report = bench_report(made_contract())
+    report["rows"][0]["budget"] = ["0.25"]
+    with pytest.raises(DataError, match="is not text"):
+        read_rows(written("r.json", report))
+
+
+def test_the_second_engine_of_a_report_has_rows_too(written) -> None:
+    other = bench_report(made_contract(precision="int8"))
+    first, second = read_rows(written("r.json", bench_report(made_contract(), against=other)))
+    assert (first.source, second.source) == ("r.json", "r.json, against")
+    assert (first.contract.precision, second.contract.precision) == ("fp32", "int8")
+
+
+def test_reports_of_one_name_are_told_apart(written, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        written(f"{folder}/r.json", bench_report(made_contract()))
+    rows = read_reports([tmp_path / "a" / "r.json", tmp_path / "b" / "r.json"])
+    assert [row.source for row in rows] == ["a/r.json", "b/r.json"]
 
 
 def test_a_field_must_exist(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def open_fixture(folder: Path) -> CocoDataset:
 
 def test_lines_spend_the_router_s_tiles_and_choose_what_they_say(engine: Path, dataset) -> None:
     opened = open_engine(engine, threads=1)
-    contender = EngineContender(engine, opened, {}, sliced=False)
+    contender = EngineContender(engine.name, engine, opened, {}, sliced=False)
     view = view_of(dataset, 0)
     seen = dict(contender.look(view, WANTED))
     assert set(seen) == set(contender.lines(WANTED))
@@ -83,7 +84,8 @@ def test_lines_spend_the_router_s_tiles_and_choose_what_they_say(engine: Path, d
 def test_twins_and_windows_are_lines_of_their_own_and_never_the_engine_s_time(engine: Path, dataset) -> None:
     opened = open_engine(engine, threads=1)
     twin, other = Watched(opened.session), Watched(opened.session)
-    contender = EngineContender(engine, opened, {PERIPHERAL: twin, DENSE: other}, sliced=True)
+    twins = {PERIPHERAL: replace(opened, session=twin), DENSE: replace(opened, session=other)}
+    contender = EngineContender(engine.name, engine, opened, twins, sliced=True)
     view = view_of(dataset, 0)
     seen = dict(contender.look(view, Wanted((), 0, 0.001, 100)))
     assert set(seen) == {ALL, PERIPHERAL, DENSE, SLICED} and len(twin.calls) == len(other.calls) == 1
@@ -94,7 +96,7 @@ def test_twins_and_windows_are_lines_of_their_own_and_never_the_engine_s_time(en
 
 
 def test_results_are_in_the_classes_of_the_data(engine: Path, dataset) -> None:
-    contender = EngineContender(engine, open_engine(engine, threads=1), {}, sliced=False)
+    contender = EngineContender(engine.name, engine, open_engine(engine, threads=1), {}, sliced=False)
     done: list[int] = []
     indices = [0, 1]
     results = find(contender, dataset, indices, Wanted((parse_budget(0.25),), 0, 0.3, 100), lambda: done.append(1))
@@ -106,7 +108,7 @@ def test_results_are_in_the_classes_of_the_data(engine: Path, dataset) -> None:
 
 
 def test_every_timed_line_has_its_turn_on_the_same_image(engine: Path, dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    contender = EngineContender(engine, open_engine(engine, threads=1), {}, sliced=False)
+    contender = EngineContender(engine.name, engine, open_engine(engine, threads=1), {}, sliced=False)
     seen: list[tuple[str, int]] = []
     real: Callable = contender.once
 

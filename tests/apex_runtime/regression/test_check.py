@@ -14,6 +14,7 @@ from made_measurement import made_measurement
 from apex_runtime.regression.baseline import Measurement
 from apex_runtime.regression.check import Limits, check, settings_of, undecided
 from apex_runtime.regression.own_time import Turn
+from apex_runtime.regression.record import times
 from apex_runtime.regression.rounds import Samples
 from apex_runtime.regression.rule import parse_allowances
 
@@ -166,3 +167,8 @@ def test_measuring_ends_when_only_the_baseline_is_unsure() -> None:
 
 def test_measuring_ends_at_once_where_the_baseline_has_no_figure() -> None:
     assert undecided(with_value("graph_over_anchor@0.25", math.nan), limits())(samples(1.0, 0.9))
+
+
+def test_the_quotient_of_a_small_engine_keeps_its_digits() -> None:
+    found = times(samples(0.00123456, 0.0))["graph_over_anchor@0.25"]
+    assert found["value"] == pytest.approx(0.00123456, rel=1e-5)
