@@ -113,5 +113,5 @@ def _show(report: dict[str, Any]) -> None:
     for reason in report["reasons"]:
         click.echo(reason)
     measured = report["measured"]
-    unsure = "" if measured["settled"] else ", and still not clearly on one side of every limit"
+    unsure = "" if measured["settled"] else ", and not every figure is known well"
     click.echo(f"{report['verdict']}: {measured['rounds']} rounds in {measured['seconds']:.0f} s{unsure}")

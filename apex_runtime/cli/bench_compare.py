@@ -42,8 +42,8 @@ def compare(reports: tuple[str, ...], across: tuple[str, ...], as_json: bool) ->
     from apex_runtime.fairness import tabulate
     from apex_runtime.fairness.rows import read_reports
 
-    tabulate.check_across(across)
     rows = read_reports([Path(path) for path in reports])
+    tabulate.check_across(across, rows)
     made = tabulate.tables(rows, across)
     answer = tabulate.as_json(made, across)
     if as_json:
@@ -55,14 +55,16 @@ def compare(reports: tuple[str, ...], across: tuple[str, ...], as_json: bool) ->
 
 
 def _show(made: list[Table], answer: dict[str, Any], across: tuple[str, ...]) -> None:
-    from rich.console import Console
+    from apex_runtime.cli.wide_console import wide_console
 
-    console = Console(soft_wrap=True)
+    console = wide_console()
     for number, (table, told) in enumerate(zip(made, answer["tables"], strict=True)):
         if number:
-            console.print("Not in the table above, for what differs in how it was measured:", markup=False, highlight=False)
+            console.print(
+                "Not in the table above, for what differs in how it was measured:", markup=False, highlight=False, soft_wrap=True
+            )
             for name, (first, other) in told["differences"].items():
-                console.print(f"  {name}: {first} above, {other} here", markup=False, highlight=False)
+                console.print(f"  {name}: {first} above, {other} here", markup=False, highlight=False, soft_wrap=True)
         console.print(_table(table, told["rows"], across))
 
 
@@ -73,7 +75,7 @@ def _table(table: Table, rows: list[dict[str, Any]], across: tuple[str, ...]) ->
     shown = RichTable(title=f"contract {table.contract.sha256()[:12]}", title_justify="left")
     figures = list(dict.fromkeys(name for row in table.rows for name in row.figures))
     for name in ("report", "budget", *across):
-        shown.add_column(name)
+        shown.add_column(escape(name), overflow="fold")
     for name in figures:
         shown.add_column(name, justify="right")
     for row, told in zip(table.rows, rows, strict=True):

@@ -44,9 +44,8 @@ def bench_trend(trend: str, add: str | None, plot: str | None, as_json: bool) ->
     if as_json:
         click.echo(json.dumps([row.model_dump() for row in rows], indent=2))
         return
-    from rich.console import Console
-
+    from apex_runtime.cli.wide_console import wide_console
     from apex_runtime.regression.tables import trend_tables
 
     for table in trend_tables(rows):
-        Console().print(table)
+        wide_console().print(table)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from apex_runtime.cli.wide_console import WIDE, wide_console
 from apex_runtime.frontier.page import bounds
 from apex_runtime.frontier.picture import KINDS
-
-_WIDE = 150  # columns of a log file, or of a terminal that has room for intervals
 
 
 def show(report: dict[str, Any]) -> None:
     """A table per contender; a narrow terminal has room for the figures of one kind of overlap, without intervals."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
-    wide = console.width >= _WIDE
+    console = wide_console()
+    wide = console.width >= WIDE
     kinds = report["asked"]["kinds"][::-1] if wide else report["asked"]["kinds"][-1:]
     for contender in report["contenders"]:
         console.print(_table(contender, [f"{figure}_{kind}" for kind in kinds for figure in ("AP50", "AP")], wide))

@@ -19,10 +19,11 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def check_across(fields: Sequence[str]) -> None:
-    """Raises UsageError for a field that no contract has."""
+def check_across(fields: Sequence[str], rows: Sequence[Row]) -> None:
+    """Raises UsageError for a field that no contract of these rows has."""
+    known = known_fields().union(*(row.contract.without(()) for row in rows))
     for field in fields:
-        if field not in known_fields() and field.partition(".")[0] not in ("hardware", "versions"):
+        if field not in known:
             raise UsageError(f"--across {field}: no such field.", f"There are {', '.join(sorted(known_fields()))}.")
 
 

@@ -52,7 +52,7 @@ def png(report: dict[str, Any]) -> bytes:
     axes = figure.subplots(1, 2)
     for ax, name in zip(axes, NAMES, strict=True):
         for number, contender in enumerate(contenders):
-            _contender(ax, contender, f"{name}_{kind}", COLOURS[number % len(COLOURS)])
+            _contender(ax, contender, f"{name}_{kind}", number)
         ax.set_title(f"{KINDS[kind]} {NAMES[name]}", fontsize=12, color=INK, loc="left")
         logarithmic_milliseconds(ax, [row["image_ms"] for contender in contenders for row in contender["rows"]])
     handles, labels = axes[0].get_legend_handles_labels()
@@ -85,13 +85,16 @@ def _headline(report: dict[str, Any]) -> str:
     return f"{which}; time from pixels to results, {used}; bars: 95 % over images"
 
 
-def _contender(ax: Axes, contender: dict[str, Any], name: str, colour: str) -> None:
+def _contender(ax: Axes, contender: dict[str, Any], name: str, number: int) -> None:
+    colour = COLOURS[number % len(COLOURS)]
     rows = [row for row in contender["rows"] if row["seed"] is None and row.get(name, {}).get("value") is not None]
     full = [row for row in rows if row["line"] == "all tiles"]
     for kind, (marker, dash, label) in STYLES.items():
         points = sorted((row for row in rows if row["line"] == kind), key=lambda row: row["image_ms"])
         if points:
             _line(ax, points, full, name, (colour, marker, dash, f"{contender['title']}: {label}"))
+        if kind == "router":
+            _budgets(ax, points, name, colour, above=number % 2 == 1)
     for kind, (marker, label) in MARKS.items():
         for row in (row for row in rows if row["line"] == kind):
             _bar(ax, row, name, colour)
@@ -106,11 +109,16 @@ def _line(ax: Axes, points: Sequence[dict[str, Any]], full: Sequence[dict[str, A
     ax.plot(x, y, dash, color=colour, linewidth=2.4 if own else 1.4, alpha=1.0 if own else 0.7, zorder=3)
     ax.plot(x[: len(points)], y[: len(points)], marker, color=colour, markersize=7, alpha=1.0 if own else 0.7, zorder=4)
     ax.plot([], [], marker + dash, color=colour, label=label)
-    for row in points if own else ():
+
+
+def _budgets(ax: Axes, points: Sequence[dict[str, Any]], name: str, colour: str, above: bool) -> None:
+    """Bars, and what the budgets are: of every second detector on the other side of its line, so that two can be read."""
+    place: dict[str, Any] = {"xytext": (-7, 8), "ha": "right"} if above else {"xytext": (7, -14)}
+    for row in points:
         _bar(ax, row, name, colour)
         budget = parse_budget(row["budget"])
         text = f"{100 * budget.value:.3g} %" if budget.kind == "share" else budget.asked
-        ax.annotate(text, _point(row, name), xytext=(7, -14), textcoords="offset points", fontsize=9, color=colour, zorder=7)
+        ax.annotate(text, _point(row, name), textcoords="offset points", fontsize=9, color=colour, zorder=7, **place)
 
 
 def _point(row: dict[str, Any], name: str) -> tuple[float, float]:
@@ -130,7 +138,8 @@ def logarithmic_milliseconds(ax: Axes, milliseconds: Sequence[float]) -> None:
     low, high = min(milliseconds) / 1.15, max(milliseconds) * 1.15
     ax.set_xscale("log")
     ax.set_xlim(low, high)
-    steps = [base * 10**power for power in range(-1, 6) for base in (1, 1.5, 2, 3, 4, 5, 7)]
+    bases = (1, 1.5, 2, 3, 4, 5, 7) if high < 30 * low else (1, 2, 5)  # more have no room
+    steps = [base * 10**power for power in range(-1, 6) for base in bases]
     ax.xaxis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

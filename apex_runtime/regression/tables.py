@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +21,7 @@ def measurement_table(document: dict[str, Any]) -> Table:
     for name in ("metric", "value", "from", "to"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name, metric in document["metrics"].items():
-        table.add_row(name, *(_figure(metric.get(key), metric["unit"]) for key in ("value", "low", "high")))
+        table.add_row(escape(name), *(_figure(metric.get(key), metric["unit"]) for key in ("value", "low", "high")))
     unsure = "" if measured["settled"] else "; some are known less well than to 1 %"
     table.caption = f"{measured['rounds']} rounds in {measured['seconds']:.0f} s{unsure}"
     return table
@@ -33,7 +34,7 @@ def check_table(report: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("metric", "verdict") else "right")
     for row in sorted(report["metrics"], key=lambda row: not row["judged"]):
         figures = (_figure(row[key], row["unit"]) for key in ("baseline", "current", "limit"))
-        table.add_row(row["name"], *figures, Text(row["verdict"], _COLOURS[row["verdict"]]))
+        table.add_row(escape(row["name"]), *figures, Text(row["verdict"], _COLOURS[row["verdict"]]))
     return table
 
 
@@ -43,7 +44,7 @@ def trend_tables(rows: Sequence[Row]) -> Iterator[Table]:
         table = _table(series, 0)
         names = list(dict.fromkeys(name for row in found for name in row.metrics))
         for name in ("date", "commit", "engine", *names):
-            table.add_column(name, justify="right" if name in names else "left", overflow="fold")
+            table.add_column(escape(name), justify="right" if name in names else "left", overflow="fold")
         for row in found:
             figures = (_figure(row.metrics.get(name), "bytes" if name.endswith("bytes") else "") for name in names)
             table.add_row(row.created_utc[:16], (row.commit or "-")[:8], row.model_sha256[:8], *figures)
@@ -51,7 +52,7 @@ def trend_tables(rows: Sequence[Row]) -> Iterator[Table]:
 
 
 def _table(title: str, indent: int) -> Table:
-    return Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1 + indent))
+    return Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1 + indent))
 
 
 def _figure(value: float | None, unit: str) -> str:

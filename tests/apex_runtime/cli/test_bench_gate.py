@@ -155,6 +155,20 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert ran.code == code and words in ran.err and sorted(tmp_path.iterdir()) == before
 
 
+def test_names_are_shown_as_they_are(apex_rt, tmp_path: Path) -> None:
+    """A bracket in a file is no markup of the terminal's."""
+    document = made_measurement()
+    document["metrics"]["graph_over_anchor@[/b]"] = document["metrics"].pop("graph_over_anchor@0.25")
+    document["circumstances"]["machine"]["processor"] = "[red]processor[/b]"
+    (tmp_path / "base.json").write_text(json.dumps(document))
+    for words in (
+        ("check", tmp_path / "base.json", "--baseline", tmp_path / "base.json"),
+        ("trend", tmp_path / "t.jsonl", "--add", tmp_path / "base.json"),
+    ):
+        ran = apex_rt("bench", *words)
+        assert ran.code == 0 and "graph_over_anchor@[/b]" in ran.out.replace("\n", ""), ran.err
+
+
 def test_a_checkpoint_is_no_subject_of_a_gate(apex_rt, tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 

@@ -125,8 +125,10 @@ def test_reports_of_one_name_are_told_apart(written, tmp_path: Path) -> None:
 
 
 def test_a_field_must_exist(tmp_path: Path) -> None:
-    check_across(["precision", "versions.numpy", "hardware"])
-    with pytest.raises(UsageError, match="no such field"):
-        check_across(["speed"])
+    rows = [Row("a", "1", made_contract(), {})]
+    check_across(["precision", "versions.numpy", "hardware", "hardware.processor"], rows)
+    for field in ("speed", "versions.numpi"):
+        with pytest.raises(UsageError, match="no such field"):
+            check_across([field], rows)
     with pytest.raises(UsageError, match="no such report"):
         read_rows(tmp_path / "nothing.json")
