@@ -23,12 +23,12 @@ def pairs(measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
 
 
 def ratio_row(first: Measured, second: Measured) -> dict[str, Any]:
-    """Time of the second engine over that of the first, for each of ``TIMED``."""
+    """Own time of the second engine over that of the first, for each of ``TIMED``."""
     return {
         "budget": first.cell.budget.asked,
         "tiles": [in_all(item.cell.tiles) for item in (first, second)],
         "batch": first.cell.batch,
-        **{name: quotient(second.milliseconds(name), first.milliseconds(name)) for name in TIMED},
+        **{name: quotient(second.own_milliseconds(name), first.own_milliseconds(name)) for name in TIMED},
     }
 
 

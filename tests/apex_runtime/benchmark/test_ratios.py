@@ -38,8 +38,17 @@ def test_few_rounds_have_no_interval_and_a_round_of_one_engine_does_not_count() 
 
 def test_cells_of_the_same_budget_and_batch_are_paired() -> None:
     def item(engine: int, budget: str, batch: int, value: float) -> Measured:
-        return Measured(Cell(parse_budget(budget), 4, batch), engine, {name: [value] * 6 for name in STAGES})
+        times = {name: [value] * 6 for name in STAGES}
+        return Measured(Cell(parse_budget(budget), 4, batch), engine, times, {name: [0.0] * 6 for name in STAGES})
 
     measured = [item(0, "1", 1, 2), item(1, "1", 1, 3), item(0, "0.5", 1, 2), item(1, "0.5", 2, 5), item(0, "0.5", 2, 2)]
     found = [ratio_row(*pair) for pair in pairs(measured)]
     assert [(row["budget"], row["batch"], row["end_to_end"]["ratio"]) for row in found] == [("1", 1, 1.5), ("0.5", 2, 2.5)]
+
+
+def test_what_a_thread_waited_for_a_core_is_not_its_own_time() -> None:
+    times = {name: [0.0] * 6 for name in STAGES} | {"graph": [10.0, 30.0] * 3}
+    waited = {name: [0.0] * 6 for name in STAGES} | {"graph": [0.0, 20.0] * 3}
+    item = Measured(Cell(parse_budget("1"), 4, 1), 0, times, waited)
+    assert item.milliseconds("end_to_end") == [10.0, 30.0] * 3 and item.own_milliseconds("end_to_end") == [10.0] * 6
+    assert ratio_row(item, Measured(item.cell, 1, times, waited))["graph"]["quartiles"] == [1.0, 1.0]
