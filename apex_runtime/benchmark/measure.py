@@ -138,15 +138,21 @@ class Bench:
         count, done = len(self.measured), 0
         with progress(rounds * count) as report:
             for number in range(rounds):
-                for place in range(count):
+                for item in self._order(number):
                     if self._stop.is_set():
                         return
-                    item = self.measured[(number + place) % count]
                     for name, (taken, waited) in self._turn(item, number).items():
                         item.stages[name].append(taken)
                         item.waited[name].append(waited)
                     done += 1
                     report(done, 0)
+
+    def _order(self, number: int) -> list[Measured]:
+        """Of one round. Several engines: every order forwards and backwards, so that none always comes after the other."""
+        turns, backwards = divmod(number, 2) if len(self.timed) > 1 else (number, 0)
+        first = turns % len(self.measured)
+        order = [*self.measured[first:], *self.measured[:first]]
+        return order[::-1] if backwards else order
 
     def _turn(self, item: Measured, number: int) -> dict[str, tuple[float, float]]:
         if len(self.timed) > 1:
