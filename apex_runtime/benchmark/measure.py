@@ -133,8 +133,8 @@ class Bench:
                 return WarmUp(len(seconds), True, seconds[-1])
         return WarmUp(len(seconds), False, seconds[-1] if seconds else 0.0)
 
-    def run(self, rounds: int, progress: Progress) -> None:
-        """Rounds of turns, until they are done or ``stop`` is set; what was measured until then stays."""
+    def run(self, rounds: int, progress: Progress, enough: Callable[[], bool] | None = None) -> None:
+        """Rounds of turns, until they are done, ``enough`` says so after a round, or ``stop`` is set; what was measured stays."""
         count, done = len(self.measured), 0
         with progress(rounds * count) as report:
             for number in range(rounds):
@@ -146,6 +146,8 @@ class Bench:
                         item.waited[name].append(waited)
                     done += 1
                     report(done, 0)
+                if enough is not None and enough():
+                    return
 
     def _order(self, number: int) -> list[Measured]:
         """Of one round. Several engines: every order forwards and backwards, so that none always comes after the other."""

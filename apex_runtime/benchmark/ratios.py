@@ -12,6 +12,16 @@ from apex_runtime.benchmark.measure import TIMED, Measured
 
 RESAMPLES = 2000
 LEAST_ROUNDS = 5  # fewer have no interval worth the name
+SETTLED, SETTLED_ROUNDS = 0.02, 20  # what is known that well needs no more rounds; of fewer rounds no one knows how well
+
+
+def settled(measured: Sequence[Measured]) -> bool:
+    """Whether every quotient of the graphs is known to ``SETTLED``: half of its interval, as a share of it."""
+    found = pairs(measured)
+    if not found or min(item.turns for pair in found for item in pair) < SETTLED_ROUNDS:
+        return False
+    spreads = [quotient(second.own_milliseconds("graph"), first.own_milliseconds("graph"))["spread"] for first, second in found]
+    return all(spread is not None and spread <= SETTLED for spread in spreads)
 
 
 def pairs(measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.benchmark.measure import TIMED, Measured, WarmUp
-from apex_runtime.benchmark.ratios import pairs, ratio_row
+from apex_runtime.benchmark.ratios import pairs, ratio_row, settled
 from apex_runtime.evaluation.memory import peak_resident_bytes
 from apex_runtime.fairness.contract import Contract, differences
 from apex_runtime.machine import machine, state, versions
@@ -123,6 +123,7 @@ def against(opened: Opened, precision: str, contract: Contract, first: Contract,
         "engine": engine_facts(opened, precision),
         "rows": rows((item for item in found.measured if item.engine == 1), opened, contract),
         "clock": clock_name(),
+        "settled": settled(found.measured),
         "ratios": [ratio_row(*pair) for pair in pairs(found.measured)],
         "differences": {name: list(values) for name, values in differences(first, contract).items()},
     }

@@ -171,6 +171,13 @@ def test_a_wish_to_stop_ends_the_round_and_keeps_what_was_measured(
     assert bench.warm_up().rounds == 0
 
 
+def test_enough_is_asked_after_whole_rounds(tiny_onnx: Path, clock: FakeClock, images, seen: list[str]) -> None:
+    session = FakeSession(tiny_onnx, clock)
+    bench = Bench([(session, cells(session, ("1", 1), ("2", 1)))], images, threading.Event())
+    bench.run(10, quiet, lambda: bench.measured[0].turns == 3)
+    assert [item.turns for item in bench.measured] == [3, 3]
+
+
 def test_a_budget_in_tiles_per_level_is_taken_as_given(tiny_onnx: Path, clock: FakeClock) -> None:
     session = FakeSession(tiny_onnx, clock)
     assert Cell.of(parse_levels("3"), 1, session.info).tiles == 3
