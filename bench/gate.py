@@ -28,7 +28,7 @@ from slower import with_more_convolutions
 from apex_runtime.backends.ort import OrtSession
 from apex_runtime.benchmark.turns import Subject
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.regression.own_time import time_turn
+from apex_runtime.own_time import time_turn
 from apex_runtime.regression.record import OVER_ANCHOR
 from apex_runtime.regression.workload import calls_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,14 +110,15 @@ class Job:
         return report
 
     def samples(self, measured: Sequence[Measured]) -> list[dict[str, Any]]:
-        """Milliseconds of every stage of every turn, cell by cell."""
+        """Milliseconds of every stage of every turn, and how many of them its thread waited for a core, cell by cell."""
         return [
             {
                 "engine": item.engine,
                 "budget": item.cell.budget.asked,
                 "tiles": in_all(item.cell.tiles),
                 "batch": item.cell.batch,
-                "milliseconds": {name: [round(value, 4) for value in values] for name, values in item.stages.items()},
+                "milliseconds": _rounded(item.stages),
+                "waited_milliseconds": _rounded(item.waited),
             }
             for item in measured
         ]
@@ -145,3 +146,7 @@ class Job:
         hashes |= {f"image {name}": sha256_of(path) for name, path in zip(told_apart(self.paths), self.paths, strict=True)}
         command = command_line("apex-rt", sys.argv[1:])
         write_evidence_bundle(folder, command, {each.sha256(): each for each in contracts}, report, samples, hashes)
+
+
+def _rounded(stages: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {name: [round(value, 4) for value in values] for name, values in stages.items()}

@@ -22,6 +22,7 @@ from apex_runtime.data.image import decode_image
 from apex_runtime.evaluation.results import detections_to_results
 from apex_runtime.evaluation.sweep import TimedSession
 from apex_runtime.model_info import ModelInfo
+from apex_runtime.own_time import waited_nanoseconds
 from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.routing.budget import Budget
 from apex_runtime.routing.split import plan_tiles
@@ -52,11 +53,15 @@ class Cell:
 
 @dataclass(eq=False)
 class Measured:
-    """A cell of one engine and the milliseconds of its turns: one list for each of ``STAGES``, in the order of the rounds."""
+    """A cell of one engine and the milliseconds of its turns: one list for each of ``STAGES``, in the order of the rounds.
+
+    ``waited``: of each stage, how long its thread was ready and had no core; zeros where the system does not tell.
+    """
 
     cell: Cell
     engine: int = 0
     stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
+    waited: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
     @property
     def turns(self) -> int:
@@ -67,6 +72,11 @@ class Measured:
         """One of ``TIMED``, turn by turn."""
         return [sum(parts) for parts in zip(*(self.stages[stage] for stage in TIMED[name]), strict=True)]
 
+    def own_milliseconds(self, name: str) -> list[float]:
+        """``milliseconds`` without the waiting: what two engines are compared by on a machine that does other things too."""
+        waited = [sum(parts) for parts in zip(*(self.waited[stage] for stage in TIMED[name]), strict=True)]
+        return [max(wall - lost, wall / 1000) for wall, lost in zip(self.milliseconds(name), waited, strict=True)]
+
 
 @dataclass(frozen=True)
 class WarmUp:
@@ -75,6 +85,22 @@ class WarmUp:
     rounds: int
     steady: bool
     seconds_of_last: float
+
+
+class _Laps:
+    """A stopwatch that is read at the end of every stage."""
+
+    def __init__(self) -> None:
+        self.taken, self.waited = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
+        self._lost, self._since = waited_nanoseconds(), time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """All since the end of the stage before was ``stage``."""
+        now, lost = time.perf_counter(), waited_nanoseconds()
+        self.taken[stage] += (now - self._since) * 1000
+        if lost is not None and self._lost is not None:
+            self.waited[stage] += (lost - self._lost) / 1e6
+        self._lost, self._since = lost, time.perf_counter()
 
 
 class Bench:
@@ -107,48 +133,54 @@ class Bench:
                 return WarmUp(len(seconds), True, seconds[-1])
         return WarmUp(len(seconds), False, seconds[-1] if seconds else 0.0)
 
-    def run(self, rounds: int, progress: Progress) -> None:
-        """Rounds of turns, until they are done or ``stop`` is set; what was measured until then stays."""
+    def run(self, rounds: int, progress: Progress, enough: Callable[[], bool] | None = None) -> None:
+        """Rounds of turns, until they are done, ``enough`` says so after a round, or ``stop`` is set; what was measured stays."""
         count, done = len(self.measured), 0
         with progress(rounds * count) as report:
             for number in range(rounds):
-                for place in range(count):
+                for item in self._order(number):
                     if self._stop.is_set():
                         return
-                    item = self.measured[(number + place) % count]
-                    for name, value in self._turn(item, number).items():
-                        item.stages[name].append(value)
+                    for name, (taken, waited) in self._turn(item, number).items():
+                        item.stages[name].append(taken)
+                        item.waited[name].append(waited)
                     done += 1
                     report(done, 0)
+                if enough is not None and enough():
+                    return
 
-    def _turn(self, item: Measured, number: int) -> dict[str, float]:
+    def _order(self, number: int) -> list[Measured]:
+        """Of one round. Several engines: every order forwards and backwards, so that none always comes after the other."""
+        turns, backwards = divmod(number, 2) if len(self.timed) > 1 else (number, 0)
+        first = turns % len(self.measured)
+        order = [*self.measured[first:], *self.measured[:first]]
+        return order[::-1] if backwards else order
+
+    def _turn(self, item: Measured, number: int) -> dict[str, tuple[float, float]]:
         if len(self.timed) > 1:
             self._stages(item, number)
         return self._stages(item, number)
 
-    def _stages(self, item: Measured, number: int) -> dict[str, float]:
-        """Milliseconds of each of ``STAGES``."""
+    def _stages(self, item: Measured, number: int) -> dict[str, tuple[float, float]]:
+        """Milliseconds of each of ``STAGES``, and how many of them its thread waited for a core."""
         cell, predictor, timed = item.cell, self._predictors[item.engine], self.timed[item.engine]
-        clock = time.perf_counter
-        took = dict.fromkeys(STAGES, 0.0)
+        laps = _Laps()
         batch = []
         for path in self._images(number, cell.batch):
-            started = clock()
             image = decode_image(path)
-            decoded = clock()
+            laps.end("decode")
             batch.append(replace(predictor.prepare(image, cell.budget), tiles=cell.tiles))
-            took["decode"] += (decoded - started) * 1000
-            took["letterbox"] += (clock() - decoded) * 1000
-        ready = clock()
+            laps.end("letterbox")
         outputs = predictor.run(batch)
-        looked = clock()
+        laps.end("graph")
         for found, prepared in zip(outputs, batch, strict=True):
             for piece in predictor.iter_finish(found, prepared, Filter()):
                 detections_to_results(piece, 1)
-        took["postprocess"] = (clock() - looked) * 1000
-        took["graph"] = sum(timed.milliseconds[-cell.batch :])
-        took["copies"] = max((looked - ready) * 1000 - took["graph"], 0.0)  # not below zero by rounding
-        return took
+        laps.end("postprocess")
+        around, graph = laps.taken["graph"], sum(timed.milliseconds[-cell.batch :])
+        laps.taken["graph"] = graph
+        laps.taken["copies"] = max(around - graph, 0.0)  # not below zero by rounding
+        return {name: (laps.taken[name], laps.waited[name]) for name in STAGES}
 
     def _images(self, number: int, batch: int) -> list[Path]:
         first = number * batch

@@ -13,6 +13,16 @@ from apex_runtime.benchmark.measure import TIMED, Measured
 RESAMPLES = 2000
 _DRAWN_AT_ONCE = 4_000_000
 LEAST_ROUNDS = 5  # fewer have no interval worth the name
+SETTLED, SETTLED_ROUNDS = 0.02, 20  # what is known that well needs no more rounds; of fewer rounds no one knows how well
+
+
+def settled(measured: Sequence[Measured]) -> bool:
+    """Whether every quotient of the graphs is known to ``SETTLED``: half of its interval, as a share of it."""
+    found = pairs(measured)
+    if not found or min(item.turns for pair in found for item in pair) < SETTLED_ROUNDS:
+        return False
+    spreads = [quotient(second.own_milliseconds("graph"), first.own_milliseconds("graph"))["spread"] for first, second in found]
+    return all(spread is not None and spread <= SETTLED for spread in spreads)
 
 
 def pairs(measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
@@ -24,12 +34,12 @@ def pairs(measured: Sequence[Measured]) -> list[tuple[Measured, Measured]]:
 
 
 def ratio_row(first: Measured, second: Measured) -> dict[str, Any]:
-    """Time of the second engine over that of the first, for each of ``TIMED``."""
+    """Own time of the second engine over that of the first, for each of ``TIMED``."""
     return {
         "budget": first.cell.budget.asked,
         "tiles": [in_all(item.cell.tiles) for item in (first, second)],
         "batch": first.cell.batch,
-        **{name: quotient(second.milliseconds(name), first.milliseconds(name)) for name in TIMED},
+        **{name: quotient(second.own_milliseconds(name), first.own_milliseconds(name)) for name in TIMED},
     }
 
 

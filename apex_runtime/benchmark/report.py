@@ -15,10 +15,11 @@ import numpy as np
 
 from apex_runtime.backends.session import in_all, per_level
 from apex_runtime.benchmark.measure import TIMED, Measured, WarmUp
-from apex_runtime.benchmark.ratios import pairs, ratio_row
+from apex_runtime.benchmark.ratios import pairs, ratio_row, settled
 from apex_runtime.evaluation.memory import peak_resident_bytes
 from apex_runtime.fairness.contract import Contract, differences
 from apex_runtime.machine import machine, state, versions
+from apex_runtime.own_time import clock_name
 from apex_runtime.routing.latency_table import MIN_SAMPLES, LatencyTable, Point, TableKey, monotone
 
 if TYPE_CHECKING:
@@ -114,11 +115,16 @@ def engine_facts(opened: Opened, precision: str) -> dict[str, Any]:
 
 
 def against(opened: Opened, precision: str, contract: Contract, first: Contract, found: Measurement) -> dict[str, Any]:
-    """The second engine of a measurement: its contract and rows, the quotients, and where its contract is another."""
+    """The second engine of a measurement: its contract and rows, the quotients, and where its contract is another.
+
+    ``clock`` is that of the quotients: own is the wall's without the time in which the calling thread waited for a core.
+    """
     return {
         "engine": engine_facts(opened, precision),
         "fairness": contract.model_dump(mode="json"),
         "rows": rows((item for item in found.measured if item.engine == 1), opened, contract),
+        "clock": clock_name(),
+        "settled": settled(found.measured),
         "ratios": [ratio_row(*pair) for pair in pairs(found.measured)],
         "differences": {name: list(values) for name, values in differences(first, contract).items()},
     }

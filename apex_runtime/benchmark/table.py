@@ -48,7 +48,9 @@ def _end_to_end(item: dict[str, Any]) -> float:
 def _against_lines(other: dict[str, Any] | None) -> Iterator[str]:
     if other is None:
         return
-    yield f"against {other['engine']['executed']}, {other['engine']['precision']}: its time over the first's, round by round"
+    clock = other["clock"]
+    name = f"{other['engine']['executed']}, {other['engine']['precision']}"
+    yield f"against {name}: its {clock} time over the first's, round by round{'' if other['settled'] else ', not settled'}"
     for item in other["ratios"]:
         quotients = "".join(f"{name.replace('_', ' ')} {_quotient(item[name]):<28}" for name in ("graph", "end_to_end"))
         yield f"  {item['budget']:<9}batch {item['batch']:<4}{quotients}"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
 
 MAX_BATCH = 256
+_MOST_ROUNDS = 300  # of two engines whose quotient does not settle
 _ON_INTERRUPT = "interrupted: what was measured is reported; once more to leave at once"
 
 
@@ -50,7 +51,9 @@ ACTIONS: dict[str, tuple[str, str]] = {
 @tiles_option(multiple=True)
 @click.option("--batch", multiple=True, default=("1",), show_default=True, callback=split_integers, help="Images per call.")
 @click.option("--data", type=click.Path(), callback=not_empty, help="Image, folder or pattern.  [default: the shipped samples]")
-@click.option("--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30]")
+@click.option(
+    "--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30; with --against, until it settles]"
+)
 @click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
 @engine_options
 @click.option("--against", type=click.Path(), callback=not_empty, help="A second engine, timed in turn with ENGINE.")
@@ -148,6 +151,7 @@ def _measure(
     """The report, and the raw samples of every cell."""
     from apex_runtime import hindrances
     from apex_runtime.benchmark.measure import Bench
+    from apex_runtime.benchmark.ratios import settled
     from apex_runtime.benchmark.report import Measurement, circumstances
     from apex_runtime.cli.progress import counter
     from apex_runtime.machine import state
@@ -156,7 +160,9 @@ def _measure(
     with interruptible(_ON_INTERRUPT) as stop:
         bench = Bench([(subject.opened.session, subject.cells) for subject in subjects], job.paths, stop)
         warm_up = bench.warm_up()
-        bench.run(_rounds(repeat, seconds, warm_up), lambda total: counter(total, "bench"))
+        enough = (lambda: settled(bench.measured)) if len(subjects) > 1 and repeat is None and seconds is None else None
+        rounds = _MOST_ROUNDS if enough else _rounds(repeat, seconds, warm_up)
+        bench.run(rounds, lambda total: counter(total, "bench"), enough)
         status = "interrupted" if stop.is_set() else "done"
     measured = [item for item in bench.measured if item.turns]
     if not any(item.engine == 0 for item in measured):

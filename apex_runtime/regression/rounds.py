@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from apex_runtime.benchmark.turns import Subject
-from apex_runtime.regression.own_time import Turn, time_turn
+from apex_runtime.own_time import Turn, time_turn
 
 MIN_ROUNDS, WARM_UP_ROUNDS = 12, 2
 Stopwatch = Callable[[Subject], Turn]

@@ -14,8 +14,8 @@ from apex_runtime.backends.session import Session
 from apex_runtime.benchmark.turns import Subject
 from apex_runtime.bundle.load import Opened, open_engine
 from apex_runtime.errors import UsageError
+from apex_runtime.own_time import clock_name
 from apex_runtime.regression.anchor import anchor_sha256, open_anchor
-from apex_runtime.regression.own_time import clock_name
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.split import plan_tiles
 

@@ -122,6 +122,24 @@ def test_cells_take_turns_on_the_same_images_and_another_begins_each_round(
     assert "".join(seen) == "abcabc"
 
 
+def test_of_two_engines_none_always_comes_after_the_other_and_the_second_of_two_calls_counts(
+    tiny_onnx: Path, clock: FakeClock, images, seen: list[str]
+) -> None:
+    one, two = (FakeSession(tiny_onnx, clock) for _ in range(2))
+    order: list[str] = []
+    for name, session in (("a", one), ("b", two)):
+        real = session.run
+        session.run = lambda *given, real=real, name=name: (order.append(f"{name}{in_all(given[1])}"), real(*given))[1]  # type: ignore[method-assign]
+    bench = Bench([(each, cells(each, ("1", 1), ("4", 1))) for each in (one, two)], images, threading.Event())
+    bench.run(8, quiet)
+    rounds = [order[8 * number : 8 * number + 8] for number in range(8)]
+    assert all(turns[0::2] == turns[1::2] and sorted(turns[0::2]) == ["a1", "a4", "b1", "b4"] for turns in rounds)
+    before = Counter((turns[0::2].index("a1") < turns[0::2].index("b1")) for turns in rounds)
+    assert before[True] == before[False] == 4
+    assert [(item.engine, item.turns) for item in bench.measured] == [(0, 8), (1, 8), (0, 8), (1, 8)]
+    assert bench.measured[0].milliseconds("graph") == pytest.approx([6] * 8), "one call, not two"
+
+
 def test_warm_up_goes_on_until_rounds_are_alike_and_no_longer(tiny_onnx: Path, clock: FakeClock, images, seen: list[str]) -> None:
     session = FakeSession(tiny_onnx, clock)
     session.slow_calls = 4
@@ -151,6 +169,13 @@ def test_a_wish_to_stop_ends_the_round_and_keeps_what_was_measured(
     bench.run(10, stopping)
     assert [item.turns for item in bench.measured] == [1, 2]
     assert bench.warm_up().rounds == 0
+
+
+def test_enough_is_asked_after_whole_rounds(tiny_onnx: Path, clock: FakeClock, images, seen: list[str]) -> None:
+    session = FakeSession(tiny_onnx, clock)
+    bench = Bench([(session, cells(session, ("1", 1), ("2", 1)))], images, threading.Event())
+    bench.run(10, quiet, lambda: bench.measured[0].turns == 3)
+    assert [item.turns for item in bench.measured] == [3, 3]
 
 
 def test_a_budget_in_tiles_per_level_is_taken_as_given(tiny_onnx: Path, clock: FakeClock) -> None:

@@ -270,6 +270,8 @@ def test_an_evidence_bundle_holds_all_of_it(apex_rt, tiny_onnx: Path, tmp_path: 
     for row, sample in zip(report["rows"], samples, strict=True):
         assert (row["budget"], row["batch"]) == (sample["budget"], sample["batch"])
         assert row["graph"]["median"] == pytest.approx(np.median(sample["milliseconds"]["graph"]), abs=1e-3)
+        waited = np.array(list(sample["waited_milliseconds"].values()))
+        assert waited.shape == (len(sample["milliseconds"]), 3) and (waited >= 0).all()
     assert {item["backend"] for item in json.loads((folder / "capabilities.json").read_text())} >= {"ort-cpu", "tensorrt"}
     assert head["hashes"][f"engine 0: {tiny_onnx.name}"] == report["engine"]["model_sha256"]
     assert sum(name.startswith("image ") for name in head["hashes"]) == report["contract"]["images"]

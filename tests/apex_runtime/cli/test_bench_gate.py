@@ -84,7 +84,7 @@ class SlowedClock:
         self.milliseconds = milliseconds
 
     def run(self, calls, _anchor, patience, enough, _stop) -> Samples:
-        from apex_runtime.regression.own_time import Turn
+        from apex_runtime.own_time import Turn
 
         turns = {budget: [Turn(2 * self.milliseconds, self.milliseconds)] * 12 for budget in calls}
         return Samples(turns, {budget: [Turn(40.0, 40.0)] * 12 for budget in calls}, 1.0)

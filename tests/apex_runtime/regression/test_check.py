@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_measurement import made_measurement
 
+from apex_runtime.own_time import Turn
 from apex_runtime.regression.baseline import Measurement
 from apex_runtime.regression.check import Limits, check, settings_of, undecided
-from apex_runtime.regression.own_time import Turn
 from apex_runtime.regression.record import times
 from apex_runtime.regression.rounds import Samples
 from apex_runtime.regression.rule import parse_allowances

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from apex_runtime.regression.own_time import Turn
+from apex_runtime.own_time import Turn
 from apex_runtime.regression.record import judged_times, steady, times
 from apex_runtime.regression.rounds import MIN_ROUNDS, WARM_UP_ROUNDS, Patience, Samples, run_rounds
 

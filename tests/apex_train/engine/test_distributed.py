@@ -52,6 +52,7 @@ def sparse(nuclei_fixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return data
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(sparse: Path, tmp_path: Path) -> None:
     for count in (1, 2):
         run = fit(sparse, tmp_path / str(count), count)

@@ -32,7 +32,7 @@ SIZE = (128, 256)
 BUDGETS = {2: [(1, 0), (3, 0), (2, 5), (8, 32)], 3: [(1, 0, 0), (2, 3, 0), (1, 2, 3), (2, 8, 32)]}
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def deep(request: pytest.FixtureRequest, detector: ApexDetector, tmp_path_factory) -> tuple[ApexDetector, Path]:
     torch.manual_seed(1)
     model = ApexDetector(detector.config.model_copy(update={"depth": request.param, "ratio": (1, 2, 4)[: request.param]}))

@@ -26,20 +26,20 @@ class Turn:
 
 def clock_name() -> ClockName:
     """Which clock ``own`` is here."""
-    return "wall" if _waited() is None else "own"
+    return "wall" if waited_nanoseconds() is None else "own"
 
 
 def time_turn(call: Callable[[], object]) -> Turn:
     """Call once. What the call raises is not caught."""
-    before, started = _waited(), time.perf_counter_ns()
+    before, started = waited_nanoseconds(), time.perf_counter_ns()
     call()
-    wall, after = time.perf_counter_ns() - started, _waited()
+    wall, after = time.perf_counter_ns() - started, waited_nanoseconds()
     lost = 0 if before is None or after is None else after - before
     # The two clocks are read one after the other, so that all of a very short call may seem lost.
     return Turn(wall / 1e6, max(wall - lost, 1) / 1e6)
 
 
-def _waited() -> int | None:
+def waited_nanoseconds() -> int | None:
     """Nanoseconds that this thread was ready to run and did not."""
     try:
         return int(_STAT.read_bytes().split()[1])

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from apex_runtime.regression import own_time
-from apex_runtime.regression.own_time import clock_name, time_turn
+from apex_runtime import own_time
+from apex_runtime.own_time import clock_name, time_turn
 
 
 def test_what_the_kernel_counts_as_waiting_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = iter([1_000_000, 8_000_000])
     clock = iter([0, 20_000_000])
-    monkeypatch.setattr(own_time, "_waited", lambda: next(waited))
+    monkeypatch.setattr(own_time, "waited_nanoseconds", lambda: next(waited))
     monkeypatch.setattr(own_time.time, "perf_counter_ns", lambda: next(clock))
     turn = time_turn(lambda: None)
     assert (turn.wall, turn.own) == (20.0, 13.0)
@@ -32,7 +32,7 @@ def test_where_the_kernel_does_not_tell_both_are_the_wall(monkeypatch: pytest.Mo
 
 def test_more_waiting_than_time_leaves_something_positive(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = iter([0, 10**12])
-    monkeypatch.setattr(own_time, "_waited", lambda: next(waited))
+    monkeypatch.setattr(own_time, "waited_nanoseconds", lambda: next(waited))
     assert time_turn(lambda: None).own > 0
 
 
