@@ -241,11 +241,11 @@ def _twins(words: tuple[str, ...], engine: str, opened: Opened, threads: int | N
 
 def _outcomes(contenders: list[Contender], setting: Setting, indices: list[int], go_on: Any) -> list[Outcome]:
     from apex_runtime.cli.progress import counter
-    from apex_runtime.frontier.figures import resamples, sampled
+    from apex_runtime.frontier.figures import LEAST_IMAGES, resamples, sampled
     from apex_runtime.frontier.measure import find, kinds_of, score, time_all
     from apex_runtime.frontier.report import Outcome
 
-    counts = resamples(len(indices), setting.resamples)
+    counts = resamples(len(indices), setting.resamples if len(indices) >= LEAST_IMAGES else 0)
     found, done = [], 0
     with counter(len(indices) * len(contenders), "look") as progress:
         for contender in contenders:

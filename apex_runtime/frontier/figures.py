@@ -14,6 +14,7 @@ from apex_runtime.evaluation.bootstrap import Interval, Matches, average_precisi
 from apex_runtime.frontier.choices import Line
 
 Sampled = dict[Line, dict[str, np.ndarray]]
+LEAST_IMAGES = 5  # of one image all resamples are the same: an interval without width, of which nobody could be sure
 
 
 def resamples(images: int, samples: int, seed: int = 0) -> np.ndarray:

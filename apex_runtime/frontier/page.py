@@ -56,13 +56,13 @@ def _row(row: dict[str, Any], names: list[str]) -> str:
 
 
 def bounds(found: dict[str, float | None] | None) -> str:
-    """A figure in percent with its interval; empty for what was not measured."""
-    if found is None or found["value"] is None:
+    """A figure in percent with its interval, where it has one; empty for what was not measured."""
+    if found is None:
         return ""
-    low, value, high = (
-        _cell(None if found[name] is None else 100 * float(found[name] or 0)) or "-" for name in ("low", "value", "high")
-    )
-    return f"{value} ({low} to {high})"
+    value, low, high = (found[name] for name in ("value", "low", "high"))
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})")
 
 
 def _cell(value: float | None) -> str:

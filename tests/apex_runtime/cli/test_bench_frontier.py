@@ -57,6 +57,7 @@ def test_figures_are_those_of_eval_and_everything_is_drawn(
             for kind in ("bbox", "segm"):
                 assert row[f"AP_{kind}"]["value"] == pytest.approx(figures[f"mAP_{kind}"], abs=1e-9)
                 assert row[f"AP50_{kind}"]["value"] == pytest.approx(figures[f"AP50_{kind}"], abs=1e-9)
+        assert {bound for row in rows.values() for bound in (row["AP_segm"]["low"], row["AP_segm"]["high"])} == {None}, "3 images"
         assert rows["random", 0]["tiles"] == rows["router", None]["tiles"] < rows["all tiles", None]["tiles"]
         assert rows["coverage", None]["image_ms"] == rows["router", None]["image_ms"], "the same number of tiles"
     picture = cv2.imread(str(files["png"]))
