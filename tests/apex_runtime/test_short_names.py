@@ -14,7 +14,7 @@ parts = st.lists(st.sampled_from(["a", "b", "m.onnx"]), min_size=1, max_size=4).
 
 
 def test_folders_are_added_where_names_are_equal() -> None:
-    assert told_apart(["x/m.onnx", "/home/y/m.onnx", Path("z/n.onnx")]) == ["x/m.onnx", "y/m.onnx", "n.onnx"]
+    assert told_apart(["x/m.onnx", "/y/m.onnx", Path("z/n.onnx")]) == ["x/m.onnx", "y/m.onnx", "n.onnx"]
     assert told_apart(["a/b/m", "c/b/m", "b/m"])[:2] == ["a/b/m", "c/b/m"]
 
 
