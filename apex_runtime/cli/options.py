@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apex_runtime.errors import UsageError
+
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.routing.budget import Budget
 
 
-def split_list(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+def split_list(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Callback of a repeatable comma list: every value in order, blanks left out. One of nothing must not mean "the default"."""
     parts = tuple(part.strip() for value in values for part in value.split(",") if part.strip())
     if values and not parts:
-        raise click.BadParameter("the list is empty", ctx=ctx, param=parameter)
+        raise UsageError(f"{parameter.opts[0]}: the list is empty.", "Give one or more, separated by commas, or leave it out.")
     return parts
 
 

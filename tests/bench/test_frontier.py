@@ -158,6 +158,7 @@ def test_the_time_over_all_tiles_is_paired_within_a_round() -> None:
     assert found["ms"] == 10.0 and found["over_all_tiles"] == {"low": 0.5, "value": 0.5, "high": 0.5}
 
 
+@pytest.mark.slow
 def test_the_program_writes_table_file_and_picture_of_several_trainings(
     trained, nuclei_fixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def survive(data: Path, output: Path, kills: int, seed: int) -> None:
             assert reached < INTERVAL + 1
 
 
+@pytest.mark.slow
 def test_three_kills(nuclei_fixture: Path, tmp_path: Path) -> None:
     survive(nuclei_fixture, tmp_path / "run", 3, seed=5)
 
