@@ -139,9 +139,8 @@ class Job:
         """Write the evidence bundle of a report. Raises UsageError when the folder has something in it."""
         from apex_runtime.fairness.evidence import write_evidence_bundle
 
-        contracts = [
-            of_batch(self.contract(subject, len(subjects)), cell.batch) for subject in subjects for cell in subject.cells
-        ]
+        own = [(subject, self.contract(subject, len(subjects))) for subject in subjects]  # each asks the system about GPUs
+        contracts = [of_batch(contract, cell.batch) for subject, contract in own for cell in subject.cells]
         hashes = {f"engine {number}: {subject.path.name}": subject.opened.digest for number, subject in enumerate(subjects)}
         hashes |= {f"image {name}": sha256_of(path) for name, path in zip(told_apart(self.paths), self.paths, strict=True)}
         command = command_line("apex-rt", sys.argv[1:])

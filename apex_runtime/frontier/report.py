@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ class Setting:
     rounds: int
     resamples: int
 
+    @cached_property
+    def data_sha256(self) -> str:
+        """The fingerprint of the data set: it reads every annotation file, and every contender's contract names it."""
+        return self.dataset.fingerprint()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,7 +64,7 @@ def document(setting: Setting, outcomes: Sequence[Outcome], status: dict[str, An
             "split": setting.dataset.split,
             "images": setting.images,
             "of": len(setting.dataset),
-            "fingerprint": setting.dataset.fingerprint(),
+            "fingerprint": setting.data_sha256,
         },
         "asked": {
             "budgets": [budget.asked for budget in setting.wanted.budgets],
@@ -143,7 +149,7 @@ def _rounded(milliseconds: Sequence[float]) -> list[float]:
 def contract_of(contender: Contender, setting: Setting) -> Contract:
     """How this contender was measured."""
     common: dict[str, Any] = {
-        "data": setting.dataset.fingerprint(),
+        "data": setting.data_sha256,
         "split": setting.dataset.split,
         "images": setting.images,
         "min_score": setting.wanted.min_score,
