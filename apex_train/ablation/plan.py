@@ -20,6 +20,8 @@ from apex_train.ablation.study import EVALUATE, EvaluateSection, Level, Study
 from apex_train.config import FREE_TO_CHANGE, FitConfig, load_config
 
 _DIGITS = 16
+# Every arm trains to its end, and nothing is selected on the split that it is measured on: the last weights count.
+_WHOLE_BUDGET = {"train.metric": "auto", "train.patience": 0, "train.keep_epochs": 0}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ class Training:
 
 
 def plan(study: Study, data_sha256: str) -> tuple[Training, ...]:
-    """All trainings, seed by seed, so that a study that is stopped early has whole pairs. Raises ConfigError, with the level."""
+    """All trainings, seed by seed, so that a study that is stopped early has whole pairs.
+
+    Raises ConfigError for a level that the configuration refuses, and for one that changes nothing.
+    """
     grouped: dict[str, tuple[FitConfig, list[Cell]]] = {}
+    known: dict[str, Cell] = {}
     for seed in study.seeds:
         for levels in arms(study):
             config, evaluation = _settings(study, levels, seed)
@@ -51,6 +57,7 @@ def plan(study: Study, data_sha256: str) -> tuple[Training, ...]:
             measured = {"split": study.split, "metric": study.metric, "evaluation": evaluation.model_dump()}
             names = tuple(level.name for level in levels)
             cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
+            _check_differs(study, cell, known.setdefault(cell.key, cell))
             grouped.setdefault(training, (config, []))[1].append(cell)
     return tuple(Training(key, config, tuple(cells)) for key, (config, cells) in grouped.items())
 
@@ -67,11 +74,19 @@ def arms(study: Study) -> Iterator[tuple[Level, ...]]:
             yield (*reference[:place], level, *reference[place + 1 :])
 
 
+def _check_differs(study: Study, cell: Cell, first: Cell) -> None:
+    if cell is not first:
+        place = next(place for place, (own, other) in enumerate(zip(cell.levels, first.levels, strict=True)) if own != other)
+        factor, pair = study.factors[place].name, f"{first.levels[place]} and {cell.levels[place]}"
+        message = f"{factor}: {pair} train and measure the same thing."
+        raise ConfigError(message, "Leave one out; keys that change nothing that is learned are no factors.")
+
+
 def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitConfig, EvaluateSection]:
     chosen = dict(study.set)
     for level in levels:
         chosen |= level.set
-    own = {"train.seed": seed, "train.epochs": study.epochs, "train.dataset_type": study.dataset_type}
+    own = {"train.seed": seed, "train.epochs": study.epochs, "train.dataset_type": study.dataset_type} | _WHOLE_BUDGET
     evaluate = {key.removeprefix(EVALUATE): value for key, value in chosen.items() if key.startswith(EVALUATE)}
     training = {key: value for key, value in chosen.items() if not key.startswith(EVALUATE)}
     where = ", ".join(f"{factor.name} = {level.name}" for factor, level in zip(study.factors, levels, strict=True))
