@@ -4,12 +4,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from apex_train.ablation.analysis import compare
 from apex_train.ablation.plan import arms
 from apex_train.ablation.study import Study
 
-REPEATS = 40
+REPEATS = 300
 
 
 def study(levels: int = 3, seeds: int = 9, **changes: Any) -> Study:
@@ -33,30 +34,30 @@ def simulated(what: Study, repeat: int, gain: float = 0.0) -> dict[tuple[tuple[s
 @pytest.mark.parametrize("test", ["permutation", "student"])
 @pytest.mark.parametrize("design", ["one-factor", "full"])
 def test_a_study_of_nothing_says_so(test: Literal["permutation", "student"], design: str) -> None:
-    """Of 40 studies with four comparisons each at most 5 % may find something: two."""
+    """At most alpha of the studies, with four comparisons each, find anything; what chance adds to the count is allowed for."""
     what = study(test=test, design=design)
     wrong = [any(each.verdict != "no difference shown" for each in compare(what, simulated(what, n))) for n in range(REPEATS)]
-    assert sum(wrong) <= 0.05 * REPEATS
+    assert sum(wrong) <= binom.ppf(0.99, REPEATS, what.alpha)
 
 
 def test_without_the_correction_there_would_be_more() -> None:
     """The simulation is no formality: single p values below alpha do occur in it."""
     what = study()
     raw = [min(each.p for each in compare(what, simulated(what, n))) <= what.alpha for n in range(REPEATS)]
-    assert sum(raw) > 0.05 * REPEATS
+    assert sum(raw) > binom.ppf(0.99, REPEATS, what.alpha)
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.03, "validated"), (-0.03, "harmful")])
 @pytest.mark.parametrize("design", ["one-factor", "full"])
 def test_what_does_something_is_found(gain: float, verdict: str, design: str) -> None:
-    what = study(design=design)
-    found = compare(what, simulated(what, 0, gain))
-    assert [(each.factor, each.level, each.verdict) for each in found] == [
-        ("loss.cls", "1", verdict),
-        *((factor, level, "no difference shown") for factor, level in [("loss.cls", "2"), ("loss.box", "1"), ("loss.box", "2")]),
-    ]
-    low, high = found[0].interval
-    assert low <= gain <= high and low < found[0].difference < high
+    """And the three levels that do nothing beside it are left alone as often as they should be."""
+    what, repeats = study(design=design), 50
+    studies = [compare(what, simulated(what, n, gain)) for n in range(repeats)]
+    assert [(each.factor, each.level) for each in studies[0]][:2] == [("loss.cls", "1"), ("loss.cls", "2")]
+    assert sum(found[0].verdict == verdict for found in studies) >= 0.95 * repeats
+    assert sum(found[0].interval[0] <= gain <= found[0].interval[1] for found in studies) >= 0.85 * repeats
+    wrong = [any(each.verdict != "no difference shown" for each in found[1:]) for found in studies]
+    assert sum(wrong) <= binom.ppf(0.99, repeats, what.alpha)
 
 
 def test_pairs_show_what_unpaired_seeds_hide() -> None:

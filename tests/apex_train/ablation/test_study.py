@@ -59,7 +59,7 @@ def test_a_cell_keeps_its_name_while_the_study_grows() -> None:
         return {cell.key for training in trainings for cell in training.cells}
 
     small = keys(planned())
-    grown = keys(planned(seeds=[*range(9)], factors=[*STUDY["factors"], {"key": "model.halo", "levels": [8, 4]}]))
+    grown = keys(planned(seeds=[*range(9)], factors=[*STUDY["factors"], {"key": "loss.cls", "levels": [0.5, 1.0]}]))
     assert small < grown
     assert keys(planned(set=STUDY["set"] | {"train.workers": 0})) == small
     assert keys(planned(epochs=3)).isdisjoint(small)
