@@ -66,9 +66,10 @@ def run(job: Job) -> bool:
         dataset = open_dataset(job.data, job.split, job.dataset_type)
         where = str(trainer.placement.device)
         values = measure(last, job.config.train.letterbox, dataset, job.metric, list(job.cells.values()), where)
+        seconds = sum(line["seconds"] for line in trainer.history)
         for key, value in zip(job.cells, values, strict=True):
             Journal(job.output).add(
-                Entry(key=key, metric=job.metric, value=value, training_seconds=trainer.total_seconds, commit=job.commit)
+                Entry(key=key, metric=job.metric, value=value, training_seconds=seconds, commit=job.commit)
             )
     return True
 

@@ -12,9 +12,9 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.evaluation.bootstrap import Matches, average_precision
 from apex_runtime.evaluation.coco_ap import detection_limit
 from apex_runtime.frontier.choices import Line
-from apex_runtime.frontier.contenders import ALL, WHOLE, EngineContender, Wanted
+from apex_runtime.frontier.contenders import ALL, EngineContender, Wanted
 from apex_runtime.frontier.measure import find, score
-from apex_runtime.routing.budget import parse_budget
+from apex_runtime.routing.budget import Budget, parse_budget
 from apex_train.ablation.study import EvaluateSection, Metric
 
 _MIN_SCORE = 0.001
@@ -37,7 +37,7 @@ def measure(
     contender = EngineContender("study", checkpoint, opened, {}, sliced=False)
     limit = detection_limit(dataset.ground_truth())
     budgets = {way.budget: parse_budget(way.budget) for way in ways}
-    below = tuple(budget for budget in budgets.values() if budget != WHOLE)
+    below = tuple(budget for budget in budgets.values() if not _is_whole(budget))
     wanted = Wanted(below, _DRAWS, _MIN_SCORE, limit)
     indices = range(len(dataset))
     kind = metric.rpartition("_")[2]
@@ -48,11 +48,15 @@ def measure(
 
 def _lines(way: EvaluateSection) -> list[Line]:
     budget = parse_budget(way.budget)
-    if budget == WHOLE:  # whoever chooses, it is all of them
+    if _is_whole(budget):  # whoever chooses, it is all of them
         return [ALL]
     if way.choice == "random":
         return [Line("random", budget.asked, seed) for seed in range(_DRAWS)]
     return [Line(way.choice, budget.asked)]
+
+
+def _is_whole(budget: Budget) -> bool:
+    return (budget.kind, budget.value) == ("share", 1.0)
 
 
 def _figure(matches: Matches, metric: Metric) -> float:
