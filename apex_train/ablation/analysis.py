@@ -22,7 +22,8 @@ class Comparison:
     """A level against its factor's reference; all figures are shares of AP, differences are level minus reference.
 
     ``differences`` and the two rows of scores are one per seed; in a full design each is the mean over the other factors.
-    ``interval`` is that of the test at 1 - alpha, not corrected, infinite where the seeds are too few; ``bootstrap`` resamples seeds.
+    ``interval`` is that of the test at 1 - alpha, not corrected, infinite where the seeds are too few; ``bootstrap``
+    resamples seeds. ``effect_size`` is in standard deviations of the differences, None where they have none.
     """
 
     factor: str

@@ -68,9 +68,7 @@ def run(job: Job) -> bool:
         values = measure(last, job.config.train.letterbox, dataset, job.metric, list(job.cells.values()), where)
         seconds = sum(line["seconds"] for line in trainer.history)
         for key, value in zip(job.cells, values, strict=True):
-            Journal(job.output).add(
-                Entry(key=key, metric=job.metric, value=value, training_seconds=seconds, commit=job.commit)
-            )
+            Journal(job.output).add(Entry(key=key, metric=job.metric, value=value, training_seconds=seconds, commit=job.commit))
     return True
 
 

@@ -47,12 +47,14 @@ def points(share: float | None, signed: bool = True) -> str:
 def log_entry(report: dict[str, Any], command: str, today: date) -> str:
     """The entry in Markdown: what was asked, the verdict of every level with its figures, the command."""
     study = report["study"]
-    seeds, test = len(study["seeds"]), study["test"]
+    asked = (
+        f"{study['data']}, {study['split']}, {study['metric']} in points; {study['epochs']} epochs, {len(study['seeds'])} seeds"
+    )
+    judged = f"{study['test']} test, p by Holm over {len(report['comparisons'])} comparisons, alpha {study['alpha']:g}"
     lines = [
         f"## {today.isoformat()}: {study['name']} (ablation)",
         "",
-        f"{study['data']}, {study['split']}, {study['metric']} in points; {study['epochs']} epochs, {seeds} seeds in pairs, {test} test, "
-        f"p by Holm over {len(report['comparisons'])} comparisons, alpha {study['alpha']:g}. `{command}`",
+        f"{asked} in pairs, {judged}. `{command}`",
         "",
     ]
     for each in report["comparisons"]:

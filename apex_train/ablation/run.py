@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apex_runtime.data.dataset import DatasetType
+from apex_runtime.errors import DataError
 from apex_runtime.files import write_atomically
 from apex_train.ablation.journal import Journal
 from apex_train.ablation.plan import Training
@@ -45,12 +46,22 @@ def missing(trainings: Sequence[Training], journal: Journal) -> list[Training]:
     return [Training(each.key, each.config, cells) for each, cells in left if cells]
 
 
+def scores_of(trainings: Sequence[Training], journal: Journal) -> dict[tuple[tuple[str, ...], int], float]:
+    """The score of every cell, by its levels and seed. Raises DataError when one is missing."""
+    found = {(cell.levels, cell.seed): journal.find(cell.key) for training in trainings for cell in training.cells}
+    scores = {place: entry.value for place, entry in found.items() if entry is not None}
+    if len(scores) < len(found):
+        raise DataError(f"{len(found) - len(scores)} cells have no score.", "Run the study again: it trains what is missing.")
+    return scores
+
+
 def run_all(
     study: Study, trainings: Sequence[Training], setting: Setting, stop: threading.Event, done: Callable[[int, int], None]
 ) -> list[Failure]:
-    """Run them; those that fail are returned and do not keep the others from running. ``done``: how many are, and how many failed.
+    """Run them; those that fail are returned and do not keep the others from running.
 
-    When ``stop`` is set the running ones save their state and end, and no other begins. Raises OSError.
+    ``done`` is told how many are finished, and how many failed. When ``stop`` is set the running ones save their state and end,
+    and no other begins. Raises OSError.
     """
     failures: list[Failure] = []
     finished = 0

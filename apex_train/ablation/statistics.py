@@ -1,9 +1,9 @@
 """Paired differences of a few seeds: tests, intervals, and the correction for many comparisons.
 
-The permutation test asks how often differences of these sizes with signs thrown at random have a mean as far from 0; it assumes only
-that a difference that means nothing is as likely to be its negative. Its interval is made of the means of all subsets (Hartigan
-1969): between any two neighbours the true mean lies equally often, so that test and interval hold for any number of seeds. Student's
-t buys power from few seeds with the assumption that the differences are normal. Legend: n pairs, R random draws.
+The permutation test asks how often differences of these sizes with signs thrown at random have a mean as far from 0; it assumes
+only that a difference that means nothing is as likely to be its negative. Its interval is made of the means of all subsets
+(Hartigan 1969): between any two neighbours the true mean lies equally often, so that test and interval hold for any number of
+seeds. Student's t gets more out of few seeds by the assumption that the differences are normal. Legend: n pairs, R random draws.
 """
 
 from __future__ import annotations

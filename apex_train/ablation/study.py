@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -72,7 +72,7 @@ class Study(_Strict):
     """A whole study. Relative paths are taken from the folder of its file.
 
     ``base`` is a configuration or the name of a shipped recipe, ``set`` overrides it for every arm, ``epochs`` is the budget that
-    every arm gets. All arms train with the same seeds, hence the same order of data, and the last weights are measured on ``split``.
+    every arm gets. All arms train with the same seeds, hence the same order of data; the last weights are measured on ``split``.
     """
 
     name: str = Field(min_length=1)
@@ -84,7 +84,7 @@ class Study(_Strict):
     split: str = "val"
     metric: Metric = "mAP_segm"
     evaluate: EvaluateSection = EvaluateSection()
-    seeds: tuple[int, ...] = Field(min_length=2)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=2)
     design: Literal["one-factor", "full"] = "one-factor"
     factors: tuple[Factor, ...] = Field(min_length=1)
     test: Literal["permutation", "student"] = "permutation"

@@ -13,7 +13,6 @@ from apex_runtime.errors import ApexError
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType
-    from apex_train.ablation.analysis import Scores
     from apex_train.ablation.plan import Training
     from apex_train.ablation.run import Failure, Setting
     from apex_train.ablation.study import Study
@@ -40,6 +39,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
       apex-train ablate study.yaml --output studies/boxes --jobs 2 --threads 1
       apex-train ablate study.yaml --output studies/boxes --log bench/LOG.md --json > verdicts.json
     """
+    from apex_train.ablation.journal import Journal
     from apex_train.ablation.plan import plan
     from apex_train.ablation.run import Setting, missing
     from apex_train.ablation.study import read_study
@@ -49,7 +49,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     trainings = plan(asked, data_sha256)
     code = _code()
     setting = Setting(Path(output), kind, jobs, threads, code["commit"])
-    left = missing(trainings, _journal(setting))
+    left = missing(trainings, Journal(setting.output))
     if dry_run:
         _say_plan(trainings, left, as_json)
         return
@@ -84,12 +84,6 @@ def _code() -> dict[str, Any]:
     from apex_runtime.code_state import code_state
 
     return code_state(Path(str(apex_train.__file__)).parent, ("apex_train", "apex_runtime", "plugins"))
-
-
-def _journal(setting: Setting) -> Any:
-    from apex_train.ablation.journal import Journal
-
-    return Journal(setting.output)
 
 
 def _say_plan(trainings: tuple[Training, ...], left: list[Training], as_json: bool) -> None:
@@ -130,20 +124,16 @@ def _report(study: Study, trainings: tuple[Training, ...], setting: Setting, abo
     from apex_runtime.files import write_atomically
     from apex_runtime.pipeline.results import write_json
     from apex_train.ablation.analysis import compare
+    from apex_train.ablation.journal import Journal
     from apex_train.ablation.picture import png
     from apex_train.ablation.report import document
+    from apex_train.ablation.run import scores_of
 
-    scores = _scores(trainings, setting)
+    scores = scores_of(trainings, Journal(setting.output))
     report = document(study, scores, compare(study, scores), about)
     write_json(setting.output / "report.json", report)
     write_atomically(setting.output / "report.png", png(report))
     return report
-
-
-def _scores(trainings: tuple[Training, ...], setting: Setting) -> Scores:
-    journal = _journal(setting)
-    cells = [cell for training in trainings for cell in training.cells]
-    return {(cell.levels, cell.seed): journal.find(cell.key).value for cell in cells}
 
 
 def _log(report: dict[str, Any], log: Path, study: str, output: str) -> None:
