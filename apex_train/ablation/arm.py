@@ -5,7 +5,9 @@ A process per training keeps the random state and the threads of arms apart, and
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -59,6 +61,7 @@ def run(job: Job) -> bool:
         if last.exists():
             trainer.resume(last)
         with interruptible("stopping after this step") as stop:
+            threading.Thread(target=_until_closed, args=(stop,), daemon=True).start()
             if not trainer.finished:
                 trainer.fit(stop=stop)
             if not trainer.finished:
@@ -70,6 +73,12 @@ def run(job: Job) -> bool:
         for key, value in zip(job.cells, values, strict=True):
             Journal(job.output).add(Entry(key=key, metric=job.metric, value=value, training_seconds=seconds, commit=job.commit))
     return True
+
+
+def _until_closed(stop: threading.Event) -> None:
+    """Standard input ends when the study asks to stop, and also when it was killed: no training goes on without it."""
+    os.read(sys.stdin.fileno(), 1)
+    stop.set()
 
 
 def main(path: str) -> int:

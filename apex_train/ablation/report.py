@@ -64,13 +64,18 @@ def log_entry(report: dict[str, Any], command: str, today: date) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check_log(path: Path) -> None:
+    """Raises UsageError for a log that is not there: a new one at a mistyped place would be overlooked."""
+    if not path.is_file():
+        raise UsageError(f"--log {path}: there is no such file.", "Give an existing log, for example bench/LOG.md.", path=path)
+
+
 def add_to_log(path: Path, entry: str) -> None:
     """Put the entry before the newest one of the log, in one step; the same entry is not put there twice.
 
-    Raises UsageError for a file that is no such log.
+    Raises UsageError when there is no such file.
     """
-    if not path.is_file():
-        raise UsageError(f"--log {path}: there is no such file.", "Give an existing log, for example bench/LOG.md.", path=path)
+    check_log(path)
     text = path.read_text(encoding="utf-8")
     if entry in text:
         return

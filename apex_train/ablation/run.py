@@ -85,7 +85,7 @@ def _run_one(study: Study, training: Training, setting: Setting, stop: threading
         # A group of its own: Ctrl-C at the terminal reaches the study, which tells its arms.
         process = subprocess.Popen(
             [sys.executable, "-m", "apex_train.ablation.arm", str(job)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
@@ -97,17 +97,12 @@ def _run_one(study: Study, training: Training, setting: Setting, stop: threading
 
 
 def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
-    """The exit code; the process is told once when ``stop`` is set, and is not left behind when this is interrupted."""
-    try:
-        while not stop.wait(_LOOK_EVERY):
-            if process.poll() is not None:
-                return process.returncode
-        process.terminate()
-        return process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    """The exit code; when ``stop`` is set the process is told, by the end of its input."""
+    assert process.stdin is not None
+    with process.stdin:
+        while process.poll() is None and not stop.wait(_LOOK_EVERY):
+            pass
+    return process.wait()
 
 
 def _write_job(study: Study, training: Training, setting: Setting) -> Path:

@@ -42,8 +42,11 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     from apex_train.ablation.journal import Journal
     from apex_train.ablation.plan import plan
     from apex_train.ablation.run import Setting, missing
+    from apex_train.ablation.report import check_log
     from apex_train.ablation.study import read_study
 
+    if log is not None:
+        check_log(Path(log))  # before hours are spent
     asked = read_study(Path(study))
     kind, data_sha256 = _data(asked)
     trainings = plan(asked, data_sha256)
