@@ -1,8 +1,8 @@
 """Every command of both programs is run for real. A command without a line here fails, and so does an unknown one.
 
 To add one, add its line to RUNS: as a person would type it, in a folder that holds ``nuclei`` (a data set with train
-and test), ``study.yaml``, ``images``, ``tiny.onnx``, ``releasable`` (a checkout that may be released) and whatever the lines above it
-wrote. The test adds ``--json``, and wants exit code 0.
+and test), ``study.yaml``, ``images``, ``tiny.onnx``, ``releasable`` (a checkout that may be released) and whatever the
+lines above it wrote. The test adds ``--json``, and wants exit code 0.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     """
     from apex_train.ablation.journal import Journal
     from apex_train.ablation.plan import plan
-    from apex_train.ablation.run import Setting, missing
     from apex_train.ablation.report import check_log
+    from apex_train.ablation.run import Setting, missing
     from apex_train.ablation.study import read_study
 
     if log is not None:
