@@ -83,7 +83,7 @@ def test_a_training_that_fails_is_named_with_its_log_and_the_others_are_kept(nuc
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
-    """Killed without a word after its first cell: what was done is not done again, and the scores are those of an unbroken one."""
+    """Killed after its first cell: what was done is not done again, and the scores are those of an unbroken one."""
     factor = {"key": "loss.box_kind", "levels": ["ciou", "iou"]}
     file = write_study(tmp_path, nuclei_fixture, factors=[factor])
     output = tmp_path / "out"
