@@ -19,7 +19,7 @@ from apex_runtime.data.dataset import DatasetType
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ApexError
 from apex_train.ablation.journal import Entry, Journal
-from apex_train.ablation.measure import measure
+from apex_train.ablation.measure import Measured, measure
 from apex_train.ablation.study import EvaluateSection, Metric
 from apex_train.config import FitConfig
 from apex_train.engine.lock import sole_writer
@@ -67,8 +67,8 @@ def run(job: Job) -> bool:
             if not trainer.finished:
                 return False
         dataset = open_dataset(job.data, job.split, job.dataset_type)
-        where = str(trainer.placement.device)
-        values = measure(last, job.config.train.letterbox, dataset, job.metric, list(job.cells.values()), where)
+        subject = Measured(last, job.config.train.letterbox, str(trainer.placement.device), job.data)
+        values = measure(subject, dataset, job.metric, list(job.cells.values()))
         seconds = sum(line["seconds"] for line in trainer.history)
         for key, value in zip(job.cells, values, strict=True):
             Journal(job.output).add(Entry(key=key, metric=job.metric, value=value, training_seconds=seconds, commit=job.commit))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from apex_runtime.data.dataset import DatasetType
 from apex_runtime.errors import ConfigError
+from apex_runtime.precision.plan import Precision
 from apex_train.ablation.statistics import least_permutation_p
 
 EVALUATE = "evaluate."
@@ -24,10 +25,12 @@ class EvaluateSection(_Strict):
     """How a trained network is measured. Keys of factors that begin with ``evaluate.`` go here: their levels share a training.
 
     ``choice``: who picks the tiles: the router, chance, or the true boxes (an oracle); the last two as many as the router would.
+    ``precision``: fp32 is the checkpoint itself; the others are engines built of it, calibrated with images of the data set.
     """
 
     budget: str = Field(default="1.0", description="as apex-rt eval --budget reads it")
     choice: Literal["router", "random", "coverage"] = "router"
+    precision: Precision = "fp32"
 
     @field_validator("budget", mode="before")
     @classmethod
