@@ -37,7 +37,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     Examples:
       apex-train ablate study.yaml --output studies/boxes --dry-run
       apex-train ablate study.yaml --output studies/boxes --jobs 2 --threads 1
-      apex-train ablate study.yaml --output studies/boxes --log bench/LOG.md --json > verdicts.json
+      apex-train ablate study.yaml --output studies/boxes --log bench/LOG.md --json
     """
     from apex_train.ablation.journal import Journal
     from apex_train.ablation.plan import plan
