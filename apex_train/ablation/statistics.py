@@ -72,10 +72,13 @@ def bootstrap_mean(differences_n: np.ndarray, level: float = 0.95, samples: int 
 
 
 def effect_size(differences_n: np.ndarray) -> float | None:
-    """Mean over standard deviation of the differences, corrected for few pairs (Hedges); None where they have no spread."""
+    """Mean over standard deviation of the differences, corrected for few pairs (Hedges).
+
+    None where they have no spread, and for two pairs, for which no such correction exists.
+    """
     freedom = len(differences_n) - 1
     spread = float(differences_n.std(ddof=1))
-    if spread <= _EQUAL * float(np.abs(differences_n).max()):
+    if freedom < 2 or spread <= _EQUAL * float(np.abs(differences_n).max()):
         return None
     correction = 1 - 3 / (4 * freedom - 1)
     return float(differences_n.mean()) / spread * correction

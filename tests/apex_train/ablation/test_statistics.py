@@ -100,6 +100,10 @@ def test_the_effect_size_is_without_bias() -> None:
     assert np.mean([size for size in sizes if size is not None]) == pytest.approx(0.8, abs=0.03)
 
 
+def test_two_pairs_have_no_effect_size() -> None:
+    assert effect_size(np.array([0.1, 0.3])) is None
+
+
 def test_holm_is_the_published_example() -> None:
     """Step-down by hand: 0.01*4, 0.013*3 (kept at 0.04), 0.03*2, 0.04."""
     assert holm([0.04, 0.01, 0.03, 0.013]) == pytest.approx([0.06, 0.04, 0.06, 0.04])

@@ -81,6 +81,7 @@ def test_a_training_that_fails_is_named_with_its_log_and_the_others_are_kept(nuc
     assert not (tmp_path / "out" / "report.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
     """Killed after its first cell: what was done is not done again, and the scores are those of an unbroken one."""
