@@ -1,8 +1,8 @@
 """Every command of both programs is run for real. A command without a line here fails, and so does an unknown one.
 
 To add one, add its line to RUNS: as a person would type it, in a folder that holds ``nuclei`` (a data set with train
-and test), ``images``, ``tiny.onnx``, ``releasable`` (a checkout that may be released) and whatever the lines above it
-wrote. The test adds ``--json``, and wants exit code 0.
+and test), ``study.yaml``, ``images``, ``tiny.onnx``, ``releasable`` (a checkout that may be released) and whatever the
+lines above it wrote. The test adds ``--json``, and wants exit code 0.
 """
 
 from __future__ import annotations
@@ -37,8 +37,23 @@ RUNS = [
     "apex-rt bench frontier model.onnx --data nuclei --limit 2 --budget 0.5 --seeds 1 --slice off --rounds 2 --resamples 100",
     "apex-train eval runs/a/best.pt --data nuclei --split test --size 128 --budget 0.5",
     "apex-train report runs/a --data nuclei",
+    "apex-train ablate study.yaml --output studies/tiles",
     "apex-rt release-check --root releasable",
 ]
+
+
+STUDY = """
+name: who chooses the tiles
+data: nuclei
+set: {train.size: 128, train.crop: 64, train.batch: 5, train.workers: 0}
+epochs: 1
+split: test
+evaluate: {budget: 0.5}
+seeds: [0, 1]
+test: student
+factors:
+  - {key: evaluate.choice, levels: [router, random]}
+"""
 
 
 def road() -> list[str]:
@@ -64,6 +79,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]
     for path in sorted((ROOT / "engines" / "samples").glob("*.jpg"))[:2]:
         shutil.copy(path, folder / "images")
     write_tiny_model(folder / "tiny.onnx")
+    (folder / "study.yaml").write_text(STUDY, encoding="utf-8")
     releasable(folder / "releasable")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

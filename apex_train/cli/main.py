@@ -7,6 +7,7 @@ import click
 from apex_runtime.cli.group import EXIT_CODES, HELP_OPTIONS, LazyGroup, version_option
 
 COMMANDS = {
+    "ablate": ("apex_train.cli.ablate:ablate", "Which choice of a training helps, by seeds in pairs."),
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of a checkpoint on a labelled data set, per budget."),
     "export": ("apex_train.cli.export:export", "Write a checkpoint as one ONNX file with the budget as an input."),
     "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO, YOLO or satellite data set."),

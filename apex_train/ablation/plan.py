@@ -1,0 +1,113 @@
+"""From a study to its cells (one combination of levels with one seed) and to the trainings that they need.
+
+Cells that differ only in how the network is measured share a training. Everything is named by a digest of what it depends on, so
+that a study to which seeds or levels are added finds what was done, and one whose configuration changed does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from apex_runtime.errors import ConfigError
+from apex_train.ablation.study import EVALUATE, EvaluateSection, Level, Study
+from apex_train.config import FREE_TO_CHANGE, FitConfig, load_config
+
+_DIGITS = 16
+# Every arm trains to its end, and nothing is selected on the split that it is measured on: the last weights count.
+_WHOLE_BUDGET = {"train.metric": "auto", "train.patience": 0, "train.keep_epochs": 0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``levels``: the name of the level of every factor, in their order; ``key`` names the cell in the journal."""
+
+    levels: tuple[str, ...]
+    seed: int
+    evaluation: EvaluateSection
+    key: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training and the cells that measure it; ``key`` names its folder."""
+
+    key: str
+    config: FitConfig
+    cells: tuple[Cell, ...]
+
+
+def plan(study: Study, data_sha256: str) -> tuple[Training, ...]:
+    """All trainings, seed by seed, so that a study that is stopped early has whole pairs.
+
+    Raises ConfigError for a level that the configuration refuses, and for one that changes nothing.
+    """
+    grouped: dict[str, tuple[FitConfig, list[Cell]]] = {}
+    known: dict[str, Cell] = {}
+    for seed in study.seeds:
+        for levels in arms(study):
+            config, evaluation = _settings(study, levels, seed)
+            training = _digest({"config": _learned(config), "data": data_sha256})
+            measured = {"split": study.split, "metric": study.metric, "evaluation": evaluation.model_dump()}
+            names = tuple(level.name for level in levels)
+            cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
+            _check_differs(study, cell, known.setdefault(cell.key, cell))
+            grouped.setdefault(training, (config, []))[1].append(cell)
+    return tuple(Training(key, config, tuple(cells)) for key, (config, cells) in grouped.items())
+
+
+def arms(study: Study) -> Iterator[tuple[Level, ...]]:
+    """The combinations of levels: all, or the references and each other level on its own."""
+    if study.design == "full":
+        yield from itertools.product(*(factor.levels for factor in study.factors))
+        return
+    reference = tuple(factor.levels[0] for factor in study.factors)
+    yield reference
+    for place, factor in enumerate(study.factors):
+        for level in factor.levels[1:]:
+            yield (*reference[:place], level, *reference[place + 1 :])
+
+
+def _check_differs(study: Study, cell: Cell, first: Cell) -> None:
+    if cell is not first:
+        place = next(place for place, (own, other) in enumerate(zip(cell.levels, first.levels, strict=True)) if own != other)
+        factor, pair = study.factors[place].name, f"{first.levels[place]} and {cell.levels[place]}"
+        message = f"{factor}: {pair} train and measure the same thing."
+        raise ConfigError(message, "Leave one out; keys that change nothing that is learned are no factors.")
+
+
+def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitConfig, EvaluateSection]:
+    chosen = dict(study.set)
+    for level in levels:
+        chosen |= level.set
+    own = {"train.seed": seed, "train.epochs": study.epochs, "train.dataset_type": study.dataset_type} | _WHOLE_BUDGET
+    evaluate = {key.removeprefix(EVALUATE): value for key, value in chosen.items() if key.startswith(EVALUATE)}
+    training = {key: value for key, value in chosen.items() if not key.startswith(EVALUATE)}
+    where = ", ".join(f"{factor.name} = {level.name}" for factor, level in zip(study.factors, levels, strict=True))
+    try:
+        evaluation = EvaluateSection.model_validate(study.evaluate.model_dump() | evaluate)
+        return load_config(study.base, training | own), evaluation
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.message}", error.remedy, path=error.path) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(("evaluate", *map(str, first["loc"])))
+        known = ", ".join(EvaluateSection.model_fields)
+        raise ConfigError(f"{where}: {key}: {first['msg']}.", f"Keys of evaluate are {known}.") from error
+
+
+def _learned(config: FitConfig) -> dict[str, Any]:
+    """The configuration without what changes nothing that is learned (workers, device, how often it is saved)."""
+    found = config.model_dump(mode="json")
+    found["train"] = {key: value for key, value in found["train"].items() if key not in FREE_TO_CHANGE}
+    return found
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]

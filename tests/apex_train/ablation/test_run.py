@@ -1,0 +1,48 @@
+"""What a study lacks, and that it is not judged before it has everything."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from apex_runtime.errors import DataError
+from apex_train.ablation.journal import Entry, Journal
+from apex_train.ablation.plan import plan
+from apex_train.ablation.run import Setting, missing, run_all, scores_of
+from apex_train.ablation.study import Study
+
+STUDY = Study.model_validate(
+    {
+        "name": "tiles",
+        "data": "nuclei",
+        "epochs": 1,
+        "seeds": [0, 1],
+        "test": "student",
+        "factors": [{"key": "evaluate.choice", "levels": ["router", "random"]}],
+    }
+)
+
+
+def test_only_cells_that_are_missing_are_left(tmp_path: Path) -> None:
+    trainings, journal = plan(STUDY, "data"), Journal(tmp_path)
+    first, second = trainings
+    assert missing(trainings, journal) == [first, second]
+    values = iter((0.1, 0.2, 0.3, 0.4))
+    for cell in (*first.cells, second.cells[0]):
+        journal.add(Entry(key=cell.key, metric="mAP_segm", value=next(values), training_seconds=1, commit=None))
+    assert [(each.key, each.cells) for each in missing(trainings, journal)] == [(second.key, second.cells[1:])]
+    with pytest.raises(DataError, match="1 cells have no score"):
+        scores_of(trainings, journal)
+    journal.add(Entry(key=second.cells[1].key, metric="mAP_segm", value=next(values), training_seconds=1, commit=None))
+    assert missing(trainings, journal) == []
+    expected = {(("router",), 0): 0.1, (("random",), 0): 0.2, (("router",), 1): 0.3, (("random",), 1): 0.4}
+    assert scores_of(trainings, journal) == expected
+
+
+def test_a_study_that_was_stopped_begins_no_training(tmp_path: Path) -> None:
+    stop, told = threading.Event(), []
+    stop.set()
+    setting = Setting(tmp_path / "out", "coco", jobs=2, threads=1, commit=None)
+    assert run_all(STUDY, plan(STUDY, "data"), setting, stop, lambda done, failed: told.append((done, failed))) == []
+    assert told == [(0, 0), (0, 0)]
+    assert not (tmp_path / "out").exists()
