@@ -12,6 +12,7 @@ COMMANDS = {
     "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO, YOLO or satellite data set."),
     "init": ("apex_train.cli.init:init", "Write a configuration that fits a data set, with the reason for every value."),
     "preflight": ("apex_train.cli.preflight:preflight", "What a data set holds, and every fault by file and line."),
+    "pseudo-label": ("apex_train.cli.pseudo_label:pseudo_label", "Labels of a model for images that nobody has annotated."),
     "report": ("apex_train.cli.report:report", "Measure a finished run on the test split again and write its report."),
 }
 
