@@ -97,7 +97,7 @@ def pseudo_label(
     names = ("score", "stability", "agreement", "consistency")
     limits = Limits(**{name: options[f"min_{name}"] for name in names}, unsure=options["unsure_score"])
     choice = Choice(limits, parse_views(views), unsure == "crowd")
-    check_places({"--output": output, "--report": report_file}, [engine])
+    check_places({"--output": output, "--report": report_file}, [engine, source])
     pictures = _pictures(source, split, dataset_type)
     opened = _open(engine, options)
     labelling = Labelling(Predictor(opened.session), pictures, choice, _model(opened))

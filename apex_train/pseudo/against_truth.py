@@ -27,11 +27,10 @@ class Tally:
         self._rows: list[list[tuple[int, int, int]]] = []
 
     def add(self, judged: Judged, truth: Instances) -> None:
-        """Count an image: labels of classes that the truth does not know are neither right nor wrong."""
-        known_n = np.isin(judged.found.labels, list(self._label_of))
+        """Count an image; all labels are of classes that the truth knows."""
         row = []
         for passed_n in judged.passed(self._limits):
-            match = match_image(picked(judged.found, np.flatnonzero(passed_n & known_n)), truth, self._label_of, self._by_mask)
+            match = match_image(picked(judged.found, np.flatnonzero(passed_n)), truth, self._label_of, self._by_mask)
             row.append((match.hits, match.false, match.objects))
         self._rows.append(row)
 

@@ -25,7 +25,7 @@ class Labelled:
 def labelled(
     judged: Judged, limits: Limits, image_id: int, file_name: str, sha256: str, id_of: Mapping[int, int], keep_unsure: bool
 ) -> Labelled:
-    """The COCO entries of one image. ``id_of``: the category id to write for one of the model; others are left out.
+    """The COCO entries of one image. ``id_of``: the category id to write for one of the model.
 
     A label has its score, its quality and a ``weight``, the score, by which a training counts it. What failed a limit becomes a
     crowd region when ``keep_unsure``: neither object nor background, so that nothing is learned there.
@@ -34,7 +34,7 @@ def labelled(
     entries = [
         _entry(entry, judged, n, bool(kept_n[n])) | {"category_id": id_of[entry["category_id"]]}
         for n, entry in enumerate(detections_to_results(judged.found, image_id))
-        if entry["category_id"] in id_of and (kept_n[n] or keep_unsure)
+        if kept_n[n] or keep_unsure
     ]
     box = judged.found.letterbox
     image = {"id": image_id, "file_name": file_name, "width": box.source_width, "height": box.source_height, "sha256": sha256}
@@ -78,5 +78,5 @@ def provenance(model: Mapping[str, Any], limits: Limits, views: Sequence[View], 
         "model": dict(model),
         "limits": asdict(limits),
         "views": [view.name for view in views],
-        "unsure": "crowd" if keep_unsure else "background",
+        "unsure_as": "crowd" if keep_unsure else "background",
     }

@@ -17,9 +17,13 @@ _SHARE_IN_VIEWS = 0.5
 _ALL_TILES = parse_budget(1.0)  # a label is made once and learned from often: nothing is saved on it
 
 
-def judge(predictor: Predictor, image_hw3: np.ndarray, limits: Limits, views: Sequence[View]) -> Judged:
-    """What the model finds in an image, uint8 [h,w,3] RGB, and how far it can be believed. Raises ImageError, BackendError."""
-    wanted = predictor.filter(limits.unsure, None, None)
+def judge(
+    predictor: Predictor, image_hw3: np.ndarray, limits: Limits, views: Sequence[View], classes: Sequence[str] | None = None
+) -> Judged:
+    """What the model finds in an image, uint8 [h,w,3] RGB, and how far it can be believed. ``classes``: names of those to look
+    for, None for all. Raises ImageError, BackendError.
+    """
+    wanted = predictor.filter(limits.unsure, None, classes)
     prepared = predictor.prepare(image_hw3, _ALL_TILES)
     (outputs,) = predictor.run([prepared])
     found = predictor.finish(outputs, prepared, wanted)

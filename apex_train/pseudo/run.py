@@ -42,6 +42,7 @@ class Labelling:
         classes, data = predictor.info.classes, pictures.dataset
         same = {category.id: category.id for category in classes}
         self._id_of = same if data is None else shared_classes(classes, data, "the model")
+        self._classes = [category.name for category in classes if category.id in self._id_of]
         self._tally = self._new_tally() if pictures.annotated else None
         self._done: list[Labelled] = []
         self._passed_S = np.zeros(len(STEPS), np.int64)
@@ -64,8 +65,11 @@ class Labelling:
             except ImageError as error:
                 self.failures.append(Failure.of(item.file_name, error))
             else:
-                self._label(item, judge(self._predictor, image_hw3, self._choice.limits, self._choice.views))
+                self._label(item, self._judge(image_hw3))
             on_image(len(self._done), len(self.failures))
+
+    def _judge(self, image_hw3: np.ndarray) -> Judged:
+        return judge(self._predictor, image_hw3, self._choice.limits, self._choice.views, self._classes)
 
     def _label(self, item: Item, judged: Judged) -> None:
         limits, keep = self._choice.limits, self._choice.keep_unsure

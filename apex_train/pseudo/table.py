@@ -29,7 +29,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
 
 
 def _figure(value: Mapping[str, float] | None) -> str:
-    return "-" if value is None else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return "-" if value is None else f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:

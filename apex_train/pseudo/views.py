@@ -1,6 +1,6 @@
 """An image as a model may see it too: mirrored, or smaller; and what it found there, back in the pixels of the image.
 
-Smaller means on a larger canvas: an engine scales every image to its input, so that shrinking the image alone would change nothing.
+Smaller means on a larger canvas: an engine scales every image to its input, so that shrinking it alone would change nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REMEDY = "Known are flip-x, flip-y, flip-xy and scale-S with S from 0.25 to bel
 
 @dataclass(frozen=True)
 class View:
-    """``name`` as the user wrote it; mirrored left to right, top to bottom; ``scale`` below 1 shows the image that much smaller."""
+    """``name`` as the user wrote it; mirrored left to right, top to bottom; ``scale`` below 1 shows everything smaller."""
 
     name: str
     flip_x: bool = False
@@ -42,7 +42,7 @@ class View:
         return canvas
 
     def back(self, found: Detections, height: int, width: int) -> Detections:
-        """What was found in the view, in the pixels of the image of this size; what lies beyond its rim is cut off or left out."""
+        """What was found in the view, in the pixels of the image of this size; what lies beyond its rim is cut off."""
         boxes = found.boxes.copy()
         if self.flip_x:
             boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
