@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import cv2
@@ -24,13 +24,16 @@ from apex_train.model.config import MASK_STRIDE
 
 CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by all workers together
 
+_UNSAID = torch.zeros(0)
+
 
 @dataclass(frozen=True)
 class Batch:
     """B samples of one size. Objects are padded to G per image: ``labels`` is -1 there and ``masks`` 0.
 
     images uint8 [B,H,W,3], boxes float32 [B,G,4], labels int64 [B,G], masks uint8 [B,G,H/4,W/4] (coverage 0..255 of each cell),
-    has_mask bool [B,G]; ignore uint8 [B,H/4,W/4]: 1 where a cell is touched by a region that is neither object nor background.
+    has_mask bool [B,G]; ignore uint8 [B,H/4,W/4]: 1 where a cell is touched by a region that is neither object nor background;
+    weights float32 [B,G]: how much each object counts, 1 when not given.
     """
 
     images: Tensor
@@ -40,6 +43,11 @@ class Batch:
     has_mask: Tensor
     ignore: Tensor
     image_ids: list[int]
+    weights: Tensor = field(default_factory=lambda: _UNSAID)
+
+    def __post_init__(self) -> None:
+        if self.weights is _UNSAID:
+            object.__setattr__(self, "weights", torch.ones_like(self.labels, dtype=torch.float32))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +59,7 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """Some of the samples; objects stay padded to the G of the whole."""
-        return Batch(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+        return Batch(*(getattr(self, each.name)[start:stop] for each in fields(self)))
 
     def pick(self, rows_R: Tensor) -> Batch:
         """The samples of these numbers; objects stay padded to the G of the whole."""
@@ -67,7 +75,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)
 
@@ -198,10 +206,11 @@ def collate(samples: list[Sample]) -> Batch:
     labels = np.full((len(samples), count), -1, np.int64)
     masks = np.zeros((len(samples), count, height // MASK_STRIDE, width // MASK_STRIDE), np.uint8)
     has_mask = np.zeros((len(samples), count), bool)
+    weights = np.ones((len(samples), count), np.float32)
     ignore = np.zeros((len(samples), *masks.shape[2:]), np.uint8)
     for b, sample in enumerate(samples):
         n = len(sample.labels)
-        boxes[b, :n], labels[b, :n] = sample.boxes, sample.labels
+        boxes[b, :n], labels[b, :n], weights[b, :n] = sample.boxes, sample.labels, sample.weights
         for g, mask in enumerate(sample.masks):
             if mask is not None:
                 _draw_coverage(masks[b, g], mask)
@@ -211,7 +220,8 @@ def collate(samples: list[Sample]) -> Batch:
     images = np.stack([sample.image for sample in samples])
     tensor = torch.from_numpy
     ids = [sample.image_id for sample in samples]
-    return Batch(tensor(images), tensor(boxes), tensor(labels), tensor(masks), tensor(has_mask), tensor(ignore), ids)
+    parts = (images, boxes, labels, masks, has_mask, ignore)
+    return Batch(*(tensor(part) for part in parts), ids, tensor(weights))
 
 
 def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:
