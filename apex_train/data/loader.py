@@ -6,6 +6,7 @@ import hashlib
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from apex_runtime.errors import ApexError, UsageError
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.sample import Sample, read_sample
+from apex_train.data.sample_weights import drawn, read_sample_weights
 from apex_train.model.config import MASK_STRIDE
 
 CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by all workers together
@@ -103,7 +105,10 @@ class SourceCache:
 
 
 class TrainingSet(Dataset[Sample | ApexError]):
-    """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
+    """Augmented samples; sample (epoch, index) is the same whatever the number of workers.
+
+    A number beyond the images is another look at one of them: index modulo their count says at which.
+    """
 
     def __init__(self, dataset: InstanceDataset, config: FitConfig, world: int = 1) -> None:
         self.config = config
@@ -118,7 +123,8 @@ class TrainingSet(Dataset[Sample | ApexError]):
         train = self.config.train
         rng = np.random.default_rng(sample_seed(train.seed, epoch, index))
         try:
-            return augment(self.sources, index, train.letterbox, (train.crop, train.crop), self.config.augment, rng)
+            place = index % len(self.sources)
+            return augment(self.sources, place, train.letterbox, (train.crop, train.crop), self.config.augment, rng)
         except ApexError as error:  # as a value: raised in a worker it would reach the user as a traceback in a string
             return error
 
@@ -127,10 +133,14 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     """A seeded shuffle per epoch, cut into effective batches, of which each of ``world`` processes gets its share.
 
     Set ``epoch``, and ``first`` to go on in the middle of one. The last incomplete batch is dropped unless it is the only one.
+    ``weights`` float64 [count] say how often an image comes on average, in proportion; without them every one comes once.
     Keys are (epoch, index). Raises UsageError when a process would get nothing.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1, weights: np.ndarray | None = None
+    ) -> None:
+        self.weights = weights
         self.count, self.batch, self.seed = count, min(count, batch), seed
         self.rank, self.world = rank, world
         self.epoch, self.first = 0, 0
@@ -149,7 +159,8 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         return slice(int(mine[0]), int(mine[-1]) + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.count) if self.weights is None else drawn(self.weights, rng)
         for number in range(self.first, len(self)):
             whole = order[number * self.batch : (number + 1) * self.batch]
             yield [(self.epoch, int(index)) for index in whole[self.rows]]
@@ -166,7 +177,8 @@ def training_loader(
 ) -> tuple[DataLoader[Batch | ApexError], BatchSampler]:
     """Batches of one epoch; set ``sampler.epoch`` before iterating. ``pin``: into page-locked memory, for a GPU."""
     train = config.train
-    sampler = BatchSampler(len(dataset), train.batch, train.seed, rank, world)
+    weights = None if train.sample_weights is None else read_sample_weights(Path(train.sample_weights), dataset)
+    sampler = BatchSampler(len(dataset), train.batch, train.seed, rank, world, weights)
     loader: DataLoader[Batch | ApexError] = DataLoader(
         TrainingSet(dataset, config, world),  # type: ignore[arg-type]
         batch_sampler=sampler,
