@@ -18,7 +18,7 @@ import onnx
 from dense import densify
 from frontier_choices import Oracle, Ranking, planned
 from measured import letterboxed, same_classes
-from oracle_truth import TileTruth
+from apex_train.engine.tile_truth import TileTruth
 from peripheral_only import without_tiles
 
 from apex_runtime.backends.ort import OrtSession

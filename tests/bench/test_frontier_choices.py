@@ -10,7 +10,7 @@ import pytest
 import torch
 from frontier_choices import Oracle, planned
 from measured import letterboxed
-from oracle_truth import TileTruth
+from apex_train.engine.tile_truth import TileTruth
 from peripheral_only import without_tiles
 
 from apex_runtime.backends.ort import OrtSession

@@ -11,7 +11,7 @@ import router_oracle
 import torch
 from click.testing import CliRunner
 from measured import letterboxed, same_classes, spread
-from oracle_truth import TileTruth
+from apex_train.engine.tile_truth import TileTruth
 from scipy.stats import spearmanr
 
 from apex_runtime.errors import UsageError
