@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from apex_train.mining.look import Fared
 
@@ -27,8 +26,9 @@ def _shares(values: Sequence[float | None]) -> np.ndarray:
     shares_I = np.full(len(values), 0.5)
     known = [place for place, value in enumerate(values) if value is not None]
     if known:
-        ranks = rankdata([values[place] for place in known])
-        shares_I[known] = (ranks - 0.5) / len(known)
+        known_values = np.array([values[place] for place in known], np.float64)
+        below, up_to = (np.searchsorted(np.sort(known_values), known_values, side=side) for side in ("left", "right"))
+        shares_I[known] = (below + up_to) / (2 * len(known))
     return shares_I
 
 
