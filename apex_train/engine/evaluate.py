@@ -96,7 +96,7 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
 
 
 def whole_pictures(dataset: InstanceDataset, indices: range, letterbox: tuple[int, int]) -> Batch:
-    """Pictures in a letterbox (height, width) with their objects, without augmentation. Raises what the data set's readers raise."""
+    """Pictures in a letterbox (height, width) with their objects, not augmented. Raises what the data set's readers raise."""
     sources = SourceCache(dataset, 0)
     rngs = (np.random.default_rng(index) for index in indices)
     return collate(

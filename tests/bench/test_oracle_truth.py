@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from apex_runtime.errors import UsageError
 from apex_runtime.routing.grid import content_tiles, padding_bonus
 from apex_train.checkpoint import save_checkpoint
-from apex_train.config import FitConfig, LossConfig
+from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
 from apex_train.engine.evaluate import whole_pictures
 from apex_train.engine.schedule import FORCE
@@ -89,7 +89,6 @@ def test_the_routers_choice_is_that_of_the_network_and_leaves_padding_out(model,
 
 
 def test_a_letterboxed_image_has_the_objects_that_training_measures(dataset) -> None:
-    config = FitConfig.model_validate({"train": {"size": 256, "crop": 256}})
     for index in range(len(dataset)):
         mine, theirs = letterboxed(dataset, index, (256, 256))[0], whole_pictures(dataset, range(index, index + 1), (256, 256))
         assert torch.equal(mine.labels, theirs.labels) and torch.equal(mine.masks, theirs.masks)
