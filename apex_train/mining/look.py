@@ -56,11 +56,13 @@ class Fared:
 
 
 class Look:
-    """Looks at the images of ``dataset`` with a checkpoint. Raises UsageError when their classes differ."""
+    """Looks at the images of ``dataset`` with a checkpoint of one level. Raises UsageError for another, or other classes."""
 
     def __init__(
         self, session: TorchSession, dataset: InstanceDataset, views: tuple[View, ...], budget: str, config: LossConfig
     ) -> None:
+        if session.model.config.depth != 1:
+            raise UsageError("mine: the gain of a tile is measured on one level.", "Give a checkpoint with model.depth 1.")
         names = [[each.name for each in classes] for classes in (session.info.classes, dataset.categories)]
         if names[0] != names[1]:
             message = f"{dataset.source}: its classes ({', '.join(names[1][:5])}) are not those of the checkpoint."
