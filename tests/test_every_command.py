@@ -37,6 +37,8 @@ RUNS = [
     "apex-rt bench frontier model.onnx --data nuclei --limit 2 --budget 0.5 --seeds 1 --slice off --rounds 2 --resamples 100",
     "apex-train eval runs/a/best.pt --data nuclei --split test --size 128 --budget 0.5",
     "apex-train report runs/a --data nuclei",
+    "apex-train pseudo-label images --engine bundle --views flip-x -o pseudo.json",
+    "apex-train mine runs/a/best.pt --data nuclei --size 128 --draw 1 -o hard",
     "apex-rt release-check --root releasable",
 ]
 

@@ -232,8 +232,16 @@ def collate(samples: list[Sample]) -> Batch:
     images = np.stack([sample.image for sample in samples])
     tensor = torch.from_numpy
     ids = [sample.image_id for sample in samples]
-    parts = (images, boxes, labels, masks, has_mask, ignore)
-    return Batch(*(tensor(part) for part in parts), ids, tensor(weights))
+    return Batch(
+        images=tensor(images),
+        boxes=tensor(boxes),
+        labels=tensor(labels),
+        masks=tensor(masks),
+        has_mask=tensor(has_mask),
+        ignore=tensor(ignore),
+        image_ids=ids,
+        weights=tensor(weights),
+    )
 
 
 def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:

@@ -49,12 +49,12 @@ class View:
         if self.flip_y:
             boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
         boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-        masks = [_cut(self._turned(mask, height, width), height, width) for mask in found.masks]
-        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.array([mask is not None for mask in masks], bool)
-        whole = replace(
-            found, boxes=boxes, masks=masks, letterbox=Letterbox(height, width, found.letterbox.height, found.letterbox.width)
-        )
-        return picked(whole, np.flatnonzero(inside))
+        inside_n = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        cuts = [_cut(self._turned(mask, height, width), height, width) for mask in found.masks]
+        seen = [n for n, cut in enumerate(cuts) if cut is not None and inside_n[n]]
+        letterbox = Letterbox(height, width, found.letterbox.height, found.letterbox.width)
+        masks = [cut for n in seen if (cut := cuts[n]) is not None]
+        return replace(picked(replace(found, boxes=boxes), np.array(seen, np.int64)), masks=masks, letterbox=letterbox)
 
     def _turned(self, mask: RoiMask, height: int, width: int) -> RoiMask:
         rows, cols = mask.bits.shape

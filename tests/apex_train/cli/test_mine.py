@@ -60,12 +60,11 @@ def test_everything_that_is_written(checkpoint: Path, nuclei_fixture: Path, tmp_
     by_name = {row["file_name"]: row["weight"] for row in images}
     assert weights.tolist() == [by_name[record.file_name] for record in train.records] and 1 < np.ptp(weights) + 1 <= 3
     assert decode_image(tmp_path / "sheet.png").shape[0] > 400
+    missed = [row for row in report["instances"] if row["kind"] == "missed"]
+    assert missed and all(row["annotation"] >= 0 and row["difficulty"] > 0.5 for row in missed)
 
-    # what is not found at all is missed: an untrained network scores nothing above the least claim
-    assert report["instances"] and {row["kind"] for row in report["instances"]} <= {"missed", "loose", "false"}
 
-
-def test_wrong_usage(checkpoint: Path, nuclei_fixture: Path, nuclei_satellite_fixture: Path, tmp_path: Path) -> None:
+def test_wrong_usage(checkpoint: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
     unknown = mine(checkpoint, "--data", nuclei_fixture, "--by", "luck", "-o", tmp_path)
     assert unknown.exit_code == 2 and "--by luck" in unknown.output
     config = ModelConfig(classes=(Category(id=1, name="roof"),))
