@@ -153,6 +153,9 @@ class TrainSection(_Section):
     save_every: int = Field(default=200, ge=0, description="steps between saves within an epoch; 0: only at its end")
     keep_epochs: int = Field(default=2, ge=0, description="newest epoch_*.pt files that are kept")
     workers: int = Field(default=1, ge=0, description="processes that load data, per training process")
+    sample_weights: str | None = Field(
+        default=None, description="file of apex-train mine: how often each image comes; null: every one once an epoch"
+    )
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, or ddp under torchrun")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(default="auto", description="auto: off on a CPU, bf16 or fp16 on a GPU")

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from oracle_truth import TileTruth
 
 from apex_runtime.frontier.choices import Line
 from apex_runtime.routing.budget import Budget
+from apex_train.engine.tile_truth import TileTruth
 
 Ranking = Literal["background", "alone", "greedy"]
 REFRESHED = 8  # gains that the greedy choice measures anew at a time

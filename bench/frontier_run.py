@@ -18,7 +18,6 @@ import onnx
 from dense import densify
 from frontier_choices import Oracle, Ranking, planned
 from measured import letterboxed, same_classes
-from oracle_truth import TileTruth
 from peripheral_only import without_tiles
 
 from apex_runtime.backends.ort import OrtSession
@@ -34,6 +33,7 @@ from apex_runtime.routing.budget import Budget, parse_budget
 from apex_runtime.routing.grid import content_tiles
 from apex_runtime.yardsticks.slicing import SlicedPredictor, Slicing
 from apex_train.config import LossConfig
+from apex_train.engine.tile_truth import TileTruth
 from apex_train.export.exporter import export_onnx
 from apex_train.export.trace import trace_detector
 from apex_train.model.detector import ApexDetector

@@ -3,7 +3,7 @@
     python bench/router_oracle.py engines/nuclei-nano/checkpoint.pt ../shared/data/nuclei-dsb2018 --output FILE
     python bench/router_oracle.py runs/a/best.pt DIR --size 384x1280 --images 40
 
-The truth of a tile is what the training loss loses by looking at it (``oracle_truth.py``, exact): loss without it minus loss with
+The truth of a tile is what the training loss loses by looking at it (``TileTruth``, exact): loss without it minus loss with
 it, the other tiles as they are. Which others are looked at matters, so that the truth itself is known only up to its background:
 the ceiling is the correlation of the truth over the router's own choice with the truth over a random choice of as many tiles.
 Only tiles that show the image are compared; a share is one of them.
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from evidence import write_evidence
 from measured import letterboxed, one_level, read_size, same_classes, spread, with_objects
-from oracle_truth import TileTruth
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
@@ -28,6 +27,7 @@ from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.grid import content_tiles
 from apex_train.checkpoint import file_sha256, load_model
 from apex_train.config import LossConfig
+from apex_train.engine.tile_truth import TileTruth
 from apex_train.losses.ranking import rank_correlation
 from apex_train.model.detector import ApexDetector
 from apex_train.model.info import model_info

@@ -38,6 +38,8 @@ RUNS = [
     "apex-train eval runs/a/best.pt --data nuclei --split test --size 128 --budget 0.5",
     "apex-train report runs/a --data nuclei",
     "apex-train ablate study.yaml --output studies/tiles",
+    "apex-train pseudo-label images --engine bundle --views flip-x -o pseudo.json",
+    "apex-train mine runs/a/best.pt --data nuclei --size 128 --draw 1 -o hard",
     "apex-rt release-check --root releasable",
 ]
 

@@ -41,7 +41,8 @@ class Instances:
 
     ``boxes`` float32 [n,4] xyxy in pixels, cut to the image; ``labels`` int64 [n], positions in the data set's categories;
     ``masks`` n masks cut to their boxes (bits uint8), None where the annotation has none; ``crowd`` bool [n]: regions that are
-    neither objects nor background; ``areas`` float32 [n] in pixels.
+    neither objects nor background; ``areas`` float32 [n] in pixels; ``weights`` float32 [n], in (0, 1]: how much a training
+    counts each, None where the annotations say nothing of it (all 1).
     """
 
     boxes: np.ndarray
@@ -49,6 +50,7 @@ class Instances:
     masks: list[RoiMask | None]
     crowd: np.ndarray
     areas: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

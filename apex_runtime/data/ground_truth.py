@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def coco_document(dataset: InstanceDataset) -> dict[str, Any]:
-    """Images, annotations (bbox, area, compressed RLE where there is a mask, iscrowd) and categories, annotation ids from 1."""
+    """Images, annotations (bbox, area, compressed RLE where there is a mask, iscrowd, weight where it is said) and categories,
+    annotation ids from 1."""
     annotations: list[dict[str, Any]] = []
     for index, record in enumerate(dataset.records):
         annotations += _annotations(dataset, index, len(annotations) + 1, record.image_id)
@@ -37,6 +38,8 @@ def _annotations(dataset: InstanceDataset, index: int, first: int, image_id: int
             "area": float(found.areas[n]),
             "iscrowd": int(found.crowd[n]),
         }
+        if found.weights is not None:
+            entry["weight"] = float(found.weights[n])
         if mask is not None:
             entry["segmentation"] = roi_to_rle(mask, record.height, record.width)
         entries.append(entry)

@@ -34,7 +34,7 @@ def paste_objects(sample: Sample, donor: Sample, most: int, keep_visible: float,
     for region in sample.ignore:
         forbidden |= region.full(height, width).astype(bool)
     pasted: list[RoiMask] = []
-    labels: list[int] = []
+    origin: list[int] = []
     for i in chosen:
         mask = donor.masks[i]
         assert mask is not None
@@ -43,13 +43,14 @@ def paste_objects(sample: Sample, donor: Sample, most: int, keep_visible: float,
             image[bounds(moved).slices][moved.bits] = donor.image[bounds(mask).slices][mask.bits]
             front[bounds(moved).slices][moved.bits] = len(pasted)
             pasted.append(moved)
-            labels.append(int(donor.labels[i]))
+            origin.append(int(i))
     joined = replace(
         sample,
         image=image,
         boxes=np.concatenate([sample.boxes, np.array([bounds(mask) for mask in pasted], np.float32).reshape(-1, 4)]),
-        labels=np.concatenate([sample.labels, np.array(labels, np.int64)]),
+        labels=np.concatenate([sample.labels, donor.labels[np.array(origin, np.int64)]]),
         masks=[*sample.masks, *pasted],
+        weights=np.concatenate([sample.weights, donor.weights[np.array(origin, np.int64)]]),
     )
     return _hide_covered(joined, front, len(sample.labels), keep_visible)
 

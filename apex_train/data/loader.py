@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,9 +21,12 @@ from apex_runtime.errors import ApexError, UsageError
 from apex_train.config import FitConfig
 from apex_train.data.augment import augment
 from apex_train.data.sample import Sample, read_sample
+from apex_train.data.sample_weights import drawn, read_sample_weights
 from apex_train.model.config import MASK_STRIDE
 
 CACHE_BYTES = 2 << 30  # decoded images and cut masks kept by all workers together
+
+_UNSAID = torch.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Batch:
     """B samples of one size. Objects are padded to G per image: ``labels`` is -1 there and ``masks`` 0.
 
     images uint8 [B,H,W,3], boxes float32 [B,G,4], labels int64 [B,G], masks uint8 [B,G,H/4,W/4] (coverage 0..255 of each cell),
-    has_mask bool [B,G]; ignore uint8 [B,H/4,W/4]: 1 where a cell is touched by a region that is neither object nor background.
+    has_mask bool [B,G]; ignore uint8 [B,H/4,W/4]: 1 where a cell is touched by a region that is neither object nor background;
+    weights float32 [B,G]: how much each object counts, 1 when not given.
     """
 
     images: Tensor
@@ -40,6 +45,11 @@ class Batch:
     has_mask: Tensor
     ignore: Tensor
     image_ids: list[int]
+    weights: Tensor = field(default_factory=lambda: _UNSAID)
+
+    def __post_init__(self) -> None:
+        if self.weights is _UNSAID:
+            object.__setattr__(self, "weights", torch.ones_like(self.labels, dtype=torch.float32))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +61,7 @@ class Batch:
 
     def part(self, start: int, stop: int) -> Batch:
         """Some of the samples; objects stay padded to the G of the whole."""
-        return Batch(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+        return Batch(*(getattr(self, each.name)[start:stop] for each in fields(self)))
 
     def pick(self, rows_R: Tensor) -> Batch:
         """The samples of these numbers; objects stay padded to the G of the whole."""
@@ -67,7 +77,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)
 
@@ -95,7 +105,10 @@ class SourceCache:
 
 
 class TrainingSet(Dataset[Sample | ApexError]):
-    """Augmented samples; sample (epoch, index) is the same whatever the number of workers."""
+    """Augmented samples; sample (epoch, index) is the same whatever the number of workers.
+
+    A number beyond the images is another look at one of them: index modulo their count says at which.
+    """
 
     def __init__(self, dataset: InstanceDataset, config: FitConfig, world: int = 1) -> None:
         self.config = config
@@ -110,7 +123,8 @@ class TrainingSet(Dataset[Sample | ApexError]):
         train = self.config.train
         rng = np.random.default_rng(sample_seed(train.seed, epoch, index))
         try:
-            return augment(self.sources, index, train.letterbox, (train.crop, train.crop), self.config.augment, rng)
+            place = index % len(self.sources)
+            return augment(self.sources, place, train.letterbox, (train.crop, train.crop), self.config.augment, rng)
         except ApexError as error:  # as a value: raised in a worker it would reach the user as a traceback in a string
             return error
 
@@ -119,10 +133,14 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     """A seeded shuffle per epoch, cut into effective batches, of which each of ``world`` processes gets its share.
 
     Set ``epoch``, and ``first`` to go on in the middle of one. The last incomplete batch is dropped unless it is the only one.
+    ``weights`` float64 [count] say how often an image comes on average, in proportion; without them every one comes once.
     Keys are (epoch, index). Raises UsageError when a process would get nothing.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch: int, seed: int, rank: int = 0, world: int = 1, weights: np.ndarray | None = None
+    ) -> None:
+        self.weights = weights
         self.count, self.batch, self.seed = count, min(count, batch), seed
         self.rank, self.world = rank, world
         self.epoch, self.first = 0, 0
@@ -141,7 +159,8 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         return slice(int(mine[0]), int(mine[-1]) + 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.count) if self.weights is None else drawn(self.weights, rng)
         for number in range(self.first, len(self)):
             whole = order[number * self.batch : (number + 1) * self.batch]
             yield [(self.epoch, int(index)) for index in whole[self.rows]]
@@ -158,7 +177,8 @@ def training_loader(
 ) -> tuple[DataLoader[Batch | ApexError], BatchSampler]:
     """Batches of one epoch; set ``sampler.epoch`` before iterating. ``pin``: into page-locked memory, for a GPU."""
     train = config.train
-    sampler = BatchSampler(len(dataset), train.batch, train.seed, rank, world)
+    weights = None if train.sample_weights is None else read_sample_weights(Path(train.sample_weights), dataset)
+    sampler = BatchSampler(len(dataset), train.batch, train.seed, rank, world, weights)
     loader: DataLoader[Batch | ApexError] = DataLoader(
         TrainingSet(dataset, config, world),  # type: ignore[arg-type]
         batch_sampler=sampler,
@@ -198,10 +218,11 @@ def collate(samples: list[Sample]) -> Batch:
     labels = np.full((len(samples), count), -1, np.int64)
     masks = np.zeros((len(samples), count, height // MASK_STRIDE, width // MASK_STRIDE), np.uint8)
     has_mask = np.zeros((len(samples), count), bool)
+    weights = np.ones((len(samples), count), np.float32)
     ignore = np.zeros((len(samples), *masks.shape[2:]), np.uint8)
     for b, sample in enumerate(samples):
         n = len(sample.labels)
-        boxes[b, :n], labels[b, :n] = sample.boxes, sample.labels
+        boxes[b, :n], labels[b, :n], weights[b, :n] = sample.boxes, sample.labels, sample.weights
         for g, mask in enumerate(sample.masks):
             if mask is not None:
                 _draw_coverage(masks[b, g], mask)
@@ -211,7 +232,16 @@ def collate(samples: list[Sample]) -> Batch:
     images = np.stack([sample.image for sample in samples])
     tensor = torch.from_numpy
     ids = [sample.image_id for sample in samples]
-    return Batch(tensor(images), tensor(boxes), tensor(labels), tensor(masks), tensor(has_mask), tensor(ignore), ids)
+    return Batch(
+        images=tensor(images),
+        boxes=tensor(boxes),
+        labels=tensor(labels),
+        masks=tensor(masks),
+        has_mask=tensor(has_mask),
+        ignore=tensor(ignore),
+        image_ids=ids,
+        weights=tensor(weights),
+    )
 
 
 def _draw_coverage(cells: np.ndarray, mask: RoiMask) -> None:

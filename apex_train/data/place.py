@@ -63,7 +63,13 @@ def select(sample: Sample, kept: Sequence[int] | np.ndarray) -> Sample:
             boxes[i] = bounds(mask)
     kept = [i for i in kept if (boxes[i, 2:] - boxes[i, :2]).min() >= MIN_SIDE]
     index = np.array(kept, np.int64)
-    return replace(sample, boxes=boxes[index], labels=sample.labels[index], masks=[sample.masks[i] for i in kept])
+    return replace(
+        sample,
+        boxes=boxes[index],
+        labels=sample.labels[index],
+        masks=[sample.masks[i] for i in kept],
+        weights=sample.weights[index],
+    )
 
 
 def side_by_side(samples: Sequence[Sample], places: Sequence[Rect], frame: tuple[int, int]) -> Sample:
@@ -78,7 +84,9 @@ def side_by_side(samples: Sequence[Sample], places: Sequence[Rect], frame: tuple
         masks += [mask and shifted(mask, at.left, at.top) for mask in sample.masks]
         ignore += [shifted(region, at.left, at.top) for region in sample.ignore]
     labels = np.concatenate([sample.labels for sample in samples])
-    return replace(samples[0], image=canvas, boxes=np.concatenate(boxes), labels=labels, masks=masks, ignore=ignore)
+    weights = np.concatenate([sample.weights for sample in samples])
+    joined = np.concatenate(boxes)
+    return replace(samples[0], image=canvas, boxes=joined, labels=labels, masks=masks, ignore=ignore, weights=weights)
 
 
 def shifted(mask: RoiMask, x: int, y: int) -> RoiMask:

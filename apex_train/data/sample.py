@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.image import Scaling
 from apex_runtime.data.roi_mask import RoiMask
 from apex_runtime.model_info import Category
+
+_UNSAID = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,8 @@ class Sample:
     ``image`` uint8 [h,w,3] RGB; ``boxes`` float32 [n,4] xyxy pixels; ``labels`` int64 [n], positions in ``categories``; ``masks``
     n masks cut to their boxes, or None where there is only a box; ``ignore`` regions that are neither objects nor background,
     such as crowds; ``original_size`` (height, width) before any augmentation; ``scaling`` the input values that became 0 and 255
-    for an image of more than 8 bits. The bits of masks and regions are uint8 0 and 1 before the augmentation, bool after it.
+    for an image of more than 8 bits; ``weights`` float32 [n] how much each object counts, 1 when not given. The bits of masks
+    and regions are uint8 0 and 1 before the augmentation, bool after it.
     """
 
     image: np.ndarray
@@ -31,10 +34,14 @@ class Sample:
     original_size: tuple[int, int]
     categories: tuple[Category, ...] = ()
     scaling: Scaling | None = None
+    weights: np.ndarray = field(default_factory=lambda: _UNSAID)
 
     def __post_init__(self) -> None:
-        if not len(self.boxes) == len(self.labels) == len(self.masks):
-            raise ValueError(f"{len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.masks)} masks do not match")
+        if self.weights is _UNSAID:
+            object.__setattr__(self, "weights", np.ones(len(self.labels), np.float32))
+        counts = len(self.boxes), len(self.labels), len(self.masks), len(self.weights)
+        if len(set(counts)) != 1:
+            raise ValueError("{} boxes, {} labels, {} masks, {} weights do not match".format(*counts))
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +64,7 @@ def read_sample(dataset: InstanceDataset, index: int) -> Sample:
         picture.pixels.shape[:2],
         dataset.categories,
         picture.scaling,
+        np.ones(len(keep), np.float32) if found.weights is None else found.weights[keep],
     )
 
 

@@ -86,7 +86,7 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
     share = range(peers.placement.rank, len(dataset), peers.placement.world)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for start in range(0, len(share), BATCH):
-        batch = whole_pictures(dataset, share[start : start + BATCH], config).to(device)
+        batch = whole_pictures(dataset, share[start : start + BATCH], config.train.letterbox).to(device)
         counts = model.config.counts(*batch.images.shape[1:3])
         outputs = model(batch.images, counts, torch.zeros(len(batch), sum(counts), device=device))
         total, _ = compute_training_losses(outputs, batch, config.loss, objects=1)
@@ -95,8 +95,10 @@ def validation_loss(model: ApexDetector, dataset: InstanceDataset, config: FitCo
     return loss / max(1.0, objects)
 
 
-def whole_pictures(dataset: InstanceDataset, indices: range, config: FitConfig) -> Batch:
-    """Letterboxed pictures with their objects, without augmentation. Raises what the data set's readers raise."""
-    whole, sources = config.train.letterbox, SourceCache(dataset, 0)
+def whole_pictures(dataset: InstanceDataset, indices: range, letterbox: tuple[int, int]) -> Batch:
+    """Pictures in a letterbox (height, width) with their objects, not augmented. Raises what the data set's readers raise."""
+    sources = SourceCache(dataset, 0)
     rngs = (np.random.default_rng(index) for index in indices)
-    return collate([augment(sources, index, whole, whole, AS_IT_IS, rng) for index, rng in zip(indices, rngs, strict=True)])
+    return collate(
+        [augment(sources, index, letterbox, letterbox, AS_IT_IS, rng) for index, rng in zip(indices, rngs, strict=True)]
+    )

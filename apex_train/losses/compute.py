@@ -72,6 +72,7 @@ def compute_training_losses(
     zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
     with its own weight. ``price`` is what the budget term multiplies the router's excess cost with, ``labels`` what the router is
     to learn of some tiles of each level; without them these terms are zero.
+    An object of weight w counts w times in every term; the number that the terms are divided by stays that of the objects.
     Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
@@ -136,8 +137,15 @@ def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: Los
         quality = torch.where(assignment.positive_BA, assignment.quality_BA, torch.zeros_like(assignment.quality_BA))
         target_BAC.scatter_(2, labels_BA[..., None], quality[..., None].to(logits.dtype))
         loss_BA = F.binary_cross_entropy_with_logits(logits, target_BAC, reduction="none").sum(-1)
+        loss_BA = loss_BA * anchor_weights(targets, assignment)
         total = total + weight * loss_BA.masked_fill(matcher.ignored_BA & ~assignment.positive_BA, 0.0)
     return total
+
+
+def anchor_weights(targets: Batch, assignment: Assignment) -> Tensor:
+    """float32 [B,A]: how much the object counts that an anchor answers for; 1 on the background, which is nobody's label."""
+    weights_BA = torch.gather(targets.weights, 1, assignment.object_BA.clamp(min=0))
+    return torch.where(assignment.positive_BA, weights_BA, torch.ones_like(weights_BA))
 
 
 def shape_loss(boxes_BA4: Tensor, targets: Batch, assignment: Assignment, config: LossConfig) -> Tensor:
@@ -145,5 +153,6 @@ def shape_loss(boxes_BA4: Tensor, targets: Batch, assignment: Assignment, config
     image, anchor = torch.nonzero(assignment.positive_BA, as_tuple=True)
     truth = targets.boxes[image, assignment.object_BA[image, anchor]]
     size = (targets.images.shape[1], targets.images.shape[2])
-    loss_X = box_loss(boxes_BA4[image, anchor], truth, config.box_kind, size) * assignment.quality_BA[image, anchor]
+    weight_X = assignment.quality_BA[image, anchor] * targets.weights[image, assignment.object_BA[image, anchor]]
+    loss_X = box_loss(boxes_BA4[image, anchor], truth, config.box_kind, size) * weight_X
     return boxes_BA4.new_zeros(boxes_BA4.shape[:2]).index_put((image, anchor), loss_X)

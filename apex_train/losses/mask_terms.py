@@ -29,7 +29,7 @@ MASK_KEYS = (*_OF_PAIRS, "mask_quality")
 
 def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> dict[str, Tensor]:
     """Every key of MASK_KEYS that has a weight, per image [B]: the weighted sum over its objects, each the mean of its
-    ``masks_per_object`` compared anchors.
+    ``masks_per_object`` compared anchors, times the weight of the object.
 
     With nothing to compare a term is a zero that still reaches the heads; with anything in those outputs that is not finite no
     term is finite, also where a mask is saturated and would hide it.
@@ -49,7 +49,8 @@ def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, confi
     if "mask_quality" in weights and heads.quality is not None:
         losses["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs)
     scale = {key: weights[key] / config.masks_per_object for key in losses}
-    return {key: nothing_B.index_add(0, image, scale[key] * loss_X) for key, loss_X in losses.items()}
+    counted_X = targets.weights[image, item]
+    return {key: nothing_B.index_add(0, image, scale[key] * counted_X * loss_X) for key, loss_X in losses.items()}
 
 
 def mask_weights(config: LossConfig) -> dict[str, float]:

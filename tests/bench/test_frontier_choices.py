@@ -10,7 +10,6 @@ import pytest
 import torch
 from frontier_choices import Oracle, planned
 from measured import letterboxed
-from oracle_truth import TileTruth
 from peripheral_only import without_tiles
 
 from apex_runtime.backends.ort import OrtSession
@@ -20,6 +19,7 @@ from apex_runtime.pipeline.predictor import Filter, Predictor
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.grid import content_tiles
 from apex_train.config import LossConfig
+from apex_train.engine.tile_truth import TileTruth
 from apex_train.model.info import model_info
 from apex_train.predictor import TorchSession
 

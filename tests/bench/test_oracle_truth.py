@@ -11,16 +11,16 @@ import router_oracle
 import torch
 from click.testing import CliRunner
 from measured import letterboxed, same_classes, spread
-from oracle_truth import TileTruth
 from scipy.stats import spearmanr
 
 from apex_runtime.errors import UsageError
 from apex_runtime.routing.grid import content_tiles, padding_bonus
 from apex_train.checkpoint import save_checkpoint
-from apex_train.config import FitConfig, LossConfig
+from apex_train.config import LossConfig
 from apex_train.data.loader import Batch
 from apex_train.engine.evaluate import whole_pictures
 from apex_train.engine.schedule import FORCE
+from apex_train.engine.tile_truth import TileTruth
 from apex_train.losses.compute import Matcher, detection_terms
 from apex_train.model.detector import ApexDetector, HeadOutputs
 from apex_train.model.info import model_info
@@ -89,9 +89,8 @@ def test_the_routers_choice_is_that_of_the_network_and_leaves_padding_out(model,
 
 
 def test_a_letterboxed_image_has_the_objects_that_training_measures(dataset) -> None:
-    config = FitConfig.model_validate({"train": {"size": 256, "crop": 256}})
     for index in range(len(dataset)):
-        mine, theirs = letterboxed(dataset, index, (256, 256))[0], whole_pictures(dataset, range(index, index + 1), config)
+        mine, theirs = letterboxed(dataset, index, (256, 256))[0], whole_pictures(dataset, range(index, index + 1), (256, 256))
         assert torch.equal(mine.labels, theirs.labels) and torch.equal(mine.masks, theirs.masks)
         torch.testing.assert_close(mine.boxes, theirs.boxes, atol=1.0, rtol=0)  # sides may round to another whole pixel
 

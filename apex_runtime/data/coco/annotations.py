@@ -164,6 +164,9 @@ def _reference_problem(entry: Any, declared: set[int], category_ids: set[int], s
 
 def _shape_problem(entry: dict[str, Any], image: CocoImage) -> Problem | None:
     """What is wrong with an annotation's box, or with the form of its other fields."""
+    weight = entry.get("weight", 1.0)
+    if not is_number(weight) or not 0 < weight <= 1:
+        return Fault.MALFORMED, f"weight is {brief(weight)}, not a number above 0 and up to 1"
     if entry.get("iscrowd") not in (None, 0, 1):
         return Fault.MALFORMED, f"iscrowd is {entry['iscrowd']!r:.80}, not 0 or 1"
     segmentation = entry.get("segmentation")

@@ -78,6 +78,7 @@ class CocoDataset(InstanceDataset):
             masks=[each.mask for each in objects],
             crowd=np.array([bool(each.entry.get("iscrowd")) for each in objects], bool),
             areas=np.array([each.area for each in objects], np.float32),
+            weights=np.array([each.entry.get("weight", 1.0) for each in objects], np.float32),
         )
         return found, findings
 
