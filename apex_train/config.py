@@ -165,6 +165,7 @@ class TrainSection(_Section):
     deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
     bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
     only: Literal["all", "router"] = Field(default="all", description="router: every other weight stays what --init gave it")
+    scan: bool = Field(default=True, description="false: tiles tell each other nothing; the scan's modulation is the identity")
 
     @field_validator("size")
     @classmethod

@@ -36,6 +36,7 @@ class Job(BaseModel):
     output: Path
     training: str
     config: FitConfig
+    init: Path | None
     data: Path
     dataset_type: DatasetType
     split: str
@@ -60,6 +61,8 @@ def run(job: Job) -> bool:
         last = job.folder / "last.pt"
         if last.exists():
             trainer.resume(last)
+        elif job.init is not None:
+            trainer.initialise(job.init)
         with interruptible("stopping after this step") as stop:
             threading.Thread(target=_until_closed, args=(stop,), daemon=True).start()
             if not trainer.finished:

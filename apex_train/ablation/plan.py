@@ -43,17 +43,20 @@ class Training:
     cells: tuple[Cell, ...]
 
 
-def plan(study: Study, data_sha256: str) -> tuple[Training, ...]:
+def plan(study: Study, data_sha256: str, init_sha256: str | None = None) -> tuple[Training, ...]:
     """All trainings, seed by seed, so that a study that is stopped early has whole pairs.
+
+    ``init_sha256`` is that of the checkpoint which the arms start from.
 
     Raises ConfigError for a level that the configuration refuses, and for one that changes nothing.
     """
     grouped: dict[str, tuple[FitConfig, list[Cell]]] = {}
     known: dict[str, Cell] = {}
+    start = {} if init_sha256 is None else {"init": init_sha256}
     for seed in study.seeds:
         for levels in arms(study):
             config, evaluation = _settings(study, levels, seed)
-            training = _digest({"config": _learned(config), "data": data_sha256})
+            training = _digest({"config": _learned(config), "data": data_sha256} | start)
             measured = {"split": study.split, "metric": study.metric, "evaluation": evaluation.model_dump()}
             names = tuple(level.name for level in levels)
             cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
@@ -92,7 +95,7 @@ def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitCo
     where = ", ".join(f"{factor.name} = {level.name}" for factor, level in zip(study.factors, levels, strict=True))
     try:
         evaluation = EvaluateSection.model_validate(study.evaluate.model_dump() | evaluate)
-        return load_config(study.base, training | own), evaluation
+        return _startable(load_config(study.base, training | own), study), evaluation
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", error.remedy, path=error.path) from error
     except ValidationError as error:
@@ -100,6 +103,12 @@ def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitCo
         key = ".".join(("evaluate", *map(str, first["loc"])))
         known = ", ".join(EvaluateSection.model_fields)
         raise ConfigError(f"{where}: {key}: {first['msg']}.", f"Keys of evaluate are {known}.") from error
+
+
+def _startable(config: FitConfig, study: Study) -> FitConfig:
+    if config.train.only == "router" and study.init is None:
+        raise ConfigError("train.only: router would leave all other weights random.", "Give a trained network as init.")
+    return config
 
 
 def _learned(config: FitConfig) -> dict[str, Any]:

@@ -15,17 +15,22 @@ from apex_train.ablation.analysis import Comparison, Scores
 from apex_train.ablation.study import Study
 
 FORMAT_VERSION = 1
+_PATHS = ("data", "base", "init")  # of a study; a report has their names alone
 
 
 def document(study: Study, scores: Scores, comparisons: Sequence[Comparison], about: dict[str, Any]) -> dict[str, Any]:
     """The report (``ablation.schema.json``). ``about``: its keys ``code`` and ``data_sha256``."""
     return {
         "format_version": FORMAT_VERSION,
-        "study": study.model_dump(mode="json") | {"data": study.data.name, "base": study.base and study.base.name},
+        "study": study.model_dump(mode="json") | {name: _name(getattr(study, name)) for name in _PATHS},
         **about,
         "cells": [{"levels": list(levels), "seed": seed, "value": value} for (levels, seed), value in scores.items()],
         "comparisons": [_comparison(each) for each in comparisons],
     }
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else path.name
 
 
 def _comparison(each: Comparison) -> dict[str, Any]:

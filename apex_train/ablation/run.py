@@ -112,6 +112,7 @@ def _write_job(study: Study, training: Training, setting: Setting) -> Path:
         output=setting.output,
         training=training.key,
         config=training.config,
+        init=study.init,
         data=study.data,
         dataset_type=setting.dataset_type,
         split=study.split,

@@ -75,13 +75,15 @@ class Study(_Strict):
     """A whole study. Relative paths are taken from the folder of its file.
 
     ``base`` is a configuration or the name of a shipped recipe, ``set`` overrides it for every arm, ``epochs`` is the budget that
-    every arm gets. All arms train with the same seeds, hence the same order of data; the last weights are measured on ``split``.
+    every arm gets, ``init`` a checkpoint whose weights every arm starts from. All arms train with the same seeds, hence the same
+    order of data; the last weights are measured on ``split``.
     """
 
     name: str = Field(min_length=1)
     data: Path
     dataset_type: DatasetType | None = None
     base: Path | None = None
+    init: Path | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     epochs: int = Field(ge=1)
     split: str = "val"
@@ -133,7 +135,17 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: not a readable YAML file ({error}).", "Correct the file.", path=path) from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}.", "See docs/ablation.md for every key.", path=path) from error
-    return study.model_copy(update={"data": path.parent / study.data, "base": _base(study.base, path.parent)})
+    paths = {"data": path.parent / study.data, "base": _base(study.base, path.parent), "init": _init(study.init, path)}
+    return study.model_copy(update=paths)
+
+
+def _init(init: Path | None, study: Path) -> Path | None:
+    if init is None:
+        return None
+    found = study.parent / init
+    if not found.is_file():
+        raise ConfigError(f"{study}: init: {found} is not there.", "Give a checkpoint, or leave it out.", path=study)
+    return found
 
 
 def _base(base: Path | None, folder: Path) -> Path | None:

@@ -31,7 +31,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     shows no difference.
 
     What is finished is kept in OUTPUT: the same command goes on with a study that was stopped, or to which seeds or levels were
-    added. At the end report.json and report.png are there.
+    added. At the end there are report.json, report.png and kept.yaml: the reference with what was validated.
 
     \b
     Examples:
@@ -44,12 +44,13 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     from apex_train.ablation.report import check_log
     from apex_train.ablation.run import Setting, missing
     from apex_train.ablation.study import read_study
+    from apex_train.checkpoint import file_sha256
 
     if log is not None:
         check_log(Path(log))  # before hours are spent
     asked = read_study(Path(study))
     kind, data_sha256 = _data(asked)
-    trainings = plan(asked, data_sha256)
+    trainings = plan(asked, data_sha256, None if asked.init is None else file_sha256(asked.init))
     code = _code()
     setting = Setting(Path(output), kind, jobs, threads, code["commit"])
     left = missing(trainings, Journal(setting.output))
@@ -128,12 +129,15 @@ def _report(study: Study, trainings: tuple[Training, ...], setting: Setting, abo
     from apex_runtime.pipeline.results import write_json
     from apex_train.ablation.analysis import compare
     from apex_train.ablation.journal import Journal
+    from apex_train.ablation.kept import recipe_text
     from apex_train.ablation.picture import png
     from apex_train.ablation.report import document
     from apex_train.ablation.run import scores_of
 
     scores = scores_of(trainings, Journal(setting.output))
-    report = document(study, scores, compare(study, scores), about)
+    comparisons = compare(study, scores)
+    report = document(study, scores, comparisons, about)
+    write_atomically(setting.output / "kept.yaml", recipe_text(study, comparisons).encode())
     write_json(setting.output / "report.json", report)
     write_atomically(setting.output / "report.png", png(report))
     return report

@@ -28,6 +28,7 @@ from apex_train.engine.average import WeightAverage
 from apex_train.engine.device import Placement, be_deterministic, resolve_amp, resolve_device
 from apex_train.engine.distributed import Peers
 from apex_train.engine.evaluate import evaluate_weights
+from apex_train.engine.learned import ROUTERS, choose_learned
 from apex_train.engine.logs import RunLog
 from apex_train.engine.memory import MemoryGovernor, Plan, telemetry
 from apex_train.engine.probe import probe_memory
@@ -39,8 +40,6 @@ from apex_train.engine.step import Stepper, draw_step
 from apex_train.engine.sums import Sums
 from apex_train.losses.compute import KEYS
 from apex_train.model.detector import ApexDetector
-
-ROUTERS = ("router.", "finer_routers.")
 
 
 class TrainingError(ApexError):
@@ -81,9 +80,7 @@ class Trainer:
         self.model_config = self.config.network(self.train_set.categories)
         self.model = ApexDetector(self.model_config)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
-        if train.only == "router":
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name.startswith(ROUTERS))
+        choose_learned(self.model, train)
         self.average = WeightAverage(self.model, train.ema_decay)
         groups = _parameter_groups(self.model, train.weight_decay)
         # Fused: its step allocates nothing but its state, so that it cannot run out of memory half way.
@@ -134,6 +131,7 @@ class Trainer:
                 f"--init {checkpoint}: {unlearned[0]} does not fit, and with train.only: router it would never be learned.",
                 "Start from a run with the same model and classes, or train everything.",
             )
+        choose_learned(self.model, self.config.train)
         self.average = WeightAverage(self.model, self.config.train.ema_decay)
         return str(report)
 
