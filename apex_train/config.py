@@ -128,9 +128,9 @@ class RoutingConfig(_Section):
 class LabelsSection(_Section):
     """How far the labels are believed, where some are wrong. By default all are, as far as their annotations' ``weight`` says.
 
-    Objects are admitted by the weights that ``apex-train label-quality`` gives them, the highest first: a share ``first`` of those
-    of the split in the first step, ``last`` from the step on at which ``ramp`` of the run is done, in between in proportion. One
-    that is not admitted counts 0, and is no background either.
+    Objects are admitted by their weights, of ``apex-train label-quality``, the highest first: a share ``first`` of those of the
+    split in the first step, ``last`` from the step on at which ``ramp`` of the run is done, in between in proportion. One that is
+    not admitted counts 0, and is no background either.
     """
 
     first: float = Field(default=1.0, gt=0, le=1, description="share of the objects that count at the start, the cleanest")
