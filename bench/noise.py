@@ -30,6 +30,7 @@ from folds import cpu_seconds
 from plant_noise import KINDS, RECORD, Noise, plant
 from recovered import recovered
 
+from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ApexError
 from apex_runtime.files import write_atomically
@@ -56,6 +57,7 @@ class Bench:
     sets: tuple[str, ...]
     curriculum: tuple[str, ...]
     threads: int | None
+    init: Path | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,6 +79,7 @@ class Bench:
 )
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Configuration of every training; repeatable.")
 @click.option("--curriculum", multiple=True, metavar="KEY=VALUE", default=CURRICULUM, show_default=True, help="Of that arm.")
+@click.option("--init", type=click.Path(exists=True, path_type=Path), help="Every training starts from this checkpoint.")
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--evidence", type=click.Path(path_type=Path), help="The file for the figures, once every cell is there.")
@@ -89,13 +92,14 @@ def main(
     sets: tuple[str, ...],
     curriculum: tuple[str, ...],
     threads: int | None,
+    init: Path | None,
     output: Path,
     evidence: Path | None,
     **rates: float,
 ) -> None:
     """Train every arm with every seed, measure it on one split, and say what was lost and what recovered."""
     noise = Noise({kind: rates[kind.replace("-", "_")] for kind in KINDS})
-    bench = Bench(data, split, output, noise, epochs, sets, curriculum, threads)
+    bench = Bench(data, split, output, noise, epochs, sets, curriculum, threads, init)
     names, numbers = _arms(arms), [int(seed) for seed in seeds.split(",")]
     try:
         cells = [cell(bench, arm, seed) for seed in numbers for arm in names]
@@ -141,6 +145,7 @@ def _settings(bench: Bench) -> dict[str, Any]:
         "split": bench.split,
         "noise": noise,
         "epochs": bench.epochs,
+        "init": None if bench.init is None else sha256_of(bench.init),
         "set": list(bench.sets),
         "curriculum": list(bench.curriculum),
     }
@@ -153,6 +158,7 @@ def _trained(bench: Bench, arm: ArmName, seed: int) -> dict[str, Any]:
     sets = [*bench.sets, f"train.seed={seed}", f"train.evaluate_every={epochs}", *own]
     shutil.rmtree(folder, ignore_errors=True)  # cut off: its time would be that of two runs
     words = ["fit", "--data", data, "--output", folder, "--epochs", epochs]
+    words += [] if bench.init is None else ["--init", bench.init]
     spent = _run(bench, [*words, *(word for text in sets for word in ("--set", text))])
     subject = Measured(folder / "last.pt", bench.size, "cpu", bench.data)
     (value,) = measure(subject, open_dataset(bench.data, bench.split), METRIC, [EvaluateSection()])
@@ -201,7 +207,7 @@ def _run(bench: Bench, words: list[Any]) -> float:
     threads = [] if bench.threads is None else ["--threads", str(bench.threads)]
     environment = os.environ | ({} if bench.threads is None else {"OMP_NUM_THREADS": str(bench.threads)})
     command = [sys.executable, "-m", "apex_train.cli.main", *map(str, words), *threads]
-    subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
+    subprocess.run(command, check=True, env=environment, stdout=2)  # standard output is for the figures
     return cpu_seconds() - before
 
 
