@@ -18,7 +18,7 @@ from apex_train.config import load_config
 from apex_train.engine.trainer import Trainer
 
 SMALL = {"train.size": 64, "train.crop": 64, "train.batch": 2, "train.workers": 0, "train.epochs": 2, "train.warmup_steps": 1}
-LABELS = {"labels.first": 0.5, "labels.last": 0.9, "labels.clip": 1.5}
+LABELS = {"loss.oracle": 0, "labels.first": 0.5, "labels.last": 0.9, "labels.clip": 1.5}
 
 
 @pytest.fixture
