@@ -125,6 +125,30 @@ class RoutingConfig(_Section):
     share: float = Field(default=0.25, gt=0, le=1, description="of the tiles that the router should think worth their cost")
 
 
+class LabelsSection(_Section):
+    """How far the labels are believed, where some are wrong. By default all are, as far as their annotations' ``weight`` says.
+
+    Objects are admitted by their weights, of ``apex-train label-quality``, the highest first: a share ``first`` of those of the
+    split in the first step, ``last`` from the step on at which ``ramp`` of the run is done, in between in proportion. One that is
+    not admitted counts 0, and is no background either.
+    """
+
+    first: float = Field(default=1.0, gt=0, le=1, description="share of the objects that count at the start, the cleanest")
+    last: float = Field(default=1.0, gt=0, le=1, description="share of the objects that count in the end")
+    ramp: float = Field(default=0.5, ge=0, le=1, description="share of the steps over which the first becomes the last")
+    count: Literal["weight", "even"] = Field(default="weight", description="even: what is admitted counts fully")
+    clip: float = Field(
+        default=0.0, ge=0, description="an object costs at most this many times the running median of one; 0: no limit"
+    )
+
+    @field_validator("clip")
+    @classmethod
+    def _above_the_median(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError(f"{value:g} times the median would damp more than half of the objects: give 1 or more, or 0")
+        return value
+
+
 class TrainSection(_Section):
     """The run: ``size`` is the letterbox that images are scaled to, one side or height x width ("384x1280"), ``crop`` the side of
     the piece a step sees, ``batch`` the images of an optimiser step, over all processes and micro-batches.
@@ -196,6 +220,7 @@ class FitConfig(_Section):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     routing: RoutingConfig = RoutingConfig()
+    labels: LabelsSection = LabelsSection()
     train: TrainSection = TrainSection()
 
     @model_validator(mode="after")

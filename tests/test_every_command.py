@@ -40,6 +40,7 @@ RUNS = [
     "apex-train ablate study.yaml --output studies/tiles",
     "apex-train pseudo-label images --engine bundle --views flip-x -o pseudo.json",
     "apex-train mine runs/a/best.pt --data nuclei --size 128 --draw 1 -o hard",
+    "apex-train label-quality runs/a/best.pt --data nuclei --size 128 -o judged.json",
     "apex-rt release-check --root releasable",
 ]
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "export": ("apex_train.cli.export:export", "Write a checkpoint as one ONNX file with the budget as an input."),
     "fit": ("apex_train.cli.fit:fit", "Train a detector on a COCO, YOLO or satellite data set."),
     "init": ("apex_train.cli.init:init", "Write a configuration that fits a data set, with the reason for every value."),
+    "label-quality": ("apex_train.cli.label_quality:label_quality", "How far a model agrees with each annotation, as weights."),
     "mine": ("apex_train.cli.mine:mine", "The images that a checkpoint gets wrong or is unsure of, and weights for them."),
     "preflight": ("apex_train.cli.preflight:preflight", "What a data set holds, and every fault by file and line."),
     "pseudo-label": ("apex_train.cli.pseudo_label:pseudo_label", "Labels of a model for images that nobody has annotated."),

@@ -35,6 +35,7 @@ def training_state(run: Trainer) -> dict[str, Any]:
         "history": run.history,
         "rng": _random_state(run),
         "dual": run.stepper.dual.state(),
+        "limit": run.stepper.limit.state() if run.stepper.limit else None,
         "config": run.config.model_dump(mode="json"),
     }
 
@@ -119,6 +120,8 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
     run.sums.restore(state["sums"])
     if "dual" in state:
         run.stepper.dual.restore(state["dual"])
+    if run.stepper.limit and state.get("limit"):
+        run.stepper.limit.restore(state["limit"])
     for name in _COUNTERS:
         setattr(run, name, state.get(name, 0))
     run.history = state["history"]

@@ -25,9 +25,10 @@ from apex_train.engine.quadtree import add_finer_levels, finer_question
 from apex_train.engine.routing import RoutingFigures
 from apex_train.engine.schedule import draw_tiles, exploration_bonus
 from apex_train.losses.budget import BudgetPrice, DualVariable
-from apex_train.losses.compute import KEYS, compute_training_losses
+from apex_train.losses.clipping import CostLimit, object_costs
+from apex_train.losses.compute import KEYS, Matcher, compute_training_losses
 from apex_train.losses.oracle import OracleLabels
-from apex_train.model.detector import ApexDetector
+from apex_train.model.detector import ApexDetector, Outputs
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -90,6 +91,7 @@ class Stepper:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.tasks = TaskGradients(model) if config.loss.pcgrad else None
         self.dual = DualVariable()
+        self.limit = CostLimit(config.labels.clip) if config.labels.clip else None
         self.figures = RoutingFigures(model, config)
 
     def gradients(self, batch: Batch, draw: Draw, plan: Plan, images: int, objects: int) -> Tensor:
@@ -113,8 +115,8 @@ class Stepper:
 
     @property
     def reported(self) -> tuple[str, ...]:
-        """The names of what a step reports: the terms, then the figures of the routing."""
-        return (*KEYS, *self.figures.names)
+        """The names of what a step reports: the terms, then the figures of the routing, then those of the limit of costs."""
+        return (*KEYS, *self.figures.names, *(self.limit.names if self.limit else ()))
 
     def _part(self, part: Batch, draw: Draw, rows: slice, share: float, objects: int) -> Tensor:
         labels = self._labels(part, draw.question, rows) if self.config.loss.oracle else ()
@@ -123,12 +125,31 @@ class Stepper:
         with torch.autocast(self.placement.device.type, dtype=kind, enabled=self.amp != "off"):
             outputs = self.model(part.images, draw.tiles, bonus, with_peripheral=draw.with_peripheral)
         price = BudgetPrice(self.dual.mu, self.config.routing.share, self.figures.cost) if self.config.loss.budget else None
-        total, terms = compute_training_losses(outputs, part, self.config.loss, objects, share, price, labels)
+        part, matcher, costs = self._damped(outputs, part, objects)
+        total, terms = compute_training_losses(outputs, part, self.config.loss, objects, share, price, labels, matcher)
         if self.tasks:
             self.tasks.add(terms, self.scaler)
         else:
             self.scaler.scale(total).backward()
-        return torch.cat([torch.stack([terms[key].detach().float() for key in KEYS]), self.figures.of(outputs, share, labels)])
+        found = torch.stack([terms[key].detach().float() for key in KEYS])
+        return torch.cat([found, self.figures.of(outputs, share, labels), *costs])
+
+    def _damped(self, outputs: Outputs, part: Batch, objects: int) -> tuple[Batch, Matcher | None, list[Tensor]]:
+        """The targets with costly objects damped, the matcher it took, and the figures; untouched without ``labels.clip``."""
+        if self.limit is None:
+            return part, None, []
+        with torch.autocast(self.placement.device.type, enabled=False):
+            matcher = Matcher(outputs.heads, part, self.config.loss)
+            costs_BG = object_costs(outputs.heads, part, matcher, self.config.loss)
+        part, figures = self.limit.damp(costs_BG, part, objects)
+        return part, matcher, [figures]
+
+    def learn_from(self, terms: dict[str, float]) -> None:
+        """After a step that counts: what the price of the budget and the limit of costs follow."""
+        if self.config.loss.budget:
+            self.dual.update(terms["budget_excess"])
+        if self.limit:
+            self.limit.update(terms)
 
     def _labels(self, part: Batch, question: Question, rows: slice) -> tuple[OracleLabels, ...]:
         asked = torch.from_numpy(np.flatnonzero(question.asked[rows])).to(self.placement.device)

@@ -23,6 +23,7 @@ from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.files import write_atomically
 from apex_train.checkpoint import load_weights, read_checkpoint, state_dict_of
 from apex_train.config import FitConfig
+from apex_train.data.curriculum import Curriculum
 from apex_train.data.loader import Batch, stop_workers, training_loader
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.device import Placement, be_deterministic, resolve_amp, resolve_device
@@ -88,6 +89,7 @@ class Trainer:
         self.loader, self.sampler = training_loader(
             self.train_set, self.config, self.placement.rank, self.placement.world, pin=self.placement.on_cuda
         )
+        self.curriculum = Curriculum(self.train_set, self.config.labels, self.total_steps)
         amp = resolve_amp(train.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.stepper = Stepper(self.model, self.config, self.placement, amp, self.scaler, self.peers)
@@ -267,6 +269,7 @@ class Trainer:
         train = self.config.train
         images, objects = self.peers.count(len(batch)), self.peers.count(batch.objects)
         rows = slice(None) if self.peers.alone else self.sampler.rows
+        batch = self.curriculum.at(self.step, batch)
         draw = draw_step(self.config, self.step, self.total_steps, self.tile_count, images, rows)
         for group in self.optimizer.param_groups:
             group["lr"] = train.learning_rate * rate_factor(self.step, self.total_steps, self.warmup, train.final_rate)
@@ -297,8 +300,7 @@ class Trainer:
         if self._finite(terms, size):
             self.scaler.step(self.optimizer)
             self.average.update(self.model)
-            if self.config.loss.budget:
-                self.stepper.dual.update(terms["budget_excess"])
+            self.stepper.learn_from(terms)
         else:  # the norms have already taken this batch into their running statistics
             undo.restore()
             terms["total"] = math.nan  # a step that was left out is in no mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,7 @@ def compute_training_losses(
     share: float = 1.0,
     price: BudgetPrice | None = None,
     labels: Sequence[OracleLabels] = (),
+    matcher: Matcher | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All terms, weighted and divided by the number of objects of the effective batch (``objects``; this batch's when not given).
 
@@ -72,12 +73,13 @@ def compute_training_losses(
     zero. An image without objects still teaches background. The peripheral pass (every tile gated off) adds to the same terms
     with its own weight. ``price`` is what the budget term multiplies the router's excess cost with, ``labels`` what the router is
     to learn of some tiles of each level; without them these terms are zero.
+    ``matcher`` is of the same outputs and targets, where it has been made already.
     An object of weight w counts w times in every term; the number that the terms are divided by stays that of the objects.
     Nothing is repaired: a non-finite term stays non-finite.
     """
     scale = 1.0 / max(1, targets.objects if objects is None else objects)
     with torch.autocast(outputs.utilities.device.type, enabled=False):  # float32 inside, whatever the caller is at
-        matcher = Matcher(outputs.heads, targets, config)
+        matcher = matcher or Matcher(outputs.heads, targets, config)
         terms = {key: outputs.utilities.new_zeros((), dtype=torch.float32) for key in KEYS}
         on = detection_terms(outputs.heads, targets, matcher, config)
         on.add_to(terms, scale)
@@ -116,20 +118,28 @@ class DetectionTerms:
 
 def detection_terms(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> DetectionTerms:
     """The terms of the heads' outputs on one merged map, with an assignment that may come from another."""
-    boxes_BA4 = decode_boxes(heads.ltrb, matcher.centres_A2, matcher.strides_A)
     return DetectionTerms(
         class_loss(heads, targets, matcher, config),
-        config.box * shape_loss(boxes_BA4, targets, matcher.many, config),
+        shape_losses(heads, targets, matcher, config),
         mask_terms(heads, targets, matcher.many, config),
     )
 
 
 def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> Tensor:
-    """Weighted binary cross entropy per anchor [B,A] of both branches, with the soft alignment as the target.
+    """Weighted binary cross entropy per anchor [B,A] of both branches together."""
+    total = heads.ltrb.new_zeros(heads.ltrb.shape[:2])
+    for loss_BA, _ in branch_losses(heads, targets, matcher, config):
+        total = total + loss_BA
+    return total
+
+
+def branch_losses(
+    heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig
+) -> Iterator[tuple[Tensor, Assignment]]:
+    """Weighted binary cross entropy per anchor [B,A] of each branch, with the soft alignment as the target, and its assignment.
 
     An anchor in an ignore region that answers for no object is no background either: what it finds there may be right.
     """
-    total = heads.ltrb.new_zeros(heads.ltrb.shape[:2])
     for logits, assignment, weight in ((heads.many, matcher.many, config.cls), (heads.one, matcher.one, config.cls_one)):
         logits = logits.float()
         target_BAC = torch.zeros_like(logits)
@@ -138,14 +148,19 @@ def class_loss(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: Los
         target_BAC.scatter_(2, labels_BA[..., None], quality[..., None].to(logits.dtype))
         loss_BA = F.binary_cross_entropy_with_logits(logits, target_BAC, reduction="none").sum(-1)
         loss_BA = loss_BA * anchor_weights(targets, assignment)
-        total = total + weight * loss_BA.masked_fill(matcher.ignored_BA & ~assignment.positive_BA, 0.0)
-    return total
+        yield weight * loss_BA.masked_fill(matcher.ignored_BA & ~assignment.positive_BA, 0.0), assignment
 
 
 def anchor_weights(targets: Batch, assignment: Assignment) -> Tensor:
     """float32 [B,A]: how much the object counts that an anchor answers for; 1 on the background, which is nobody's label."""
     weights_BA = torch.gather(targets.weights, 1, assignment.object_BA.clamp(min=0))
     return torch.where(assignment.positive_BA, weights_BA, torch.ones_like(weights_BA))
+
+
+def shape_losses(heads: HeadOutputs, targets: Batch, matcher: Matcher, config: LossConfig) -> Tensor:
+    """``shape_loss`` of what the heads say [B,A], times the weight of the term."""
+    boxes_BA4 = decode_boxes(heads.ltrb, matcher.centres_A2, matcher.strides_A)
+    return config.box * shape_loss(boxes_BA4, targets, matcher.many, config)
 
 
 def shape_loss(boxes_BA4: Tensor, targets: Batch, assignment: Assignment, config: LossConfig) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,15 +35,34 @@ def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, confi
     With nothing to compare a term is a zero that still reaches the heads; with anything in those outputs that is not finite no
     term is finite, also where a mask is saturated and would hide it.
     """
-    weights = {key: weight for key, weight in mask_weights(config).items() if weight > 0}
-    if heads.quality is None:
-        weights.pop("mask_quality", None)
+    weights = _weighted(heads, config)
     if not weights:
         return {}
     nothing_B = _reach(heads)
+    compared = mask_losses(heads, targets, assignment, config)
+    if compared is None:
+        return dict.fromkeys(weights, nothing_B)
+    return {key: nothing_B.index_add(0, compared.image, loss_X) for key, loss_X in compared.losses.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedMasks:
+    """X compared masks: of which image and object each is, int64 [X], and by key what it costs [X], all weighted."""
+
+    image: Tensor
+    item: Tensor
+    losses: dict[str, Tensor]
+
+
+def mask_losses(heads: HeadOutputs, targets: Batch, assignment: Assignment, config: LossConfig) -> ComparedMasks | None:
+    """What each compared mask costs, times the weight of its object, divided by ``masks_per_object``; None with nothing to
+    compare."""
+    weights = _weighted(heads, config)
+    if not weights:
+        return None
     image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
     if len(image) == 0:
-        return dict.fromkeys(weights, nothing_B)
+        return None
     target = targets.masks[image, item].float() / 255
     pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, targets.boxes[image, item])
     losses = {key: loss(pairs) for key, loss in _OF_PAIRS.items() if key in weights}
@@ -50,7 +70,15 @@ def mask_terms(heads: HeadOutputs, targets: Batch, assignment: Assignment, confi
         losses["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs)
     scale = {key: weights[key] / config.masks_per_object for key in losses}
     counted_X = targets.weights[image, item]
-    return {key: nothing_B.index_add(0, image, scale[key] * counted_X * loss_X) for key, loss_X in losses.items()}
+    return ComparedMasks(image, item, {key: scale[key] * counted_X * loss_X for key, loss_X in losses.items()})
+
+
+def _weighted(heads: HeadOutputs, config: LossConfig) -> dict[str, float]:
+    """The keys that have a weight, and a head."""
+    weights = {key: weight for key, weight in mask_weights(config).items() if weight > 0}
+    if heads.quality is None:
+        weights.pop("mask_quality", None)
+    return weights
 
 
 def mask_weights(config: LossConfig) -> dict[str, float]:

@@ -59,7 +59,7 @@ def match_image(found: Detections, truth: Instances, label_of: dict[int, int], b
     size = found.letterbox.source_height, found.letterbox.source_width
     without = np.array([mask is None for mask in truth.masks], bool) if by_mask else np.zeros(len(truth), bool)
     crowd_G = truth.crowd | without
-    iou_DG = _overlaps(found, truth, crowd_G, size, by_mask)
+    iou_DG = overlaps(found, truth, crowd_G, size, by_mask)
     same_DG = np.array([label_of.get(int(label), -1) for label in found.labels], np.int64)[:, None] == truth.labels[None, :]
     iou_DG = np.where(same_DG, iou_DG, 0.0)
     hit, ignored, taken_G = np.zeros(len(found), bool), np.zeros(len(found), bool), np.zeros(len(truth), bool)
@@ -73,8 +73,11 @@ def match_image(found: Detections, truth: Instances, label_of: dict[int, int], b
     return ImageMatch(hit, ignored, taken_G, ~crowd_G)
 
 
-def _overlaps(found: Detections, truth: Instances, crowd_G: np.ndarray, size: tuple[int, int], by_mask: bool) -> np.ndarray:
-    """IoU float64 [D,G]; with a crowd region the share of the detection that lies in it."""
+def overlaps(found: Detections, truth: Instances, crowd_G: np.ndarray, size: tuple[int, int], by_mask: bool) -> np.ndarray:
+    """IoU float64 [D,G]; with a crowd region (bool [G]) the share of the detection that lies in it.
+
+    ``size`` (height, width) of the image. ``by_mask``: of masks, and what has none counts with its box; else of boxes.
+    """
     from pycocotools import mask as coco_mask
 
     from apex_runtime.postprocess.rle import roi_to_rle

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -39,6 +41,8 @@ ALL_ON = {
     "loss.mask_multiscale": 1,
     "loss.mask_quality": 1,
     "loss.pcgrad": True,
+    "labels.first": 0.5,
+    "labels.clip": 2,
     "model.mask_quality": True,
     "loss.budget": 0.1,
     "routing.all_tiles": 0,
@@ -70,7 +74,8 @@ def sections() -> list[type[BaseModel]]:
 def test_every_field_is_read(nuclei_fixture: Path, tmp_path: Path, reads: dict[str, set[str]]) -> None:
     config = load_config(None, ALL_ON)
     reads.clear()  # validating is no reading
-    sets = open_dataset(nuclei_fixture, "train"), open_dataset(nuclei_fixture, "val")
+    data = weighted_copy(nuclei_fixture, tmp_path / "set")
+    sets = open_dataset(data, "train"), open_dataset(data, "val")
     run = Trainer(config, *sets, tmp_path, Console(file=io.StringIO()))
     poison_once(run)  # how many bad steps are borne is asked when there is one
     run.fit()
@@ -79,6 +84,17 @@ def test_every_field_is_read(nuclei_fixture: Path, tmp_path: Path, reads: dict[s
     model = {("ModelSection", name) for name in config_module.ModelSection.model_fields}  # handed on to ModelConfig as a whole
     missing = expected - found - ELSEWHERE - model
     assert not missing, sorted(missing)
+
+
+def weighted_copy(data: Path, target: Path) -> Path:
+    """The set with weights of annotations that are not all equal."""
+    shutil.copytree(data, target)
+    file = target / "annotations" / "train.json"
+    document = json.loads(file.read_text())
+    for entry in document["annotations"]:
+        entry["weight"] = 1 / (1 + entry["id"] % 7)
+    file.write_text(json.dumps(document))
+    return target
 
 
 def poison_once(run: Trainer) -> None:
