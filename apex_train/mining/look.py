@@ -73,7 +73,7 @@ class Look:
     def at(self, place: int) -> Fared:
         """How the model fares on one image. Raises what the data set's readers raise."""
         image_hw3 = self._dataset.read_image(place)
-        seen = judge(self._predictor, image_hw3, Limits(score=CLAIM, unsure=CLAIM), self._views)
+        seen = judge(self._predictor, image_hw3, Limits(score=CLAIM, unsure=CLAIM, in_views=CLAIM / 2), self._views)
         loss, regret = self._losses(place, image_hw3)
         return Fared(place, loss, _disagreement(seen) if self._views else None, regret, tuple(self._instances(place, seen)))
 
