@@ -139,7 +139,7 @@ def test_wrong_usage(words: list[object], few: Path, nuclei_fixture: Path, teach
         result = self_train(*words, *more, *output)
         assert result.exit_code == 2 and said in result.output, result.output
     known = self_train("--data", nuclei_fixture, "--unlabelled", nuclei_fixture / "images", *TINY, *output)
-    assert known.exit_code == 2 and "none of its images is new (3 val, 5 train)" in " ".join(known.output.split())
+    assert known.exit_code == 2 and "none of its images is new (5 train, 3 val)" in " ".join(known.output.split())
     lonely = self_train("--data", few, "--unlabelled", nuclei_fixture / "images", "--precision", 0.9, *TINY, *output)
     assert lonely.exit_code == 2 and "no split val" in lonely.output
     assert not (tmp_path / "run").exists()
