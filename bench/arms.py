@@ -117,7 +117,9 @@ def compare(folder: Path, seeds: Sequence[int], arms: tuple[str, str], dataset: 
     picked_RS = np.random.default_rng(1).integers(0, len(seeds), drawn_RS.shape)
     both_R = np.take_along_axis(drawn_RS, picked_RS, axis=1).mean(axis=1)
     return {
-        "arms": {arm: [{"seed": seed} | _row(cell, dataset) for seed, cell in zip(seeds, cells[arm], strict=True)] for arm in arms},
+        "arms": {
+            arm: [{"seed": seed} | _row(cell, dataset) for seed, cell in zip(seeds, cells[arm], strict=True)] for arm in arms
+        },
         "difference": {
             "second_minus_first": list(reversed(arms)),
             "by_seed": _points(differences_S),
@@ -132,7 +134,9 @@ def compare(folder: Path, seeds: Sequence[int], arms: tuple[str, str], dataset: 
 
 def write_scores(data: Path, folder: Path, arms: tuple[str, str], evidence: Path) -> None:
     """Compare the arms over the seeds of which both cells are there, on the split test, and write it as evidence."""
-    seeds = sorted(int(file.parent.name) for file in folder.glob(f"*/{arms[0]}.json") if (file.parent / f"{arms[1]}.json").is_file())
+    seeds = sorted(
+        int(file.parent.name) for file in folder.glob(f"*/{arms[0]}.json") if (file.parent / f"{arms[1]}.json").is_file()
+    )
     if not seeds:
         raise click.UsageError(f"{folder}: no seed has both cells ({', '.join(arms)}).")
     found = compare(folder, seeds, arms, open_dataset(data, "test", "coco"))

@@ -19,7 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from arms import answer, apex_train, drawn_ids, keep_settings, plain, read_train, trained, words_of, write_cell, write_part, write_scores
+from arms import (
+    answer,
+    apex_train,
+    drawn_ids,
+    keep_settings,
+    plain,
+    read_train,
+    trained,
+    words_of,
+    write_cell,
+    write_part,
+    write_scores,
+)
 
 from apex_runtime.cli.options import split_integers
 from apex_runtime.data.open import open_dataset

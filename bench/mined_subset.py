@@ -4,10 +4,10 @@ r"""Is it worth choosing what to learn from? The hardest 30 % of the training im
         --set train.size=256 --set train.crop=128 --set train.batch=16 --threads 1
     python bench/mined_subset.py score ../shared/data/nuclei-dsb2018 --output runs/mined --evidence FILE
 
-A seed draws a tenth of the images, on which a first network is trained; ``apex-train mine`` ranks all training images by it. Both
-arms then train anew on as many images, with as many steps: ``mined`` on the hardest, ``random`` on others of all. The last weights
-answer, once, for all test images, with all tiles. What the choice costs (the first network, the looks, the objects that somebody
-would have to outline) is counted. What is finished is kept: the same command goes on.
+A seed draws a tenth of the images, on which a first network is trained; ``apex-train mine`` ranks all training images by it.
+Both arms then train anew on as many images, with as many steps: ``mined`` on the hardest, ``random`` on a random part. The last
+weights answer, once, for all test images, with all tiles. What the choice costs (the first network, the looks, the objects that
+somebody would have to outline) is counted. What is finished is kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from arms import answer, apex_train, drawn_ids, keep_settings, plain, read_train, trained, words_of, write_cell, write_part, write_scores
+from arms import (
+    answer,
+    apex_train,
+    drawn_ids,
+    keep_settings,
+    plain,
+    read_train,
+    trained,
+    words_of,
+    write_cell,
+    write_part,
+    write_scores,
+)
 
 from apex_runtime.cli.options import split_integers
 from apex_runtime.data.dataset import InstanceDataset

@@ -16,8 +16,7 @@ SHARE = click.FloatRange(0, 1)
 # In a view a detection counts from this share of the score that the image itself asks for: a little less sure is still the same.
 _SHARE_IN_VIEWS = 0.5
 _LIMITS = ("min_score", "min_stability", "min_agreement", "min_consistency", "unsure_score")
-# On val of nuclei-dsb2018 the shipped network's labels keep a recall of 0.57 at a precision of 0.96 with these; a stability of 0.8
-# left 0.15 of it at 0.97 (bench/LOG.md).
+# Measured on nuclei (bench/LOG.md): with a stability of 0.8 a quarter of the recall was left, at nearly the same precision.
 _OPTIONS = (
     click.option("--min-score", type=SHARE, default=0.5, show_default=True, help="Least score of a label."),
     click.option(

@@ -91,9 +91,7 @@ def mine(
         raise SystemExit(1)
 
 
-def _looks(
-    look: Look, dataset: InstanceDataset, folder: Path, provenance: dict[str, Any]
-) -> tuple[list[Fared], list[Failure]]:
+def _looks(look: Look, dataset: InstanceDataset, folder: Path, provenance: dict[str, Any]) -> tuple[list[Fared], list[Failure]]:
     """How the model fares on every image that can be read; what was looked at before is not looked at again."""
     from apex_runtime.cli.progress import counter
     from apex_runtime.errors import DataError
@@ -105,13 +103,14 @@ def _looks(
     failures: list[Failure] = []
     with counter(len(dataset), "mine") as progress:
         for place, record in enumerate(dataset.records):
+            found = kept.find(record.file_name, place)
             try:
-                found = kept.find(record.file_name, place) or look.at(place)
+                if found is None:
+                    found = look.at(place)
+                    kept.add(record.file_name, found)
+                fared.append(found)
             except DataError as error:
                 failures.append(Failure.of(record.file_name, error))
-            else:
-                kept.add(record.file_name, found)
-                fared.append(found)
             progress(len(fared), len(failures))
     return fared, failures
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from apex_train.pseudo.run import Choice
 
 
-
 @click.command("pseudo-label")
 @click.argument("source", callback=not_empty)
 @click.option("--engine", required=True, type=click.Path(), callback=not_empty, help="Checkpoint, bundle folder or model.onnx.")
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
 @dataset_type_option
 @label_options
 @click.option("--calibrate", metavar="SPLIT", help="Choose the four limits on this split, whose annotations are the truth.")
-@click.option(
-    "--calibrate-data", type=click.Path(), callback=not_empty, help="The data set of that split.  [default: SOURCE]"
-)
+@click.option("--calibrate-data", type=click.Path(), callback=not_empty, help="The data set of that split.  [default: SOURCE]")
 @click.option("--precision", type=SHARE, default=0.9, show_default=True, help="That --calibrate reaches there, at IoU 0.5.")
 @engine_options
 @click.option("--size", metavar="N|HxW", help="Input size, for a checkpoint.")
@@ -95,9 +92,7 @@ def _choice(options: dict[str, Any]) -> Choice:
     return choice_of(options, None if options["calibrate"] is None else "--calibrate")
 
 
-def _calibrated(
-    choice: Choice, predictor: Predictor, source: str, kind: DatasetType | None, options: dict[str, Any]
-) -> Choice:
+def _calibrated(choice: Choice, predictor: Predictor, source: str, kind: DatasetType | None, options: dict[str, Any]) -> Choice:
     from dataclasses import replace
 
     from apex_runtime.cli.data import choose_type

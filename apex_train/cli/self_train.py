@@ -14,7 +14,7 @@ from apex_train.cli.label_options import SHARE, choice_of, label_options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from apex_runtime.data.dataset import DatasetType, InstanceDataset
+    from apex_runtime.data.dataset import InstanceDataset
     from apex_train.config import FitConfig
     from apex_train.pseudo.pictures import Pictures
     from apex_train.selftrain.pool import Pool
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="The labelled data set: COCO, YOLO or satellite.")
 @dataset_type_option
-@click.option("--unlabelled", required=True, callback=not_empty, help="Images, a folder, a pattern or a .txt list; or a data set.")
+@click.option(
+    "--unlabelled", required=True, callback=not_empty, help="Images, a folder, a pattern or a .txt list; or a data set."
+)
 @click.option("--unlabelled-split", help="Of a data set: its images. Its annotations only tell how right the labels are.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the rounds.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=2, show_default=True, help="Rounds with pseudo labels.")
@@ -138,7 +140,9 @@ def _configuration(config: Path | None, options: dict[str, Any]) -> FitConfig:
     if run.train.sample_weights is not None:
         raise UsageError("train.sample_weights: self-train writes its own.", remedy)
     if run.train.only == "router":
-        raise UsageError("train.only: router learns nothing that labels.", "Train everything, then the router with apex-train fit.")
+        raise UsageError(
+            "train.only: router learns nothing that labels.", "Train everything, then the router with apex-train fit."
+        )
     return run
 
 
@@ -171,7 +175,9 @@ def _pool(options: dict[str, Any], train: InstanceDataset, labelled: dict[str, I
     pool = pool_of(pictures, labelled)
     if pool.excluded:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(pool.excluded.items()))
-        console.print(f"left out of the unlabelled images, by content: {counts}; left: {len(pool.pictures.items)}", highlight=False)
+        console.print(
+            f"left out of the unlabelled images, by content: {counts}; left: {len(pool.pictures.items)}", highlight=False
+        )
     return pool
 
 

@@ -76,7 +76,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def write_sheet(path: Path, predictor: Predictor, dataset: InstanceDataset, rows: Sequence[tuple[Fared, float]]) -> None:
-    """Truth beside prediction of images with their hardness, each with a caption, one below the other in a PNG. Raises OSError."""
+    """Truth beside prediction of images with their hardness, captioned, one below the other in a PNG. Raises OSError."""
     from apex_runtime.pipeline.annotate import legend_bar, write_png
     from apex_train.pseudo.against_truth import has_masks
     from apex_train.report.pictures import Judge, render

@@ -30,7 +30,7 @@ _GRIDS = (SCORES, SHARES, SHARES, SHARES)  # in the order of STEPS
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The ``limits``, the precision that was ``wanted``, the split, and ``truth``: how right they are on it (``Tally.report``)."""
+    """The ``limits``, the precision ``wanted`` of them, the split, and ``truth``: how right they are on it (``Tally.report``)."""
 
     limits: Limits
     wanted: float

@@ -36,7 +36,7 @@ def pool_of(pictures: Pictures, labelled: Mapping[str, InstanceDataset | None]) 
     """
     known = {
         sha256_of(record.path): name
-        for name, dataset in reversed(labelled.items())  # an image of several splits counts as one of the first
+        for name, dataset in reversed(list(labelled.items()))  # an image of several splits counts as one of the first
         for record in (dataset.records if dataset is not None else ())
     }
     kept: list[Item] = []

@@ -78,8 +78,6 @@ def _unless(stop: threading.Event, progress: Callable[[int, int], None]) -> Call
 def scaled(document: dict[str, Any], factor: float) -> dict[str, Any]:
     """The COCO file of pseudo labels with every weight multiplied by ``factor``, and its provenance saying so."""
     info = document["info"]
-    entries = [
-        entry | ({"weight": entry["weight"] * factor} if "weight" in entry else {}) for entry in document["annotations"]
-    ]
+    entries = [entry | ({"weight": entry["weight"] * factor} if "weight" in entry else {}) for entry in document["annotations"]]
     said = info | {"apex_x": info["apex_x"] | {"pseudo_weight": factor}}
     return document | {"info": said, "annotations": entries}

@@ -99,7 +99,9 @@ def test_the_loss_is_that_of_the_training(checkpoint: Path, nuclei_fixture: Path
     model, other = load_model(checkpoint), FitConfig(loss=LossConfig(box=50.0))
     save_checkpoint(tmp_path / "last.pt", model, model.config, {"config": other.model_dump(mode="json")})
     words = ["--data", nuclei_fixture, "--split", "val", "--size", 128, "--draw", 0, "--views", "none", "--threads", 1, "--json"]
-    plain, own = (json.loads(mine(path, *words, "-o", tmp_path / path.stem).stdout) for path in (checkpoint, tmp_path / "last.pt"))
+    plain, own = (
+        json.loads(mine(path, *words, "-o", tmp_path / path.stem).stdout) for path in (checkpoint, tmp_path / "last.pt")
+    )
     assert own["loss"]["of"] == "checkpoint" and own["loss"]["values"]["box"] == 50.0
     losses = [{row["file_name"]: row["loss"] for row in report["images"]} for report in (plain, own)]
     assert all(losses[1][name] > losses[0][name] for name in losses[0])

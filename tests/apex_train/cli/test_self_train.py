@@ -122,7 +122,9 @@ def test_a_fresh_student_begins_from_random_weights(
 ) -> None:
     more = ["--student", "fresh", "--round-epochs", 1]
     assert self_train(*words, *more, "--output", tmp_path / "run", "--init", teacher).exit_code == 0
-    known, continued, fresh = (load_model(path).state_dict() for path in (teacher, ran[0] / "best.pt", tmp_path / "run" / "best.pt"))
+    known, continued, fresh = (
+        load_model(path).state_dict() for path in (teacher, ran[0] / "best.pt", tmp_path / "run" / "best.pt")
+    )
     weights = [name for name, value in known.items() if name.endswith("weight") and value.ndim == 4]
     moved = [sum(float((other[name] - known[name]).norm()) for name in weights) for other in (continued, fresh)]
     assert 0 < moved[0] < 0.1 * moved[1]

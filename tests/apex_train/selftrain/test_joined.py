@@ -51,7 +51,9 @@ def test_joined_images_have_their_own_objects(pseudo: PseudoLabelled, nuclei_fix
     assert [len(joined.instances(index)) for index in range(8)] == [
         len(part.instances(index)) for part in (train, pseudo) for index in range(len(part))
     ]
-    assert np.array_equal(joined.read_image(6), pseudo.read_image(1)) and np.array_equal(joined.read_image(1), train.read_image(1))
+    assert np.array_equal(joined.read_image(6), pseudo.read_image(1)) and np.array_equal(
+        joined.read_image(1), train.read_image(1)
+    )
     assert joined.categories == train.categories
     assert joined.fingerprint() != Joined(train, train).fingerprint()
     assert joined.records[5].file_name.startswith("pseudo/") and joined.records[4].file_name.startswith("labelled/")
