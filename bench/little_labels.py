@@ -1,7 +1,7 @@
 r"""Do rounds of self-training make up for labels? A tenth of them, the same steps, several seeds.
 
-    python bench/little_labels.py run ../shared/data/nuclei-dsb2018 --output runs/little --epochs 60 --rounds 2 --seeds 0,1,2 \
-        --set train.size=256 --set train.crop=128 --set train.batch=16 --threads 1 -- --min-stability 0.4
+    python bench/little_labels.py run ../shared/data/nuclei-dsb2018 --output runs/little --epochs 200 --rounds 2 --seeds 0,1,2 \
+        --set train.size=256 --set train.crop=128 --set train.batch=16 --threads 1 -- --min-score 0.3 --min-stability 0.3 --views none
     python bench/little_labels.py score ../shared/data/nuclei-dsb2018 --output runs/little --evidence FILE
 
 A seed draws the labelled images and the weights. ``self`` is ``apex-train self-train`` with the other training images as those
@@ -49,7 +49,7 @@ def main() -> None:
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True, help="Of the labels.")
 @click.option("--seeds", multiple=True, default=("0,1,2",), callback=split_integers, show_default=True)
-@click.option("--epochs", default=60, show_default=True, help="Of round 0, over the labelled images.")
+@click.option("--epochs", default=200, show_default=True, help="Of round 0, over the labelled images.")
 @click.option("--rounds", default=2, show_default=True, help="With pseudo labels.")
 @click.option("--set", "assignments", multiple=True, help="Of the configuration, for both arms.")
 @click.option("--threads", default=1, show_default=True)
