@@ -1,7 +1,8 @@
 r"""Do rounds of self-training make up for labels? A tenth of them, the same steps, several seeds.
 
     python bench/little_labels.py run ../shared/data/nuclei-dsb2018 --output runs/little --epochs 200 --rounds 2 --seeds 0,1,2 \
-        --set train.size=256 --set train.crop=128 --set train.batch=16 --threads 1 -- --min-score 0.3 --min-stability 0.3 --views none
+        --set train.size=256 --set train.crop=128 --set train.batch=16 --threads 1 \
+        -- --min-score 0.3 --min-stability 0.3 --views none
     python bench/little_labels.py score ../shared/data/nuclei-dsb2018 --output runs/little --evidence FILE
 
 A seed draws the labelled images and the weights. ``self`` is ``apex-train self-train`` with the other training images as those

@@ -117,6 +117,7 @@ def test_killed_in_a_round_it_goes_on_to_the_same_weights(
     assert all(whole[name].equal(stopped[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_fresh_student_begins_from_random_weights(
     ran: tuple[Path, dict[str, Any], str], words: list[object], teacher: Path, tmp_path: Path
 ) -> None:
