@@ -254,6 +254,12 @@ class FitConfig(_Section):
             raise ValueError("loss.mask_quality has a weight, but the network has no such head: set model.mask_quality to true")
         return self
 
+    def learned(self) -> dict[str, Any]:
+        """As plain values, without what changes nothing that is learned (workers, device, how often it is saved)."""
+        found = self.model_dump(mode="json")
+        found["train"] = {key: value for key, value in found["train"].items() if key not in FREE_TO_CHANGE}
+        return found
+
     def network(self, categories: tuple[Any, ...]) -> ModelConfig:
         """The architecture for the classes of a data set."""
         return ModelConfig(classes=categories, **self.model.model_dump())

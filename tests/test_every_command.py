@@ -41,6 +41,9 @@ RUNS = [
     "apex-train pseudo-label images --engine bundle --views flip-x -o pseudo.json",
     "apex-train mine runs/a/best.pt --data nuclei --size 128 --draw 1 -o hard",
     "apex-train label-quality runs/a/best.pt --data nuclei --size 128 -o judged.json",
+    "apex-train self-train --data nuclei --unlabelled images --output runs/self --rounds 1 --epochs 1 --views none "
+    "--min-score 0.01 --unsure-score 0.01 --min-stability 0 --min-agreement 0 --min-consistency 0 --set train.size=128 "
+    "--set train.crop=64 --set train.batch=5 --set train.workers=0",
     "apex-rt release-check --root releasable",
 ]
 

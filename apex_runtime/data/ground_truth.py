@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import InstanceDataset
 
 
-def coco_document(dataset: InstanceDataset) -> dict[str, Any]:
+def coco_document(dataset: InstanceDataset, places: Iterable[int] | None = None) -> dict[str, Any]:
     """Images, annotations (bbox, area, compressed RLE where there is a mask, iscrowd, weight where it is said) and categories,
-    annotation ids from 1."""
+    annotation ids from 1; of the images at these places of the set only, in the order of the set, when they are given."""
     annotations: list[dict[str, Any]] = []
-    for index, record in enumerate(dataset.records):
+    chosen = range(len(dataset)) if places is None else sorted(places)
+    records = [dataset.records[index] for index in chosen]
+    for index, record in zip(chosen, records, strict=True):
         annotations += _annotations(dataset, index, len(annotations) + 1, record.image_id)
     return {
         "images": [
             {"id": record.image_id, "file_name": record.file_name, "width": record.width, "height": record.height}
-            for record in dataset.records
+            for record in records
         ],
         "annotations": annotations,
         "categories": [{"id": category.id, "name": category.name} for category in dataset.categories],

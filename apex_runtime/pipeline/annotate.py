@@ -122,8 +122,8 @@ def draw(
     for shape in shapes:  # the best first: it gets the place for its label
         _label(canvas, shape, taken)
     if not keep_size:
-        return np.vstack([canvas, _legend_bar(canvas, legend, max(canvas.shape[:2]) / 1300)])
-    bar = _legend_bar(canvas, legend, max(0.33, min(canvas.shape[:2]) / 900))
+        return np.vstack([canvas, legend_bar(canvas, legend, max(canvas.shape[:2]) / 1300)])
+    bar = legend_bar(canvas, legend, max(0.33, min(canvas.shape[:2]) / 900))
     rows = min(len(bar), len(canvas))
     canvas[-rows:] = (canvas[-rows:] * 0.35 + bar[:rows] * 0.65).astype(np.uint8)
     return canvas
@@ -226,7 +226,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _legend_bar(canvas: np.ndarray, legend: str, size: float) -> np.ndarray:
+def legend_bar(canvas: np.ndarray, legend: str, size: float) -> np.ndarray:
     """One line of text on a bar as wide as the picture; smaller than ``size`` (OpenCV's font scale) where that is too long."""
     import cv2
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from apex_runtime.errors import ConfigError
 from apex_train.ablation.study import EVALUATE, EvaluateSection, Level, Study
-from apex_train.config import FREE_TO_CHANGE, FitConfig, load_config
+from apex_train.config import FitConfig, load_config
 
 _DIGITS = 16
 # Every arm trains to its end, and nothing is selected on the split that it is measured on: the last weights count.
@@ -56,7 +56,7 @@ def plan(study: Study, data_sha256: str, init_sha256: str | None = None) -> tupl
     for seed in study.seeds:
         for levels in arms(study):
             config, evaluation = _settings(study, levels, seed)
-            training = _digest({"config": _learned(config), "data": data_sha256} | start)
+            training = _digest({"config": config.learned(), "data": data_sha256} | start)
             measured = {"split": study.split, "metric": study.metric, "evaluation": evaluation.model_dump()}
             names = tuple(level.name for level in levels)
             cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
@@ -109,13 +109,6 @@ def _startable(config: FitConfig, study: Study) -> FitConfig:
     if config.train.only == "router" and study.init is None:
         raise ConfigError("train.only: router would leave all other weights random.", "Give a trained network as init.")
     return config
-
-
-def _learned(config: FitConfig) -> dict[str, Any]:
-    """The configuration without what changes nothing that is learned (workers, device, how often it is saved)."""
-    found = config.model_dump(mode="json")
-    found["train"] = {key: value for key, value in found["train"].items() if key not in FREE_TO_CHANGE}
-    return found
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -68,11 +68,11 @@ def fit(
       torchrun --nproc-per-node 4 --no-python apex-train fit --data nuclei/ --output runs/e --device ddp
     """
 
-    run = _configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
+    run = configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
     if resume and init is not None:
         raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
     _check_output(output, resume)
-    train, val, test = _open_data(data, run.train.dataset_type)
+    train, val, test = open_data(data, run.train.dataset_type)
     last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, as_json)
     if as_json and last is not None:
         import json
@@ -80,7 +80,7 @@ def fit(
         click.echo(json.dumps(last))
 
 
-def _configuration(config: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> FitConfig:
+def configuration(config: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]) -> FitConfig:
     """The file or the shipped recipe of that name, then ``--set``, then the flags that were given."""
     from apex_train.config import load_config, parse_assignment
     from apex_train.recipes import recipe_path
@@ -157,7 +157,7 @@ def _check_output(output: Path, resume: bool) -> None:
         raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
 
 
-def _open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
+def open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
     """The splits train, val and test; the last two where they are."""
     from apex_runtime.cli.data import choose_type, say_left_out
     from apex_runtime.data.open import open_dataset, split_names

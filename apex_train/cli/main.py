@@ -17,6 +17,7 @@ COMMANDS = {
     "preflight": ("apex_train.cli.preflight:preflight", "What a data set holds, and every fault by file and line."),
     "pseudo-label": ("apex_train.cli.pseudo_label:pseudo_label", "Labels of a model for images that nobody has annotated."),
     "report": ("apex_train.cli.report:report", "Measure a finished run on the test split again and write its report."),
+    "self-train": ("apex_train.cli.self_train:self_train", "Rounds of training on few labels and many images without any."),
 }
 
 

@@ -11,7 +11,9 @@ import click
 from apex_runtime.cli.options import dataset_type_option, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
-    from apex_runtime.data.dataset import DatasetType
+    from apex_runtime.data.dataset import DatasetType, InstanceDataset
+    from apex_runtime.pipeline.results import Failure
+    from apex_train.mining.look import Fared, Look
 
 _SIGNALS = ("loss", "disagreement", "regret")
 
@@ -53,7 +55,8 @@ def mine(
     """Rank the images of a labelled split by what CHECKPOINT gets wrong there (loss), finds in one view and not in another
     (disagreement), and by what its router passed over (regret).
 
-    Writes report.json, subset.json (COCO, the hardest images), weights.json (for train.sample_weights) and sheet.png.
+    Writes report.json, subset.json (COCO, the hardest images), weights.json (for train.sample_weights) and sheet.png. The looks
+    are kept in OUTPUT/looks: a search that was stopped goes on, and another --share or --by costs nothing.
 
     \b
     Examples:
@@ -61,7 +64,7 @@ def mine(
       apex-train mine best.pt --data nuclei/ --share 0.1 --by loss,regret --budget 16 -o hard/
       apex-train fit --data nuclei/ --output runs/b --set train.sample_weights=hard/weights.json
     """
-    from apex_runtime.cli.progress import counter
+    from apex_runtime.errors import DataError
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.results import write_json
     from apex_train.data.sample_weights import write_sample_weights
@@ -69,31 +72,58 @@ def mine(
     from apex_train.mining.rank import emphasised, hardest, hardness
 
     look, session, dataset, provenance = _open(checkpoint, data, dataset_type, split, options)
-    fared = []
-    with counter(len(dataset), "mine") as progress:
-        for place in range(len(dataset)):
-            fared.append(look.at(place))
-            progress(place + 1, 0)
-    hard_I = hardness(fared, options["by"])
-    weights_I, places = emphasised(hard_I, options["emphasis"]), hardest(hard_I, options["share"])
     folder = Path(output)
-    report = outputs.report(dataset, fared, hard_I, weights_I, places, provenance)
-    names = [record.file_name for record in dataset.records]
-    write_json(folder / "subset.json", outputs.subset(dataset, places, provenance))
+    fared, failures = _looks(look, dataset, folder, provenance)
+    if not fared:
+        raise DataError(f"{dataset.source}: none of its {len(dataset)} images can be read.", f"The first: {failures[0].reason}")
+    hard_I = hardness(fared, options["by"])
+    weights_I, chosen = emphasised(hard_I, options["emphasis"]), hardest(hard_I, options["share"])
+    report = outputs.report(dataset, fared, hard_I, weights_I, chosen, failures, provenance)
+    write_json(folder / "subset.json", outputs.subset(dataset, [fared[number].place for number in chosen], provenance))
+    names = [dataset.records[each.place].file_name for each in fared]
     write_sample_weights(folder / "weights.json", dict(zip(names, weights_I.round(5).tolist(), strict=True)), provenance)
     if options["draw"]:
-        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, places[: options["draw"]])
+        rows = [(fared[number], float(hard_I[number])) for number in chosen[: options["draw"]]]
+        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, rows)
     write_json(folder / "report.json", report)
-    click.echo(json.dumps(report, indent=2, allow_nan=False) if as_json else _table(report, output))
+    _say(report, output, as_json)
+    if failures:
+        raise SystemExit(1)
+
+
+def _looks(look: Look, dataset: InstanceDataset, folder: Path, provenance: dict[str, Any]) -> tuple[list[Fared], list[Failure]]:
+    """How the model fares on every image that can be read; what was looked at before is not looked at again."""
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.errors import DataError
+    from apex_runtime.pipeline.results import Failure
+    from apex_train.mining.kept import KeptLooks
+
+    kept = KeptLooks(folder / "looks", {name: provenance[name] for name in ("model", "data", "views", "budget", "loss")})
+    fared: list[Fared] = []
+    failures: list[Failure] = []
+    with counter(len(dataset), "mine") as progress:
+        for place, record in enumerate(dataset.records):
+            found = kept.find(record.file_name, place)
+            try:
+                if found is None:
+                    found = look.at(place)
+                    kept.add(record.file_name, found)
+                fared.append(found)
+            except DataError as error:
+                failures.append(Failure.of(record.file_name, error))
+            progress(len(fared), len(failures))
+    return fared, failures
 
 
 def _open(checkpoint: Path, data: Path, kind: DatasetType | None, split: str, options: dict[str, Any]) -> Any:
     from apex_runtime.cli.data import choose_type, say_left_out
+    from apex_runtime.data.dataset import refuse
     from apex_runtime.data.open import open_dataset
     from apex_runtime.errors import UsageError
     from apex_runtime.image_size import parse_size
     from apex_train.config import LossConfig
     from apex_train.mining.look import Look
+    from apex_train.mining.own_loss import own_loss
     from apex_train.predictor import open_checkpoint
     from apex_train.pseudo.views import parse_views
 
@@ -101,10 +131,13 @@ def _open(checkpoint: Path, data: Path, kind: DatasetType | None, split: str, op
     if strange or not options["by"]:
         raise UsageError(f"--by {','.join(options['by'])}: no such signal.", f"Known are {', '.join(_SIGNALS)}.")
     views = parse_views(options["views"])
-    dataset = open_dataset(data, split, choose_type(data, kind))
+    # Not strict, for then the first image that cannot be read would be the end; what annotates must be sound all the same.
+    dataset = open_dataset(data, split, choose_type(data, kind), strict=False)
+    refuse(dataset.findings, dataset.source)
     say_left_out(dataset)
     session = open_checkpoint(checkpoint, parse_size(options["size"]), options["threads"], device=options["device"])
-    info = session.info
+    info, own = session.info, own_loss(checkpoint)
+    loss = own or LossConfig()
     provenance = {
         "model": {"checkpoint_sha256": info.checkpoint_sha256, "input": [info.input.height, info.input.width]},
         "data": {"split": dataset.split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
@@ -112,14 +145,16 @@ def _open(checkpoint: Path, data: Path, kind: DatasetType | None, split: str, op
         "views": [view.name for view in views],
         "budget": options["budget"],
         "emphasis": options["emphasis"],
+        "loss": {"of": "defaults" if own is None else "checkpoint", "values": loss.model_dump(mode="json")},
     }
-    return Look(session, dataset, views, options["budget"], LossConfig()), session, dataset, provenance
+    return Look(session, dataset, views, options["budget"], loss), session, dataset, provenance
 
 
-def _table(report: dict[str, Any], output: str) -> str:
-    lines = [f"{'hardness':>8}  {'loss':>8}  {'disagr.':>8}  {'regret':>8}  image"]
-    for row in report["images"][:10]:
-        cells = [row["hardness"], *(row[name] for name in _SIGNALS)]
-        lines.append("  ".join("       -" if cell is None else f"{cell:8.3f}" for cell in cells) + f"  {row['file_name']}")
-    lines.append(f"{report['chosen']} of {len(report['images'])} images chosen; written: {output}")
-    return "\n".join(lines)
+def _say(report: dict[str, Any], output: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2, allow_nan=False))
+        return
+    from apex_runtime.cli.wide_console import wide_console
+    from apex_train.mining.table import show
+
+    show(report, output, wide_console())

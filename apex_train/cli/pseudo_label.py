@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, say_fallback, split_list
+from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, say_fallback
+from apex_train.cli.label_options import SHARE, choice_of, given, label_options
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.data.dataset import DatasetType
+    from apex_runtime.pipeline.predictor import Predictor
     from apex_train.pseudo.pictures import Pictures
-
-_SHARE = click.FloatRange(0, 1)
+    from apex_train.pseudo.run import Choice
 
 
 @click.command("pseudo-label")
@@ -26,38 +27,10 @@ _SHARE = click.FloatRange(0, 1)
 )
 @click.option("--split", help="SOURCE is a data set: label this split of it, and compare with its truth.")
 @dataset_type_option
-@click.option("--min-score", type=_SHARE, default=0.5, show_default=True, help="Least score of a label.")
-@click.option(
-    "--min-stability",
-    type=_SHARE,
-    default=0.8,
-    show_default=True,
-    help="Least share of a mask that stays when its threshold moves.",
-)
-@click.option(
-    "--min-agreement", type=_SHARE, default=0.7, show_default=True, help="Least IoU of a box and the box around its mask."
-)
-@click.option(
-    "--min-consistency", type=_SHARE, default=0.5, show_default=True, help="Least mean IoU with what is found in the views."
-)
-@click.option(
-    "--views",
-    multiple=True,
-    default=("flip-x", "flip-y", "scale-0.75"),
-    show_default=True,
-    callback=split_list,
-    help="How the model sees every image again: flip-x, flip-y, flip-xy, scale-S; or none.",
-)
-@click.option(
-    "--unsure-score", type=_SHARE, default=0.1, show_default=True, help="From this score on what is no label is unsure."
-)
-@click.option(
-    "--unsure",
-    type=click.Choice(["crowd", "background"]),
-    default="crowd",
-    show_default=True,
-    help="What is unsure becomes a crowd region, from which a training learns nothing, or background.",
-)
+@label_options
+@click.option("--calibrate", metavar="SPLIT", help="Choose the four limits on this split, whose annotations are the truth.")
+@click.option("--calibrate-data", type=click.Path(), callback=not_empty, help="The data set of that split.  [default: SOURCE]")
+@click.option("--precision", type=SHARE, default=0.9, show_default=True, help="That --calibrate reaches there, at IoU 0.5.")
 @engine_options
 @click.option("--size", metavar="N|HxW", help="Input size, for a checkpoint.")
 @click.option("--report", "report_file", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report here.")
@@ -68,8 +41,6 @@ def pseudo_label(
     output: str,
     split: str | None,
     dataset_type: DatasetType | None,
-    views: tuple[str, ...],
-    unsure: str,
     report_file: str | None,
     as_json: bool,
     **options: Any,
@@ -78,29 +49,29 @@ def pseudo_label(
     with --split, a data set, whose annotations are then the truth that the labels are compared with.
 
     A label has its score and a weight, by which a training counts it. The file says of which model, limits and images it is.
-    Put it where a data set has its annotations, for example annotations/train.json beside images/.
+    Put it where a data set has its annotations, for example annotations/train.json beside images/. --calibrate chooses the limits
+    on images that the model was not trained on.
 
     \b
     Examples:
       apex-train pseudo-label images/ --engine runs/a/best.pt -o pseudo/annotations/train.json
       apex-train pseudo-label 'scans/*.png' --engine bundle/ --min-score 0.7 --views flip-x -o labels.json
+      apex-train pseudo-label images/ --engine best.pt --calibrate val --calibrate-data nuclei/ --precision 0.9 -o labels.json
       apex-train pseudo-label nuclei/ --split val --engine best.pt --size 512 -o labels.json --json
     """
     from apex_runtime.cli.places import check_places
     from apex_runtime.cli.progress import counter
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.results import write_json
-    from apex_train.pseudo.choose import Limits
-    from apex_train.pseudo.run import Choice, Labelling
-    from apex_train.pseudo.views import parse_views
+    from apex_train.pseudo.run import Labelling, model_facts
 
-    names = ("score", "stability", "agreement", "consistency")
-    limits = Limits(**{name: options[f"min_{name}"] for name in names}, unsure=options["unsure_score"])
-    choice = Choice(limits, parse_views(views), unsure == "crowd")
+    choice = _choice(options)
     check_places({"--output": output, "--report": report_file}, [engine, source])
     pictures = _pictures(source, split, dataset_type)
     opened = _open(engine, options)
-    labelling = Labelling(Predictor(opened.session), pictures, choice, _model(opened))
+    predictor = Predictor(opened.session)
+    choice = _calibrated(choice, predictor, source, dataset_type, options)
+    labelling = Labelling(predictor, pictures, choice, model_facts(opened))
     with counter(len(pictures.items), "pseudo-label") as progress:
         labelling.run(progress)
     report = labelling.report()
@@ -110,6 +81,32 @@ def pseudo_label(
     _say(report, output, as_json)
     if labelling.failures:
         raise SystemExit(1)
+
+
+def _choice(options: dict[str, Any]) -> Choice:
+    from apex_runtime.errors import UsageError
+
+    lonely = [name for name in ("calibrate_data", "precision") if given(name)]
+    if options["calibrate"] is None and lonely:
+        raise UsageError(f"--{lonely[0].replace('_', '-')} is for --calibrate.", "Name the split to choose the limits on.")
+    return choice_of(options, None if options["calibrate"] is None else "--calibrate")
+
+
+def _calibrated(choice: Choice, predictor: Predictor, source: str, kind: DatasetType | None, options: dict[str, Any]) -> Choice:
+    from dataclasses import replace
+
+    from apex_runtime.cli.data import choose_type
+    from apex_runtime.cli.progress import counter
+    from apex_runtime.data.open import open_dataset
+    from apex_train.pseudo.calibrate import calibrate
+
+    if options["calibrate"] is None:
+        return choice
+    data = Path(options["calibrate_data"] or source)
+    dataset = open_dataset(data, options["calibrate"], choose_type(data, kind))
+    with counter(len(dataset), "calibrate") as progress:
+        found = calibrate(predictor, dataset, choice.views, options["precision"], progress)
+    return replace(choice, limits=found.limits, calibration=found.facts())
 
 
 def _pictures(source: str, split: str | None, kind: DatasetType | None) -> Pictures:
@@ -138,16 +135,6 @@ def _open(engine: str, options: dict[str, Any]) -> Opened:
     opened = open_engine(engine, options["threads"], options["device"], options["policy"], size)
     say_fallback(opened)
     return opened
-
-
-def _model(opened: Opened) -> dict[str, Any]:
-    info = opened.session.info
-    return {
-        "sha256": opened.digest,
-        "checkpoint_sha256": info.checkpoint_sha256,
-        "backend": opened.executed,
-        "input": [info.input.height, info.input.width],
-    }
 
 
 def _say(report: dict[str, Any], output: str, as_json: bool) -> None:

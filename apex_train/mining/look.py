@@ -25,6 +25,7 @@ from apex_train.pseudo.views import View
 
 SIGNALS = ("loss", "disagreement", "regret")
 CLAIM = 0.3  # what scores less is nothing that a user would be shown
+_MIN_IOU = 0.5  # of an object that counts as found
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Look:
     def at(self, place: int) -> Fared:
         """How the model fares on one image. Raises what the data set's readers raise."""
         image_hw3 = self._dataset.read_image(place)
-        seen = judge(self._predictor, image_hw3, Limits(score=CLAIM, unsure=CLAIM), self._views)
+        seen = judge(self._predictor, image_hw3, Limits(score=CLAIM, unsure=CLAIM, in_views=CLAIM / 2), self._views)
         loss, regret = self._losses(place, image_hw3)
         return Fared(place, loss, _disagreement(seen) if self._views else None, regret, tuple(self._instances(place, seen)))
 
@@ -101,9 +102,6 @@ class Look:
         false_n = iou_Gn.max(axis=0, initial=0.0) < _MIN_IOU
         claims = zip(found.boxes[false_n], found.scores[false_n].tolist(), strict=True)
         return [*hard, *(Hard("false", round(score, 4), -1, _xywh(box)) for box, score in claims)]
-
-
-_MIN_IOU = 0.5
 
 
 def missed_gain(gains_N: np.ndarray, chosen: list[int]) -> float:

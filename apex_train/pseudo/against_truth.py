@@ -5,6 +5,7 @@ Legend: I images, S steps of the choice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from apex_runtime.data.dataset import InstanceDataset, Instances
 from apex_runtime.evaluation.bootstrap import Interval
+from apex_runtime.evaluation.coco_ap import shared_classes
+from apex_runtime.model_info import Category
 from apex_train.pseudo.choose import STEPS, Judged, Limits
 from apex_train.pseudo.views import picked
 from apex_train.report.matching import MIN_IOU, match_image
@@ -67,6 +70,13 @@ def ratio_interval(part_I: np.ndarray, whole_I: np.ndarray, seed: int = 0) -> di
     low, high = np.quantile(parts[wholes > 0] / wholes[wholes > 0], [0.025, 0.975])
     found = Interval(float(low), float(part_I.sum() / whole_I.sum()), float(high))
     return {name: round(value, 4) for name, value in asdict(found).items()}
+
+
+def labels_in_truth(classes: Sequence[Category], dataset: InstanceDataset) -> dict[int, int]:
+    """The label in the data set of each label of a model whose class it knows by name. Raises DataError when there is none."""
+    id_of = shared_classes(classes, dataset, "the model")
+    label_of = {category.id: label for label, category in enumerate(dataset.categories)}
+    return {label: label_of[id_of[each.id]] for label, each in enumerate(classes) if each.id in id_of}
 
 
 def has_masks(dataset: InstanceDataset) -> bool:

@@ -20,14 +20,16 @@ STEPS = ("score", "stability", "agreement", "consistency")
 class Limits:
     """The least of each figure that a label has, 0..1, and ``unsure``, the least score of what is not called background either.
 
-    Raises UsageError when ``unsure`` is above ``score``.
+    ``in_views``: the least score by which something counts as found again in a view; below ``score``, for a little less sure is
+    still the same. Raises UsageError when ``unsure`` is above ``score``.
     """
 
     score: float = 0.5
-    stability: float = 0.8
+    stability: float = 0.5
     agreement: float = 0.7
     consistency: float = 0.5
     unsure: float = 0.1
+    in_views: float = 0.25
 
     def __post_init__(self) -> None:
         if self.unsure > self.score:

@@ -72,11 +72,14 @@ def coco_document(
     }
 
 
-def provenance(model: Mapping[str, Any], limits: Limits, views: Sequence[View], keep_unsure: bool) -> dict[str, Any]:
+def provenance(
+    model: Mapping[str, Any], limits: Limits, calibration: Mapping[str, Any] | None, views: Sequence[View], keep_unsure: bool
+) -> dict[str, Any]:
     """What somebody needs to make the same labels again, and to know that they are of this model."""
     return {
         "model": dict(model),
         "limits": asdict(limits),
+        "calibration": calibration,
         "views": [view.name for view in views],
         "unsure_as": "crowd" if keep_unsure else "background",
     }

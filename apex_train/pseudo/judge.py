@@ -12,8 +12,6 @@ from apex_train.pseudo.choose import Judged, Limits
 from apex_train.pseudo.quality import Quality, agreement, consistency, stability
 from apex_train.pseudo.views import View, picked
 
-# In a view a detection counts from this share of the score that the image itself asks for: a little less sure is still the same.
-_SHARE_IN_VIEWS = 0.5
 _ALL_TILES = parse_budget(1.0)  # a label is made once and learned from often: nothing is saved on it
 
 
@@ -31,6 +29,5 @@ def judge(
     kept_n = np.flatnonzero([mask.area > 0 for mask in found.masks])
     found = picked(found, kept_n)
     height, width = image_hw3.shape[:2]
-    least = limits.score * _SHARE_IN_VIEWS
-    others = [view.back(predictor.predict([view.of(image_hw3)], 1.0, least)[0], height, width) for view in views]
+    others = [view.back(predictor.predict([view.of(image_hw3)], 1.0, limits.in_views)[0], height, width) for view in views]
     return Judged(found, Quality(stability_n[kept_n], agreement(found), consistency(found, others)))

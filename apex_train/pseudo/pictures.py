@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from apex_runtime.data.dataset import InstanceDataset, Instances
-from apex_runtime.data.image import decode_image
+from apex_runtime.data.image import Picture, read_picture
 from apex_runtime.data.sources import SourceItem
 from apex_runtime.model_info import Category
 
@@ -36,9 +36,13 @@ class Pictures:
         data = self.dataset
         return data is not None and any(len(data.instances(index)) for index in range(len(data)))
 
+    def picture(self, item: Item) -> Picture:
+        """An image and the scaling of its values. Raises ImageError; DataError when a data set says another size."""
+        return read_picture(item.path) if self.dataset is None else self.dataset.read(item.index)
+
     def read(self, item: Item) -> np.ndarray:
-        """The pixels, uint8 [h,w,3] RGB. Raises ImageError; DataError when a data set says another size."""
-        return decode_image(item.path) if self.dataset is None else self.dataset.read_image(item.index)
+        """The pixels, uint8 [h,w,3] RGB. Raises what ``picture`` raises."""
+        return self.picture(item).pixels
 
     def truth(self, item: Item) -> Instances:
         """The objects of an image of a data set. Raises DataError."""

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from apex_runtime.bundle.hashing import sha256_of
+from apex_runtime.bundle.load import Opened
 from apex_runtime.errors import ImageError
 from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import Failure
-from apex_train.pseudo.against_truth import Tally, has_masks
+from apex_train.pseudo.against_truth import Tally, has_masks, labels_in_truth
 from apex_train.pseudo.choose import STEPS, Judged, Limits
 from apex_train.pseudo.document import Labelled, coco_document, labelled, provenance
 from apex_train.pseudo.judge import judge
@@ -32,6 +33,7 @@ class Choice:
     limits: Limits
     views: tuple[View, ...]
     keep_unsure: bool
+    calibration: Mapping[str, Any] | None = None  # on which split the limits were chosen, and how right they are there
 
 
 class Labelling:
@@ -52,10 +54,7 @@ class Labelling:
     def _new_tally(self) -> Tally:
         data = self._pictures.dataset
         assert data is not None
-        label_of = {category.id: label for label, category in enumerate(data.categories)}
-        labels = enumerate(self._predictor.info.classes)
-        shared = {label: label_of[self._id_of[each.id]] for label, each in labels if each.id in self._id_of}
-        return Tally(self._choice.limits, shared, has_masks(data))
+        return Tally(self._choice.limits, labels_in_truth(self._predictor.info.classes, data), has_masks(data))
 
     def run(self, on_image: Callable[[int, int], None]) -> None:
         """Label every image; one that cannot be read is noted and left out. ``on_image`` is told how many are done and failed."""
@@ -110,11 +109,23 @@ class Labelling:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        return provenance(self._model, self._choice.limits, self._choice.views, self._choice.keep_unsure)
+        choice = self._choice
+        return provenance(self._model, choice.limits, choice.calibration, choice.views, choice.keep_unsure)
 
     def _steps(self) -> list[dict[str, Any]]:
         left = zip(STEPS, self._passed_S.tolist(), strict=True)
         return [{"step": step, "limit": getattr(self._choice.limits, step), "left": count} for step, count in left]
+
+
+def model_facts(opened: Opened) -> dict[str, Any]:
+    """Which model it is, for ``Labelling``."""
+    info = opened.session.info
+    return {
+        "sha256": opened.digest,
+        "checkpoint_sha256": info.checkpoint_sha256,
+        "backend": opened.executed,
+        "input": [info.input.height, info.input.width],
+    }
 
 
 def _classes(names: Mapping[int, str], kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -38,6 +38,12 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{report['labels']} labels and {report['unsure']} unsure regions in {seen} images, {images['empty']} without a label"
     ]
+    if report["calibration"]:
+        found = report["calibration"]
+        where = f"{found['images']} images of the split {found['split']}"
+        lines.append(
+            f"limits chosen on {where}: precision {_figure(found['precision'])}, recall {_figure(found['recall'])} there"
+        )
     if truth:
         lines.append(f"right: IoU of {truth['overlap']} at least {truth['min_iou']} with one of {truth['objects']} objects; 95 %")
     lines += [f"failed: {each['file_name']}: {each['reason']}" for each in report["failures"][:5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from jsonschema import Draft202012Validator
 from apex_runtime.data.image import decode_image
 from apex_runtime.data.open import open_dataset
 from apex_runtime.model_info import Category
-from apex_train.checkpoint import save_checkpoint
+from apex_train.checkpoint import load_model, save_checkpoint
 from apex_train.cli.main import main
+from apex_train.config import FitConfig, LossConfig
 from apex_train.data.sample_weights import read_sample_weights
+from apex_train.mining.look import Fared, Look
 from apex_train.model.config import ModelConfig
 from apex_train.model.detector import ApexDetector
 
@@ -62,6 +65,46 @@ def test_everything_that_is_written(checkpoint: Path, nuclei_fixture: Path, tmp_
     assert decode_image(tmp_path / "sheet.png").shape[0] > 400
     missed = [row for row in report["instances"] if row["kind"] == "missed"]
     assert missed and all(row["annotation"] >= 0 and row["difficulty"] > 0.5 for row in missed)
+
+
+def test_an_unreadable_image_is_named_and_what_was_looked_at_is_kept(
+    checkpoint: Path, nuclei_fixture: Path, tmp_path: Path
+) -> None:
+    data, out = shutil.copytree(nuclei_fixture, tmp_path / "set"), tmp_path / "hard"
+    record = open_dataset(data, "train", "coco").records[1]
+    whole = record.path.read_bytes()
+    words = [checkpoint, "--data", data, "--size", 128, "--draw", 1, "--views", "flip-x", "--threads", 1, "-o", out]
+    record.path.write_bytes(b"\0" * len(whole))
+    broken = mine(*words)
+    assert broken.exit_code == 1 and f"failed: {record.file_name}" in broken.stdout and "of 4 images chosen" in broken.stdout
+    assert record.file_name not in json.loads((out / "weights.json").read_text())["weights"]
+    record.path.write_bytes(whole)
+    looked = []
+
+    def at(look: Look, place: int) -> Fared:
+        looked.append(place)
+        return real(look, place)
+
+    real = Look.at
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Look, "at", at)
+        mended = mine(*words, "--by", "loss", "--json")
+        assert mended.exit_code == 0 and looked == [1], "the others were looked at before"
+        assert mine(*words, "--budget", "4").exit_code == 0 and sorted(looked[1:]) == [0, 1, 2, 3, 4], "another question"
+    report = json.loads(mended.stdout)
+    assert len(report["images"]) == 5 and not report["failures"] and report["loss"]["of"] == "defaults"
+
+
+def test_the_loss_is_that_of_the_training(checkpoint: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
+    model, other = load_model(checkpoint), FitConfig(loss=LossConfig(box=50.0))
+    save_checkpoint(tmp_path / "last.pt", model, model.config, {"config": other.model_dump(mode="json")})
+    words = ["--data", nuclei_fixture, "--split", "val", "--size", 128, "--draw", 0, "--views", "none", "--threads", 1, "--json"]
+    plain, own = (
+        json.loads(mine(path, *words, "-o", tmp_path / path.stem).stdout) for path in (checkpoint, tmp_path / "last.pt")
+    )
+    assert own["loss"]["of"] == "checkpoint" and own["loss"]["values"]["box"] == 50.0
+    losses = [{row["file_name"]: row["loss"] for row in report["images"]} for report in (plain, own)]
+    assert all(losses[1][name] > losses[0][name] for name in losses[0])
 
 
 def test_wrong_usage(checkpoint: Path, nuclei_fixture: Path, tmp_path: Path) -> None:

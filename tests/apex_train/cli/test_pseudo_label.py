@@ -90,6 +90,29 @@ def test_the_report_on_a_split_with_truth(model: Path, one_class: Path, tmp_path
     assert document["categories"] == [{"id": each["id"], "name": each["name"]} for each in truth["categories"]]
 
 
+def test_limits_are_chosen_on_a_split(
+    model: Path, one_class: Path, nuclei_fixture: Path, tmp_path: Path, repo_root: Path
+) -> None:
+    chosen = ["--calibrate", "val", "--calibrate-data", one_class, "--precision", 0.5, "--views", "flip-x", "--threads", 1]
+    result = pseudo_label(nuclei_fixture / "images", "--engine", model, "-o", tmp_path / "l.json", *chosen, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    schema = json.loads((repo_root / "apex_runtime" / "schemas" / "pseudo-label.schema.json").read_text())
+    Draft202012Validator(schema).validate(report)
+    found = report["calibration"]
+    assert found["split"] == "val" and found["wanted"] == 0.5 <= found["precision"]["value"]
+    words = [f"--min-{name}={report['limits'][name]}" for name in ("score", "stability", "agreement", "consistency")]
+    again = [one_class, "--split", "val", "--engine", model, "--views", "flip-x", "--threads", 1, *words, "--json"]
+    measured = json.loads(pseudo_label(*again, "-o", tmp_path / "val.json").stdout)["truth"]["steps"][1]
+    assert measured["hits"] >= found["labels"] * found["precision"]["value"] - 1, (
+        "a view counts half of the score there, and less here"
+    )
+    both = pseudo_label(nuclei_fixture / "images", "--engine", model, "-o", tmp_path / "l.json", *chosen, "--min-score", 0.5)
+    assert both.exit_code == 2 and "--calibrate and --min-score" in both.output
+    lonely = pseudo_label(nuclei_fixture / "images", "--engine", model, "-o", tmp_path / "l.json", "--precision", 0.5)
+    assert lonely.exit_code == 2 and "--precision is for --calibrate" in lonely.output
+
+
 def hits(document: dict, truth: dict, image_id: int) -> int:
     """Labels that overlap an object not yet taken by IoU 0.5, best score first."""
     labels = sorted((e for e in document["annotations"] if e["image_id"] == image_id), key=lambda entry: -entry["score"])

@@ -35,7 +35,7 @@ def test_precision_and_recall_of_every_step() -> None:
     """Three claims, of which the first two are right; a third object is not found."""
     boxes = np.array([*BOXES[:2], (0, 80, 20, 99)], np.float32)
     truth = Instances(boxes, np.zeros(3, np.int64), [None] * 3, np.zeros(3, bool), np.full(3, 400, np.float32))
-    tally = Tally(Limits(), {0: 0}, by_mask=False)
+    tally = Tally(Limits(stability=0.8), {0: 0}, by_mask=False)
     tally.add(judged(), truth)
     report = tally.report()
     rows = [(row["labels"], row["hits"], row["precision"]["value"], row["recall"]["value"]) for row in report["steps"]]
