@@ -60,7 +60,7 @@ def train(
     section = {"size": size, "crop": size, "batch": learning["batch"], "seed": seed, "workers": 0}
     fit = FitConfig.model_validate({"train": section, "augment": wanted["augment"]})
     output.mkdir(parents=True, exist_ok=True)
-    with (output / LOG_NAME).open("w") as log:
+    with (output / LOG_NAME).open("w", buffering=1) as log:
         for step, (epoch, batch) in enumerate(_batches(dataset, fit)):
             rate = learning["learning_rate"] * rate_at(time.process_time() / cpu_seconds, learning)
             loss = _step(network, optimizer, batch, rate, learning["clip_norm"])
