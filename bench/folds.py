@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -22,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
+from baselines.answers import LIMIT
+from baselines.budget import cpu_seconds
 from evidence import write_evidence
 from measured import read_size
+from yolo_text import write_description
+from yolo_text import write_split as write_split_as_text
 
 from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, bootstrap_interval, matches_of, paired_bootstrap
@@ -34,8 +36,6 @@ from apex_runtime.files import write_atomically
 from apex_runtime.pipeline.predictor import Predictor
 from apex_train.checkpoint import load_model
 from apex_train.predictor import TorchSession
-
-LIMIT = 500  # detections that count per image
 
 
 @click.group()
@@ -65,8 +65,8 @@ def make(data: Path, pattern: str, groups: str, leave_out: str, output: Path) ->
             ("train", {i for i in kept if where[i] != group}),
         ):
             _write_split(folder, split, document, wanted)
-        names = {place: category["name"] for place, category in enumerate(document["categories"])}
-        (folder / "yolo" / "data.yaml").write_text(json.dumps({"path": ".", "train": "train", "val": "test", "names": names}))
+        names = [category["name"] for category in document["categories"]]
+        write_description(folder / "yolo", "train", "test", names, str((folder / "yolo").resolve()))
         click.echo(f"{group}: {len([i for i in kept if where[i] == group])} test images of {len(kept)}")
 
 
@@ -88,21 +88,7 @@ def _write_split(folder: Path, split: str, document: dict[str, Any], wanted: set
     annotations = [entry for entry in document["annotations"] if entry["image_id"] in wanted]
     part = {"images": images, "annotations": annotations, "categories": document["categories"]}
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(part))
-    places = {category["id"]: place for place, category in enumerate(document["categories"])}
-    for kind in ("images", "labels"):
-        (folder / "yolo" / split / kind).mkdir(parents=True, exist_ok=True)
-    for image in images:
-        link = folder / "yolo" / split / "images" / Path(image["file_name"]).name
-        if not link.is_symlink():
-            link.symlink_to((folder / "images" / image["file_name"]).resolve())
-        own = (entry for entry in annotations if entry["image_id"] == image["id"])
-        lines = [_yolo_line(places[entry["category_id"]], polygon, image) for entry in own for polygon in entry["segmentation"]]
-        (folder / "yolo" / split / "labels" / link.name).with_suffix(".txt").write_text("\n".join(lines) + "\n")
-
-
-def _yolo_line(label: int, polygon: list[float], image: dict[str, Any]) -> str:
-    points = np.array(polygon).reshape(-1, 2) / (image["width"], image["height"])
-    return " ".join([str(label), *(f"{value:.6f}" for value in points.clip(0, 1).ravel())])
+    write_split_as_text(folder / "yolo" / split, open_dataset(folder, split))
 
 
 @main.command()
@@ -126,12 +112,6 @@ def fit(folds: Path, recipe: Path, size: tuple[int, int], budgets: tuple[str, ..
         answers = {budget: predict_results(predictor, dataset, budget, max_detections=LIMIT) for budget in budgets}
         write_atomically(proof, json.dumps({"cpu_seconds": spent, "results": answers}).encode())
         click.echo(f"{fold.name}: {spent / 60:.1f} minutes of one processor")
-
-
-def cpu_seconds() -> float:
-    """Of one processor, spent by the programs that this one has started and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @main.command()

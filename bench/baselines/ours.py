@@ -1,0 +1,34 @@
+"""Our own detector by the commands that everybody has: ``apex-train fit``, ``apex-train export``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from baselines.budget import ran, trained_within
+from baselines.trained import Task, Trained
+
+RECIPE = Path(__file__).with_name("ours.yaml")
+
+
+def train(task: Task, recipe: Path) -> Trained:
+    """As many epochs of ``recipe`` as take nearest to the limit; the last weights are used, nothing is chosen on the way."""
+    folder = task.output / "fit"
+    epochs, seconds = trained_within(task.limit, lambda epochs, folder: _fit(task, recipe, epochs, folder), folder)
+    model = task.output / "ours.onnx"
+    words = (_program(), "export", folder / "last.pt", "-o", model, "--size", str(task.size))
+    ran(words, task.output / "export.log", task.threads)
+    return Trained(model, model, seconds, {"epochs": epochs, "recipe": recipe.name})
+
+
+def _fit(task: Task, recipe: Path, epochs: int, folder: Path) -> float:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = {"seed": task.seed, "size": task.size, "workers": 0, "evaluate_every": epochs}
+    words = [_program(), "fit", recipe, "--data", task.data, "--output", folder, "--epochs", str(epochs)]
+    words += ["--threads", str(task.threads), *(["--init", task.weights] if task.weights else [])]
+    words += [word for key, value in wanted.items() for word in ("--set", f"train.{key}={value}")]
+    return ran(words, folder.with_name(f"{folder.name}.log"), task.threads)
+
+
+def _program() -> Path:
+    return Path(sys.executable).with_name("apex-train")
