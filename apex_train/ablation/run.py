@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +25,17 @@ _LOOK_EVERY = 0.2  # seconds between looks at a process that was not asked to st
 
 @dataclass(frozen=True)
 class Setting:
-    """``output``: folder of the study; ``threads`` of each of ``jobs`` processes, None: as many as torch takes."""
+    """``output``: folder of the study; ``threads`` of each of ``jobs`` processes, None: as many as torch takes.
+
+    ``gpus``: what CUDA calls those that are lent in turn, one to a training at a time; empty: every training sees all.
+    """
 
     output: Path
     dataset_type: DatasetType
     jobs: int
     threads: int | None
     commit: str | None
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,11 @@ def run_all(
     """
     failures: list[Failure] = []
     finished = 0
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for number in range(setting.jobs if setting.gpus else 0):
+        free.put(setting.gpus[number % len(setting.gpus)])
     with ThreadPoolExecutor(setting.jobs) as pool:
-        for future in as_completed([pool.submit(_run_one, study, each, setting, stop) for each in trainings]):
+        for future in as_completed([pool.submit(_run_one, study, each, setting, stop, free) for each in trainings]):
             failure = future.result()
             finished += failure is None and not stop.is_set()
             failures += [] if failure is None else [failure]
@@ -74,14 +84,16 @@ def run_all(
     return failures
 
 
-def _run_one(study: Study, training: Training, setting: Setting, stop: threading.Event) -> Failure | None:
+def _run_one(
+    study: Study, training: Training, setting: Setting, stop: threading.Event, free: queue.SimpleQueue[str]
+) -> Failure | None:
     from apex_train.ablation.arm import STOPPED
 
     if stop.is_set():
         return None
     job = _write_job(study, training, setting)
     log = job.with_suffix(".log")
-    with log.open("ab") as stream:
+    with _lent(free if setting.gpus else None) as environment, log.open("ab") as stream:
         # A group of its own: Ctrl-C at the terminal reaches the study, which tells its arms.
         process = subprocess.Popen(
             [sys.executable, "-m", "apex_train.ablation.arm", str(job)],
@@ -89,11 +101,25 @@ def _run_one(study: Study, training: Training, setting: Setting, stop: threading
             stdout=stream,
             stderr=stream,
             start_new_session=True,
+            env=environment,
         )
         code = _wait(process, stop)
     if code == 0 or (code == STOPPED and stop.is_set()):
         return None
     return Failure(training, log, _last_line(log))
+
+
+@contextlib.contextmanager
+def _lent(free: queue.SimpleQueue[str] | None) -> Iterator[dict[str, str] | None]:
+    """The environment of a process that sees one of the free GPUs, which is given back afterwards; None: that of this one."""
+    if free is None:
+        yield None
+        return
+    gpu = free.get()
+    try:
+        yield os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+    finally:
+        free.put(gpu)
 
 
 def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:

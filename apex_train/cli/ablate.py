@@ -18,15 +18,27 @@ if TYPE_CHECKING:
     from apex_train.ablation.study import Study
 
 
+def _gpu_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    found = tuple(each.strip() for each in value.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise click.BadParameter(f"{value!r} is not a list of different GPUs, for example 0,1.")
+    return found
+
+
 @click.command()
 @click.argument("study", type=click.Path(dir_okay=False), callback=not_empty)
 @click.option("--output", "-o", required=True, type=click.Path(file_okay=False), callback=not_empty, help="Folder of the study.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Trainings at a time.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of each.  [default: all cores]")
+@click.option("--gpus", callback=_gpu_list, help="Lend each training one of these, for example 0,1 (as CUDA numbers them).")
 @click.option("--dry-run", is_flag=True, help="Check the study and say what it would train; train nothing.")
 @click.option("--log", type=click.Path(dir_okay=False), callback=not_empty, help="Also add the verdicts to this Markdown file.")
 @json_option
-def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: bool, log: str | None, as_json: bool) -> None:
+def ablate(
+    study: str, output: str, jobs: int, threads: int | None, gpus: tuple[str, ...], dry_run: bool, log: str | None, as_json: bool
+) -> None:
     """Train every arm of STUDY (a YAML file) with the same seeds, and say of every level whether it is validated, harmful or
     shows no difference.
 
@@ -38,6 +50,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
       apex-train ablate study.yaml --output studies/boxes --dry-run
       apex-train ablate study.yaml --output studies/boxes --jobs 2 --threads 1
       apex-train ablate study.yaml --output studies/boxes --log bench/LOG.md --json
+      apex-train ablate study.yaml --output studies/boxes --jobs 4 --gpus 0,1,2,3
     """
     from apex_train.ablation.journal import Journal
     from apex_train.ablation.plan import plan
@@ -52,7 +65,7 @@ def ablate(study: str, output: str, jobs: int, threads: int | None, dry_run: boo
     kind, data_sha256 = _data(asked)
     trainings = plan(asked, data_sha256, None if asked.init is None else file_sha256(asked.init))
     code = _code()
-    setting = Setting(Path(output), kind, jobs, threads, code["commit"])
+    setting = Setting(Path(output), kind, jobs, threads, code["commit"], gpus)
     left = missing(trainings, Journal(setting.output))
     if dry_run:
         _say_plan(trainings, left, as_json)
