@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, json_option, not_empty, split_list
+from apex_runtime.cli.options import FiniteRange, dataset_type_option, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
@@ -24,10 +24,8 @@ _SIGNALS = ("loss", "disagreement", "regret")
 @dataset_type_option
 @click.option("--split", default="train", show_default=True, help="Which split of it.")
 @click.option("--output", "-o", required=True, type=click.Path(file_okay=False), callback=not_empty, help="Folder for the files.")
-@click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True), default=0.3, show_default=True, help="Of the images: subset."
-)
-@click.option("--emphasis", type=click.FloatRange(1, 100), default=3.0, show_default=True, help="Weight of the hardest image.")
+@click.option("--share", type=FiniteRange(0, 1, min_open=True), default=0.3, show_default=True, help="Of the images: subset.")
+@click.option("--emphasis", type=FiniteRange(1, 100), default=3.0, show_default=True, help="Weight of the hardest image.")
 @click.option("--by", multiple=True, default=_SIGNALS, show_default=True, callback=split_list, help="Signals that count.")
 @click.option(
     "--views",
@@ -73,6 +71,7 @@ def mine(
 
     look, session, dataset, provenance = _open(checkpoint, data, dataset_type, split, options)
     folder = Path(output)
+    _check_output(folder, checkpoint, dataset)
     fared, failures = _looks(look, dataset, folder, provenance)
     if not fared:
         raise DataError(f"{dataset.source}: none of its {len(dataset)} images can be read.", f"The first: {failures[0].reason}")
@@ -84,11 +83,23 @@ def mine(
     write_sample_weights(folder / "weights.json", dict(zip(names, weights_I.round(5).tolist(), strict=True)), provenance)
     if options["draw"]:
         rows = [(fared[number], float(hard_I[number])) for number in chosen[: options["draw"]]]
-        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, rows)
+        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, options["budget"], rows)
     write_json(folder / "report.json", report)
     _say(report, output, as_json)
     if failures:
         raise SystemExit(1)
+
+
+def _check_output(folder: Path, checkpoint: Path, dataset: InstanceDataset) -> None:
+    """Raises UsageError for a folder that cannot be written, or in which the files would be taken for a part of the data set."""
+    from apex_runtime.cli.places import check_places
+    from apex_runtime.errors import UsageError
+
+    files = dataset.annotation_files()
+    check_places({"--output": str(folder / "subset.json")}, [str(checkpoint)])
+    if folder.resolve() in {file.resolve().parent for file in files}:
+        message = f"--output {folder}: holds the annotations of {dataset.source}, of which subset.json would be one more."
+        raise UsageError(message, "Name a folder of its own.", path=folder)
 
 
 def _looks(look: Look, dataset: InstanceDataset, folder: Path, provenance: dict[str, Any]) -> tuple[list[Fared], list[Failure]]:

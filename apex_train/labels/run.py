@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.errors import UsageError
 from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.pipeline.predictor import Predictor
 from apex_train.labels.against_record import against_record
@@ -28,11 +29,16 @@ _DIGITS = 4
 @dataclass(frozen=True)
 class Limits:
     """``score``: the least of a detection that may speak for a label; ``unlabelled``: the least of one that needs none;
-    ``regions``: whether the latter become crowd regions."""
+    ``regions``: whether the latter become crowd regions. Raises UsageError when ``unlabelled`` is below ``score``."""
 
     score: float
     unlabelled: float
     regions: bool
+
+    def __post_init__(self) -> None:
+        if self.unlabelled < self.score:
+            message = f"--unlabelled-score {self.unlabelled}: below --min-score {self.score}."
+            raise UsageError(message, "What is too unsure to speak for a label needs one itself: raise it.")
 
 
 class LabelJudge:
