@@ -47,7 +47,9 @@ def label(
         labelling.run(_unless(stop, progress))
     report = labelling.report()
     if not report["labels"]:
-        message = f"{teacher}: none of its {report['candidates']} detections in the unlabelled images passed the limits."
+        unread = labelling.failures
+        lost = f" {len(unread)} cannot be read; the first: {unread[0].reason}" if unread else ""
+        message = f"{teacher}: none of its {report['candidates']} detections in the unlabelled images passed the limits.{lost}"
         raise DataError(message, "Lower them (--min-score, --min-stability, ...), or train more before the first round.")
     write_json(folder / LABELS, scaled(labelling.document(), setting.pseudo_weight))
     account = {"seconds": round(time.perf_counter() - started, 1), "report": report}
