@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_runtime.pipeline.results import Failure
     from apex_train.mining.look import Fared, Look
+    from apex_train.predictor import TorchSession
 
 _SIGNALS = ("loss", "disagreement", "regret")
 
@@ -141,24 +142,32 @@ def _open(checkpoint: Path, data: Path, kind: DatasetType | None, split: str, op
     strange = [name for name in options["by"] if name not in _SIGNALS]
     if strange or not options["by"]:
         raise UsageError(f"--by {','.join(options['by'])}: no such signal.", f"Known are {', '.join(_SIGNALS)}.")
+    if len(set(options["by"])) < len(options["by"]):
+        raise UsageError(f"--by {','.join(options['by'])}: a signal is named twice.", "Name each once.")
     views = parse_views(options["views"])
     # Not strict, for then the first image that cannot be read would be the end; what annotates must be sound all the same.
     dataset = open_dataset(data, split, choose_type(data, kind), strict=False)
     refuse(dataset.findings, dataset.source)
     say_left_out(dataset)
     session = open_checkpoint(checkpoint, parse_size(options["size"]), options["threads"], device=options["device"])
-    info, own = session.info, own_loss(checkpoint)
+    own = own_loss(checkpoint)
     loss = own or LossConfig()
-    provenance = {
-        "model": {"checkpoint_sha256": info.checkpoint_sha256, "input": [info.input.height, info.input.width]},
-        "data": {"split": dataset.split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
-        "by": list(options["by"]),
+    provenance = _provenance(session, dataset, options) | {
         "views": [view.name for view in views],
-        "budget": options["budget"],
-        "emphasis": options["emphasis"],
         "loss": {"of": "defaults" if own is None else "checkpoint", "values": loss.model_dump(mode="json")},
     }
     return Look(session, dataset, views, options["budget"], loss), session, dataset, provenance
+
+
+def _provenance(session: TorchSession, dataset: InstanceDataset, options: dict[str, Any]) -> dict[str, Any]:
+    info = session.info
+    return {
+        "model": {"checkpoint_sha256": info.checkpoint_sha256, "input": [info.input.height, info.input.width]},
+        "data": {"split": dataset.split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
+        "by": list(options["by"]),
+        "budget": options["budget"],
+        "emphasis": options["emphasis"],
+    }
 
 
 def _say(report: dict[str, Any], output: str, as_json: bool) -> None:

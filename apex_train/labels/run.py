@@ -17,7 +17,7 @@ from apex_train.labels.against_record import against_record
 from apex_train.labels.agreement import Agreement, agree
 from apex_train.labels.document import annotations_of, weighted_document
 from apex_train.labels.planted import Record
-from apex_train.pseudo.against_truth import has_masks
+from apex_train.pseudo.against_truth import has_masks, labels_in_truth
 
 FORMAT_VERSION = 1
 _ALL_TILES = 1.0  # a label is judged once and learned from often: nothing is saved on it
@@ -49,9 +49,7 @@ class LabelJudge:
         self._predictor, self._dataset, self._limits, self._model = predictor, dataset, limits, model
         classes = predictor.info.classes
         self._id_of = shared_classes(classes, dataset, "the model")
-        label_of = {category.id: label for label, category in enumerate(dataset.categories)}
-        shared = ((label, each.id) for label, each in enumerate(classes) if each.id in self._id_of)
-        self._label_of = {label: label_of[self._id_of[category]] for label, category in shared}
+        self._label_of = labels_in_truth(classes, dataset)
         self._names = [each.name for each in classes if each.id in self._id_of]
         self._by_mask = has_masks(dataset)
         self._judged: list[Agreement] = []
