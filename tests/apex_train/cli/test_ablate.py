@@ -14,9 +14,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
+from apex_train.checkpoint import load_model
 from apex_train.cli.main import main
 
 TOY = {"train.size": 128, "train.crop": 64, "train.batch": 4, "train.workers": 0, "train.warmup_steps": 1, "train.device": "cpu"}
@@ -84,7 +86,7 @@ def test_a_training_that_fails_is_named_with_its_log_and_the_others_are_kept(nuc
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
-    """Killed after its first cell: what was done is not done again, and the scores are those of an unbroken one."""
+    """Killed after its first cell: what was done is not done again, and the networks are those of an unbroken one."""
     factor = {"key": "loss.box_kind", "levels": ["ciou", "iou"]}
     file = write_study(tmp_path, nuclei_fixture, factors=[factor])
     output = tmp_path / "out"
@@ -101,7 +103,10 @@ def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     unbroken = ablate(file, "--output", tmp_path / "other", "--threads", 1, "--json")
-    assert json.loads(result.stdout)["cells"] == json.loads(unbroken.stdout)["cells"]
+    assert json.loads(result.stdout)["comparisons"] == json.loads(unbroken.stdout)["comparisons"]
+    for run in output.glob("runs/*/last.pt"):
+        networks = [load_model(path).state_dict() for path in (run, tmp_path / "other" / "runs" / run.parent.name / "last.pt")]
+        assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items()), run
 
 
 def _retried(file: Path, output: Path) -> Result:
