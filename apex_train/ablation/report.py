@@ -86,13 +86,13 @@ def check_log(path: Path) -> None:
 
 
 def add_to_log(path: Path, entry: str) -> None:
-    """Put the entry before the newest one of the log, in one step; the same entry is not put there twice.
+    """Put the entry before the newest one of the log, in one step; the same figures are not put there twice, on whatever day.
 
     Raises UsageError when there is no such file.
     """
     check_log(path)
     text = path.read_text(encoding="utf-8")
-    if entry in text:
+    if entry.partition("\n")[2] in text:
         return
     head, found, rest = text.partition("\n## ")
     before = head.rstrip("\n") + "\n\n"

@@ -89,8 +89,9 @@ def test_the_newest_entry_of_a_log_comes_first_and_once(report: dict[str, Any], 
     assert "**class [loss] b** against a: harmful, -3.04 (" in entry
     add_to_log(log, entry)
     add_to_log(log, entry)
+    add_to_log(log, log_entry(report, "apex-train ablate study.yaml", date(2026, 1, 3)))
     text = log.read_text()
-    assert text.count("## 2026-01-02: classes (ablation)") == 1
+    assert text.count("## 2026-01-02: classes (ablation)") == 1 == text.count("(ablation)")
     assert text.index("Newest first.") < text.index("2026-01-02") < text.index("## 2025-01-01: old")
     assert text.endswith("\n\n## 2025-01-01: old\n\n* it.\n")
     with pytest.raises(UsageError, match="no such file"):
