@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
+from baselines.budget import cpu_seconds
 from evidence import write_evidence
-from folds import cpu_seconds
 from plant_noise import KINDS, RECORD, Noise, plant
 from recovered import recovered
 
@@ -184,9 +184,16 @@ def _noisy(bench: Bench, seed: int) -> Path:
 
 def _judged(bench: Bench, seed: int) -> Path:
     """The noisy set with the weights that the plain network of this seed gives."""
-    folder = bench.output / "data" / f"judged-{seed}"
-    _kept(bench, f"judge-{seed}", lambda: _judge(bench, seed, folder))
-    return folder
+    _judgement(bench, seed)
+    return _judged_folder(bench, seed)
+
+
+def _judgement(bench: Bench, seed: int) -> dict[str, Any]:
+    return _kept(bench, f"judge-{seed}", lambda: _judge(bench, seed, _judged_folder(bench, seed)))
+
+
+def _judged_folder(bench: Bench, seed: int) -> Path:
+    return bench.output / "data" / f"judged-{seed}"
 
 
 def _judge(bench: Bench, seed: int, folder: Path) -> dict[str, Any]:
@@ -215,7 +222,7 @@ def summary(bench: Bench, cells: list[dict[str, Any]], arms: list[ArmName], seed
     """The content of the evidence file."""
     figure = {(each["arm"], each["seed"]): each[METRIC] for each in cells}
     values = {arm: [figure[arm, seed] for seed in seeds] for arm in arms}
-    judges = [_kept(bench, f"judge-{seed}", dict) for seed in seeds] if set(arms) & set(JUDGED) else []
+    judges = [_judgement(bench, seed) for seed in seeds] if set(arms) & set(JUDGED) else []
     others = [arm for arm in arms if arm not in ALWAYS]
     return {
         "what": "AP after training on clean labels, on planted noise, and on the noise with what is to help against it",

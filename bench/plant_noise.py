@@ -85,15 +85,7 @@ def main(data: Path, split: str, shift: tuple[float, float], jitter: float, seed
 def plant(data: Path, split: str, noise: Noise, seed: int, output: Path) -> Record:
     """Write the noisy data set and its record. Raises UsageError, DataError."""
     dataset = open_dataset(data, split)
-    if sum(rate for kind, rate in noise.rates.items() if kind != "spurious") > 1:
-        raise UsageError(
-            "--missing, --shifted, --wrong-class: together above 1.", "An annotation is wrong in one way: lower them."
-        )
-    if noise.rates.get("wrong-class") and len(dataset.categories) < 2:
-        raise UsageError(
-            f"--wrong-class: {data} has one class, {dataset.categories[0].name}.",
-            "Plant --spurious objects instead, or choose other data.",
-        )
+    _check(dataset, data, noise, output)
     _link_images(dataset, output / "images" / split)
     for name in split_names(data, dataset.kind):
         if name != split:
@@ -115,6 +107,21 @@ def plant(data: Path, split: str, noise: Noise, seed: int, output: Path) -> Reco
     )
     write_atomically(output / RECORD, record.model_dump_json(indent=1).encode())
     return record
+
+
+def _check(dataset: InstanceDataset, data: Path, noise: Noise, output: Path) -> None:
+    """Raises UsageError for noise that cannot be planted, and for an output that would take the place of the data."""
+    if any(output.resolve() in file.resolve().parents for file in dataset.annotation_files()):
+        raise UsageError(f"--output {output}: holds {data}, which would be written over.", "Name another folder.", path=output)
+    if sum(rate for kind, rate in noise.rates.items() if kind != "spurious") > 1:
+        raise UsageError(
+            "--missing, --shifted, --wrong-class: together above 1.", "An annotation is wrong in one way: lower them."
+        )
+    if noise.rates.get("wrong-class") and len(dataset.categories) < 2:
+        raise UsageError(
+            f"--wrong-class: {data} has one class, {dataset.categories[0].name}.",
+            "Plant --spurious objects instead, or choose other data.",
+        )
 
 
 def _link_images(dataset: InstanceDataset, folder: Path) -> None:

@@ -11,6 +11,7 @@ import click
 from apex_runtime.cli.group import CommandWithActions
 from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import (
+    FiniteRange,
     chosen_budgets,
     engine_options,
     json_option,
@@ -54,7 +55,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
 @click.option(
     "--repeat", type=click.IntRange(1, 100_000), help="Rounds that are timed.  [default: 30; with --against, until it settles]"
 )
-@click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
+@click.option("--seconds", type=FiniteRange(0, 86_400, min_open=True), help="About how long to measure, not --repeat.")
 @engine_options
 @click.option("--against", type=click.Path(), callback=not_empty, help="A second engine, timed in turn with ENGINE.")
 @click.option("--layers", is_flag=True, help="Also time every node of the graph, by part of the model (ort-cpu).")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import json_option, not_empty
+from apex_runtime.cli.options import FiniteRange, json_option, not_empty
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--abs", "amount", multiple=True, metavar="[METRIC=]AMOUNT", help="And besides, in the unit of the metric.  [default: 0]"
 )
 @click.option("--absolute", is_flag=True, help="Judge milliseconds beside the anchor too: for a machine that does nothing else.")
-@click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="The most to measure.  [default: 30]")
+@click.option("--seconds", type=FiniteRange(0, 86_400, min_open=True), help="The most to measure.  [default: 30]")
 @click.option("--repeat", type=click.IntRange(1, 100_000), help="Just so many rounds, not --seconds.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), callback=not_empty, help="Also write the report to this file.")
 @json_option

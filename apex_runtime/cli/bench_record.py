@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.interrupt import interruptible
-from apex_runtime.cli.options import json_option, not_empty, split_list
+from apex_runtime.cli.options import FiniteRange, json_option, not_empty, split_list
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ON_INTERRUPT = "interrupted: nothing will be written; once more to leave at onc
     "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads; with one, noise disturbs least."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--seconds", type=click.FloatRange(0, 86_400, min_open=True), help="The most to measure.  [default: 30]")
+@click.option("--seconds", type=FiniteRange(0, 86_400, min_open=True), help="The most to measure.  [default: 30]")
 @click.option("--repeat", type=click.IntRange(1, 100_000), help="Just so many rounds, not --seconds.")
 @json_option
 def bench_record(

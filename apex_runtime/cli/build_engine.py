@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.interrupt import interruptible
-from apex_runtime.cli.options import json_option, not_empty, split_integers
+from apex_runtime.cli.options import FiniteRange, json_option, not_empty, split_integers
 from apex_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ _COMPUTED_BY = {
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0, max=100),
+    type=FiniteRange(min=0, max=100),
     metavar="POINTS",
     help="int8, fp8: round the regions that keep AP on the split val within so many points of fp32.",
 )

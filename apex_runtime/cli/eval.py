@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apex_runtime.cli.options import (
+    FiniteRange,
     chosen_budgets,
     dataset_type_option,
     engine_options,
@@ -51,9 +52,7 @@ _OF_ENGINES = (
 @click.option(
     "--max-detections", type=click.IntRange(min=1), help="Detections that count per image.  [default: follows the data]"
 )
-@click.option(
-    "--min-score", type=click.FloatRange(0, 1), help="Weakest detection to count.  [default: 0.001; of --predictions, all]"
-)
+@click.option("--min-score", type=FiniteRange(0, 1), help="Weakest detection to count.  [default: 0.001; of --predictions, all]")
 @click.option("--batch", type=click.IntRange(1, 256), default=1, show_default=True, help="Images per call of the graph.")
 @engine_options
 @click.option("--size", metavar="N|HxW", help="Input size, for a checkpoint.")

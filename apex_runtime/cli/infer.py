@@ -12,6 +12,7 @@ import click
 from apex_runtime.cli.infer_report import report
 from apex_runtime.cli.interrupt import interruptible
 from apex_runtime.cli.options import (
+    FiniteRange,
     chosen_budgets,
     engine_options,
     json_option,
@@ -48,13 +49,13 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 @tiles_option(multiple=False)
 @click.option("--batch", default="auto", show_default=True, help="Images per call of the graph: a number, or auto.")
 @engine_options
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.001, show_default=True, help="Weakest detection to keep.")
-@click.option("--draw-score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Weakest detection to draw.")
+@click.option("--min-score", type=FiniteRange(0, 1), default=0.001, show_default=True, help="Weakest detection to keep.")
+@click.option("--draw-score", type=FiniteRange(0, 1), default=0.3, show_default=True, help="Weakest detection to draw.")
 @click.option("--classes", multiple=True, callback=split_list, help="Names of the classes to keep.  [default: all]")
 @click.option("--max-detections", type=click.IntRange(min=1), help="Most detections per image.  [default: what the engine gives]")
 @click.option(
     "--hysteresis",
-    type=click.FloatRange(0, 24),
+    type=FiniteRange(0, 24),
     default=0.35,
     show_default=True,
     help="Clips: how much more useful another tile must be to replace one of the frame before; 0 is off.",
@@ -81,7 +82,7 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 @click.option(
     "--video", "images_are_frames", is_flag=True, help="The images of a folder, sorted by name, are the frames of a clip."
 )
-@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Frames per second of --video.  [default: 25]")
+@click.option("--fps", type=FiniteRange(0, 1000, min_open=True), help="Frames per second of --video.  [default: 25]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run in the same folder.")
 @json_option
 def infer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,17 @@ from apex_runtime.errors import UsageError
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
     from apex_runtime.routing.budget import Budget
+
+
+class FiniteRange(click.FloatRange):
+    """A number between bounds. What is not a number ("nan") is in no range, though no comparison with a bound refuses it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Fails as wrong usage."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def split_list(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from apex_runtime.frontier.contenders import ALL, EngineContender, Wanted
 from apex_runtime.frontier.measure import find, score
 from apex_runtime.precision.plan import Precision
 from apex_runtime.precision.request import PrecisionRequest
-from apex_runtime.routing.budget import Budget, parse_budget
+from apex_runtime.routing.budget import parse_budget
 from apex_train.ablation.study import EvaluateSection, Metric
 from apex_train.checkpoint import file_sha256, load_model
 
@@ -40,8 +40,8 @@ class Measured:
 def measure(subject: Measured, dataset: InstanceDataset, metric: Metric, ways: Sequence[EvaluateSection]) -> list[float]:
     """The metric on ``dataset``, as a share, for each of ``ways``.
 
-    Engines of other precisions are left beside the checkpoint. Raises ModelError, DataError, BackendError, UsageError (a budget
-    that cannot be, forced tiles of a network with several levels).
+    Engines of other precisions are left beside the checkpoint. Raises ModelError, DataError, BackendError, UsageError (a
+    budget that is too small).
     """
     found: dict[EvaluateSection, float] = {}
     for precision in dict.fromkeys(way.precision for way in ways):
@@ -57,9 +57,8 @@ def _of_one_engine(
     opened = open_engine(path, device=subject.device, size=subject.size if precision == "fp32" else None)
     contender = EngineContender("study", path, opened, {}, sliced=False)
     limit = detection_limit(dataset.ground_truth())
-    budgets = {way.budget: parse_budget(way.budget) for way in ways}
-    below = tuple(budget for budget in budgets.values() if not _is_whole(budget))
-    wanted = Wanted(below, _DRAWS, _MIN_SCORE, limit)
+    budgets = {way.budget: parse_budget(way.budget) for way in ways if not way.all_tiles}
+    wanted = Wanted(tuple(budgets.values()), _DRAWS, _MIN_SCORE, limit)
     indices = range(len(dataset))
     kind = metric.rpartition("_")[2]
     found = find(contender, dataset, indices, wanted, lambda: None)
@@ -80,16 +79,12 @@ def _engine(subject: Measured, precision: Precision) -> Path:
 
 
 def _lines(way: EvaluateSection) -> list[Line]:
-    budget = parse_budget(way.budget)
-    if _is_whole(budget):  # whoever chooses, it is all of them
+    if way.all_tiles:
         return [ALL]
+    budget = parse_budget(way.budget)
     if way.choice == "random":
         return [Line("random", budget.asked, seed) for seed in range(_DRAWS)]
     return [Line(way.choice, budget.asked)]
-
-
-def _is_whole(budget: Budget) -> bool:
-    return (budget.kind, budget.value) == ("share", 1.0)
 
 
 def _figure(matches: Matches, metric: Metric) -> float:

@@ -57,7 +57,7 @@ def plan(study: Study, data_sha256: str, init_sha256: str | None = None) -> tupl
         for levels in arms(study):
             config, evaluation = _settings(study, levels, seed)
             training = _digest({"config": config.learned(), "data": data_sha256} | start)
-            measured = {"split": study.split, "metric": study.metric, "evaluation": evaluation.model_dump()}
+            measured = {"split": study.split, "metric": study.metric, "evaluation": _looks(evaluation)}
             names = tuple(level.name for level in levels)
             cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
             _check_differs(study, cell, known.setdefault(cell.key, cell))
@@ -77,12 +77,20 @@ def arms(study: Study) -> Iterator[tuple[Level, ...]]:
             yield (*reference[:place], level, *reference[place + 1 :])
 
 
+def _looks(evaluation: EvaluateSection) -> dict[str, Any]:
+    """What is looked at: with all tiles, whoever would choose."""
+    return evaluation.model_dump() | ({"choice": "router"} if evaluation.all_tiles else {})
+
+
 def _check_differs(study: Study, cell: Cell, first: Cell) -> None:
     if cell is not first:
         place = next(place for place, (own, other) in enumerate(zip(cell.levels, first.levels, strict=True)) if own != other)
         factor, pair = study.factors[place].name, f"{first.levels[place]} and {cell.levels[place]}"
         message = f"{factor}: {pair} train and measure the same thing."
-        raise ConfigError(message, "Leave one out; keys that change nothing that is learned are no factors.")
+        remedy = (
+            "Leave one out; keys that change nothing that is learned are no factors, nor is choice with a budget of all tiles."
+        )
+        raise ConfigError(message, remedy)
 
 
 def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitConfig, EvaluateSection]:
@@ -95,7 +103,9 @@ def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitCo
     where = ", ".join(f"{factor.name} = {level.name}" for factor, level in zip(study.factors, levels, strict=True))
     try:
         evaluation = EvaluateSection.model_validate(study.evaluate.model_dump() | evaluate)
-        return _startable(load_config(study.base, training | own), study), evaluation
+        config = load_config(study.base, training | own)
+        _check_possible(study, config, evaluation)
+        return config, evaluation
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", error.remedy, path=error.path) from error
     except ValidationError as error:
@@ -105,10 +115,13 @@ def _settings(study: Study, levels: tuple[Level, ...], seed: int) -> tuple[FitCo
         raise ConfigError(f"{where}: {key}: {first['msg']}.", f"Keys of evaluate are {known}.") from error
 
 
-def _startable(config: FitConfig, study: Study) -> FitConfig:
+def _check_possible(study: Study, config: FitConfig, evaluation: EvaluateSection) -> None:
+    """What each alone may be, but not together. Raises ConfigError."""
     if config.train.only == "router" and study.init is None:
         raise ConfigError("train.only: router would leave all other weights random.", "Give a trained network as init.")
-    return config
+    if config.model.depth > 1 and evaluation.choice != "router" and not evaluation.all_tiles:
+        message = f"evaluate.choice: {evaluation.choice} chooses tiles of one level, and model.depth is {config.model.depth}."
+        raise ConfigError(message, "Leave the choice to the router, or set model.depth to 1.")
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from apex_runtime.errors import UsageError
 from apex_runtime.files import write_atomically
-from apex_train.ablation.analysis import Comparison, Scores
+from apex_train.ablation.analysis import Comparison
+from apex_train.ablation.journal import Entry
 from apex_train.ablation.study import Study
 
 FORMAT_VERSION = 1
 _PATHS = ("data", "base", "init")  # of a study; a report has their names alone
 
 
-def document(study: Study, scores: Scores, comparisons: Sequence[Comparison], about: dict[str, Any]) -> dict[str, Any]:
-    """The report (``ablation.schema.json``). ``about``: its keys ``code`` and ``data_sha256``."""
+def document(
+    study: Study,
+    entries: Mapping[tuple[tuple[str, ...], int], Entry],
+    comparisons: Sequence[Comparison],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """The report (``ablation.schema.json``). ``entries`` by levels and seed; ``about``: its keys ``code`` (of the report) and
+    ``data_sha256``."""
     return {
         "format_version": FORMAT_VERSION,
         "study": study.model_dump(mode="json") | {name: _name(getattr(study, name)) for name in _PATHS},
         **about,
-        "cells": [{"levels": list(levels), "seed": seed, "value": value} for (levels, seed), value in scores.items()],
+        "cells": [
+            {"levels": list(levels), "seed": seed} | entry.model_dump(include={"value", "training_seconds", "commit"})
+            for (levels, seed), entry in entries.items()
+        ],
         "comparisons": [_comparison(each) for each in comparisons],
     }
 
@@ -76,13 +86,13 @@ def check_log(path: Path) -> None:
 
 
 def add_to_log(path: Path, entry: str) -> None:
-    """Put the entry before the newest one of the log, in one step; the same entry is not put there twice.
+    """Put the entry before the newest one of the log, in one step; the same figures are not put there twice, on whatever day.
 
     Raises UsageError when there is no such file.
     """
     check_log(path)
     text = path.read_text(encoding="utf-8")
-    if entry in text:
+    if entry.partition("\n")[2] in text:
         return
     head, found, rest = text.partition("\n## ")
     before = head.rstrip("\n") + "\n\n"

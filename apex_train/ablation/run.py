@@ -16,7 +16,7 @@ from pathlib import Path
 from apex_runtime.data.dataset import DatasetType
 from apex_runtime.errors import DataError
 from apex_runtime.files import write_atomically
-from apex_train.ablation.journal import Journal
+from apex_train.ablation.journal import Entry, Journal
 from apex_train.ablation.plan import Training
 from apex_train.ablation.study import Study
 
@@ -53,13 +53,13 @@ def missing(trainings: Sequence[Training], journal: Journal) -> list[Training]:
     return [Training(each.key, each.config, cells) for each, cells in left if cells]
 
 
-def scores_of(trainings: Sequence[Training], journal: Journal) -> dict[tuple[tuple[str, ...], int], float]:
-    """The score of every cell, by its levels and seed. Raises DataError when one is missing."""
+def entries_of(trainings: Sequence[Training], journal: Journal) -> dict[tuple[tuple[str, ...], int], Entry]:
+    """The entry of every cell, by its levels and seed. Raises DataError when one is missing."""
     found = {(cell.levels, cell.seed): journal.find(cell.key) for training in trainings for cell in training.cells}
-    scores = {place: entry.value for place, entry in found.items() if entry is not None}
-    if len(scores) < len(found):
-        raise DataError(f"{len(found) - len(scores)} cells have no score.", "Run the study again: it trains what is missing.")
-    return scores
+    entries = {place: entry for place, entry in found.items() if entry is not None}
+    if len(entries) < len(found):
+        raise DataError(f"{len(found) - len(entries)} cells have no score.", "Run the study again: it trains what is missing.")
+    return entries
 
 
 def run_all(

@@ -9,8 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from apex_runtime.data.dataset import DatasetType
-from apex_runtime.errors import ConfigError
+from apex_runtime.errors import ConfigError, UsageError
 from apex_runtime.precision.plan import Precision
+from apex_runtime.routing.budget import parse_budget
 from apex_train.ablation.statistics import least_permutation_p
 
 EVALUATE = "evaluate."
@@ -36,6 +37,23 @@ class EvaluateSection(_Strict):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @field_validator("budget")
+    @classmethod
+    def _is_one(cls, value: str) -> str:
+        try:
+            kind = parse_budget(value).kind
+        except UsageError as error:
+            raise ValueError(error.message.removesuffix(".")) from error
+        if kind == "ms":
+            raise ValueError(f"{value}: a deadline is for an engine that was timed. Give tiles, a share or gflops")
+        return value
+
+    @property
+    def all_tiles(self) -> bool:
+        """Whether nobody has to choose."""
+        budget = parse_budget(self.budget)
+        return (budget.kind, budget.value) == ("share", 1.0)
 
 
 class Level(_Strict):

@@ -24,7 +24,9 @@ def comparison_table(report: dict[str, Any]) -> Table:
     table.add_column("verdict", no_wrap=True)
     for row in report["comparisons"]:
         table.add_row(*(escape(row[name]) for name in ("factor", "level", "reference")), *_figures(row), _verdict(row))
-    table.caption = f"{len(study['seeds'])} seeds in pairs, {study['epochs']} epochs, {study['test']} test"
+    commits = {cell["commit"] for cell in report["cells"]}
+    mixed = f"; the cells are of {len(commits)} commits" if len(commits) > 1 else ""
+    table.caption = f"{len(study['seeds'])} seeds in pairs, {study['epochs']} epochs, {study['test']} test{mixed}"
     return table
 
 

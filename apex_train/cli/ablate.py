@@ -145,14 +145,14 @@ def _report(study: Study, trainings: tuple[Training, ...], setting: Setting, abo
     from apex_train.ablation.kept import recipe_text
     from apex_train.ablation.picture import png
     from apex_train.ablation.report import document
-    from apex_train.ablation.run import scores_of
+    from apex_train.ablation.run import entries_of
 
-    scores = scores_of(trainings, Journal(setting.output))
-    comparisons = compare(study, scores)
-    report = document(study, scores, comparisons, about)
-    write_atomically(setting.output / "kept.yaml", recipe_text(study, comparisons).encode())
+    entries = entries_of(trainings, Journal(setting.output))
+    comparisons = compare(study, {place: entry.value for place, entry in entries.items()})
+    report = document(study, entries, comparisons, about)
     write_json(setting.output / "report.json", report)
     write_atomically(setting.output / "report.png", png(report))
+    write_atomically(setting.output / "kept.yaml", recipe_text(study, comparisons).encode())
     return report
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import split_list
+from apex_runtime.cli.options import FiniteRange, split_list
 
 if TYPE_CHECKING:
     from apex_train.pseudo.run import Choice
 
-SHARE = click.FloatRange(0, 1)
+SHARE = FiniteRange(0, 1)
 # In a view a detection counts from this share of the score that the image itself asks for: a little less sure is still the same.
 _SHARE_IN_VIEWS = 0.5
 _LIMITS = ("min_score", "min_stability", "min_agreement", "min_consistency", "unsure_score")

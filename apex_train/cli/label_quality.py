@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, engine_options, json_option, not_empty, say_fallback
+from apex_runtime.cli.options import FiniteRange, dataset_type_option, engine_options, json_option, not_empty, say_fallback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from apex_runtime.data.dataset import DatasetType
 
-_SHARE = click.FloatRange(0, 1)
+_SHARE = FiniteRange(0, 1)
 
 
 @click.command("label-quality")
@@ -75,14 +75,15 @@ def label_quality(
 
     dataset = open_dataset(data, split, choose_type(data, dataset_type))
     say_left_out(dataset)
-    check_places({"--output": output, "--report": report_file}, [engine, *map(str, dataset.annotation_files())])
+    read = [*dataset.annotation_files(), *(record.path for record in dataset.records)]
+    check_places({"--output": output, "--report": report_file}, [engine, *map(str, read)])
+    limits = Limits(options["min_score"], options["unlabelled_score"], options["unlabelled"] == "crowd")
     record = None if truth is None else read_record(truth, dataset.source)
     size = parse_size(options["size"]) if options["size"] else None
     opened = open_engine(engine, options["threads"], options["device"], options["policy"], size)
     say_fallback(opened)
     info = opened.session.info
     model = {"sha256": opened.digest, "backend": opened.executed, "input": [info.input.height, info.input.width]}
-    limits = Limits(options["min_score"], options["unlabelled_score"], options["unlabelled"] == "crowd")
     judge = LabelJudge(Predictor(opened.session), dataset, limits, model)
     with counter(len(dataset), "label-quality") as progress:
         judge.run(progress)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, json_option, not_empty, split_list
+from apex_runtime.cli.options import FiniteRange, dataset_type_option, json_option, not_empty, split_list
 
 if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_runtime.pipeline.results import Failure
     from apex_train.mining.look import Fared, Look
+    from apex_train.predictor import TorchSession
 
 _SIGNALS = ("loss", "disagreement", "regret")
 
@@ -24,10 +25,8 @@ _SIGNALS = ("loss", "disagreement", "regret")
 @dataset_type_option
 @click.option("--split", default="train", show_default=True, help="Which split of it.")
 @click.option("--output", "-o", required=True, type=click.Path(file_okay=False), callback=not_empty, help="Folder for the files.")
-@click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True), default=0.3, show_default=True, help="Of the images: subset."
-)
-@click.option("--emphasis", type=click.FloatRange(1, 100), default=3.0, show_default=True, help="Weight of the hardest image.")
+@click.option("--share", type=FiniteRange(0, 1, min_open=True), default=0.3, show_default=True, help="Of the images: subset.")
+@click.option("--emphasis", type=FiniteRange(1, 100), default=3.0, show_default=True, help="Weight of the hardest image.")
 @click.option("--by", multiple=True, default=_SIGNALS, show_default=True, callback=split_list, help="Signals that count.")
 @click.option(
     "--views",
@@ -73,6 +72,7 @@ def mine(
 
     look, session, dataset, provenance = _open(checkpoint, data, dataset_type, split, options)
     folder = Path(output)
+    _check_output(folder, checkpoint, dataset)
     fared, failures = _looks(look, dataset, folder, provenance)
     if not fared:
         raise DataError(f"{dataset.source}: none of its {len(dataset)} images can be read.", f"The first: {failures[0].reason}")
@@ -84,11 +84,23 @@ def mine(
     write_sample_weights(folder / "weights.json", dict(zip(names, weights_I.round(5).tolist(), strict=True)), provenance)
     if options["draw"]:
         rows = [(fared[number], float(hard_I[number])) for number in chosen[: options["draw"]]]
-        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, rows)
+        outputs.write_sheet(folder / "sheet.png", Predictor(session), dataset, options["budget"], rows)
     write_json(folder / "report.json", report)
     _say(report, output, as_json)
     if failures:
         raise SystemExit(1)
+
+
+def _check_output(folder: Path, checkpoint: Path, dataset: InstanceDataset) -> None:
+    """Raises UsageError for a folder that cannot be written, or in which the files would be taken for a part of the data set."""
+    from apex_runtime.cli.places import check_places
+    from apex_runtime.errors import UsageError
+
+    files = dataset.annotation_files()
+    check_places({"--output": str(folder / "subset.json")}, [str(checkpoint)])
+    if folder.resolve() in {file.resolve().parent for file in files}:
+        message = f"--output {folder}: holds the annotations of {dataset.source}, of which subset.json would be one more."
+        raise UsageError(message, "Name a folder of its own.", path=folder)
 
 
 def _looks(look: Look, dataset: InstanceDataset, folder: Path, provenance: dict[str, Any]) -> tuple[list[Fared], list[Failure]]:
@@ -130,24 +142,32 @@ def _open(checkpoint: Path, data: Path, kind: DatasetType | None, split: str, op
     strange = [name for name in options["by"] if name not in _SIGNALS]
     if strange or not options["by"]:
         raise UsageError(f"--by {','.join(options['by'])}: no such signal.", f"Known are {', '.join(_SIGNALS)}.")
+    if len(set(options["by"])) < len(options["by"]):
+        raise UsageError(f"--by {','.join(options['by'])}: a signal is named twice.", "Name each once.")
     views = parse_views(options["views"])
     # Not strict, for then the first image that cannot be read would be the end; what annotates must be sound all the same.
     dataset = open_dataset(data, split, choose_type(data, kind), strict=False)
     refuse(dataset.findings, dataset.source)
     say_left_out(dataset)
     session = open_checkpoint(checkpoint, parse_size(options["size"]), options["threads"], device=options["device"])
-    info, own = session.info, own_loss(checkpoint)
+    own = own_loss(checkpoint)
     loss = own or LossConfig()
-    provenance = {
-        "model": {"checkpoint_sha256": info.checkpoint_sha256, "input": [info.input.height, info.input.width]},
-        "data": {"split": dataset.split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
-        "by": list(options["by"]),
+    provenance = _provenance(session, dataset, options) | {
         "views": [view.name for view in views],
-        "budget": options["budget"],
-        "emphasis": options["emphasis"],
         "loss": {"of": "defaults" if own is None else "checkpoint", "values": loss.model_dump(mode="json")},
     }
     return Look(session, dataset, views, options["budget"], loss), session, dataset, provenance
+
+
+def _provenance(session: TorchSession, dataset: InstanceDataset, options: dict[str, Any]) -> dict[str, Any]:
+    info = session.info
+    return {
+        "model": {"checkpoint_sha256": info.checkpoint_sha256, "input": [info.input.height, info.input.width]},
+        "data": {"split": dataset.split, "images": len(dataset), "fingerprint": dataset.fingerprint()},
+        "by": list(options["by"]),
+        "budget": options["budget"],
+        "emphasis": options["emphasis"],
+    }
 
 
 def _say(report: dict[str, Any], output: str, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from apex_train.cli.label_options import SHARE, choice_of, given, label_options
 
 if TYPE_CHECKING:
     from apex_runtime.bundle.load import Opened
-    from apex_runtime.data.dataset import DatasetType
+    from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_runtime.pipeline.predictor import Predictor
     from apex_train.pseudo.pictures import Pictures
     from apex_train.pseudo.run import Choice
@@ -66,11 +66,13 @@ def pseudo_label(
     from apex_train.pseudo.run import Labelling, model_facts
 
     choice = _choice(options)
-    check_places({"--output": output, "--report": report_file}, [engine, source])
     pictures = _pictures(source, split, dataset_type)
+    known = _calibration_set(source, dataset_type, options)
+    check_places({"--output": output, "--report": report_file}, [engine, source, *_files_of(pictures, known)])
     opened = _open(engine, options)
     predictor = Predictor(opened.session)
-    choice = _calibrated(choice, predictor, source, dataset_type, options)
+    if known is not None:
+        choice = _calibrated(choice, predictor, known, options["precision"])
     labelling = Labelling(predictor, pictures, choice, model_facts(opened))
     with counter(len(pictures.items), "pseudo-label") as progress:
         labelling.run(progress)
@@ -92,20 +94,31 @@ def _choice(options: dict[str, Any]) -> Choice:
     return choice_of(options, None if options["calibrate"] is None else "--calibrate")
 
 
-def _calibrated(choice: Choice, predictor: Predictor, source: str, kind: DatasetType | None, options: dict[str, Any]) -> Choice:
-    from dataclasses import replace
-
+def _calibration_set(source: str, kind: DatasetType | None, options: dict[str, Any]) -> InstanceDataset | None:
     from apex_runtime.cli.data import choose_type
-    from apex_runtime.cli.progress import counter
     from apex_runtime.data.open import open_dataset
-    from apex_train.pseudo.calibrate import calibrate
 
     if options["calibrate"] is None:
-        return choice
+        return None
     data = Path(options["calibrate_data"] or source)
-    dataset = open_dataset(data, options["calibrate"], choose_type(data, kind))
-    with counter(len(dataset), "calibrate") as progress:
-        found = calibrate(predictor, dataset, choice.views, options["precision"], progress)
+    return open_dataset(data, options["calibrate"], choose_type(data, kind))
+
+
+def _files_of(pictures: Pictures, known: InstanceDataset | None) -> list[str]:
+    """The images and annotations that are read, and so are not written over."""
+    annotated = [each for each in (pictures.dataset, known) if each is not None]
+    files = [file for each in annotated for file in each.annotation_files()]
+    return [str(path) for path in (*(item.path for item in pictures.items), *files)]
+
+
+def _calibrated(choice: Choice, predictor: Predictor, known: InstanceDataset, precision: float) -> Choice:
+    from dataclasses import replace
+
+    from apex_runtime.cli.progress import counter
+    from apex_train.pseudo.calibrate import calibrate
+
+    with counter(len(known), "calibrate") as progress:
+        found = calibrate(predictor, known, choice.views, precision, progress)
     return replace(choice, limits=found.limits, calibration=found.facts())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apex_runtime.cli.options import dataset_type_option, json_option, not_empty
+from apex_runtime.cli.options import FiniteRange, dataset_type_option, json_option, not_empty
 from apex_train.cli.label_options import SHARE, choice_of, label_options
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--labelled-share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.5,
     show_default=True,
     help="Of the images that a round looks at.",
 )
 @click.option(
     "--pseudo-weight",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Factor on the weight of every pseudo label.",

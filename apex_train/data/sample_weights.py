@@ -18,6 +18,7 @@ from apex_runtime.pipeline.results import write_json
 
 FORMAT_VERSION = 1
 KIND = "sample-weights"
+_MOST = 1e6  # only proportions count; sums of such stay exact enough
 _REMEDY = "Write it again with apex-train mine."
 
 
@@ -30,7 +31,7 @@ def write_sample_weights(path: Path, weights: Mapping[str, float], provenance: M
 def read_sample_weights(path: Path, dataset: InstanceDataset) -> np.ndarray:
     """float64 [N]: the weight of every image of the split; 1 for those that the file does not name.
 
-    Raises DataError for a file that is none, a weight that is no number of at least 0, a name that the split does not have, and
+    Raises DataError for a file that is none, a weight that is no number from 0 to 1e6, a name that the split does not have, and
     when no image is left.
     """
     weights = _weights_of(path)
@@ -58,10 +59,9 @@ def _weights_of(path: Path) -> dict[str, float]:
     if not isinstance(weights, dict):
         raise DataError(f"{path}: it has no weights by file name.", _REMEDY, path=path)
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise DataError(
-                f"{path}: the weight of {name!r:.80} is {weight!r:.40}, not a number of at least 0.", _REMEDY, path=path
-            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= _MOST:
+            message = f"{path}: the weight of {name!r:.80} is {weight!s:.40}, not a number from 0 to {_MOST:g}."
+            raise DataError(message, _REMEDY, path=path)
     return weights
 
 

@@ -52,10 +52,11 @@ def read_record(path: Path, annotations: Path) -> Record:
     """The record of the noise in the file ``annotations``. Raises DataError when it is none, or of another file."""
     try:
         record = Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a record of planted noise ({error}).", "Plant it again.", path=path
-        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).", "Give the record of planted noise.", path=path) from error
+    except ValidationError as error:
+        message = f"{path}: not a record of planted noise ({error.errors()[0]['msg']})."
+        raise DataError(message, "Plant it again.", path=path) from error
     if not annotations.is_file() or record.annotations_sha256 != sha256_of(annotations):
         raise DataError(
             f"{path}: it is not of {annotations}, or that file has changed since.",

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from apex_runtime.data.dataset import InstanceDataset
+from apex_runtime.errors import UsageError
 from apex_runtime.evaluation.coco_ap import shared_classes
 from apex_runtime.pipeline.predictor import Predictor
 from apex_train.labels.against_record import against_record
 from apex_train.labels.agreement import Agreement, agree
 from apex_train.labels.document import annotations_of, weighted_document
 from apex_train.labels.planted import Record
-from apex_train.pseudo.against_truth import has_masks
+from apex_train.pseudo.against_truth import has_masks, labels_in_truth
 
 FORMAT_VERSION = 1
 _ALL_TILES = 1.0  # a label is judged once and learned from often: nothing is saved on it
@@ -28,11 +29,16 @@ _DIGITS = 4
 @dataclass(frozen=True)
 class Limits:
     """``score``: the least of a detection that may speak for a label; ``unlabelled``: the least of one that needs none;
-    ``regions``: whether the latter become crowd regions."""
+    ``regions``: whether the latter become crowd regions. Raises UsageError when ``unlabelled`` is below ``score``."""
 
     score: float
     unlabelled: float
     regions: bool
+
+    def __post_init__(self) -> None:
+        if self.unlabelled < self.score:
+            message = f"--unlabelled-score {self.unlabelled}: below --min-score {self.score}."
+            raise UsageError(message, "What is too unsure to speak for a label needs one itself: raise it.")
 
 
 class LabelJudge:
@@ -43,9 +49,7 @@ class LabelJudge:
         self._predictor, self._dataset, self._limits, self._model = predictor, dataset, limits, model
         classes = predictor.info.classes
         self._id_of = shared_classes(classes, dataset, "the model")
-        label_of = {category.id: label for label, category in enumerate(dataset.categories)}
-        shared = ((label, each.id) for label, each in enumerate(classes) if each.id in self._id_of)
-        self._label_of = {label: label_of[self._id_of[category]] for label, category in shared}
+        self._label_of = labels_in_truth(classes, dataset)
         self._names = [each.name for each in classes if each.id in self._id_of]
         self._by_mask = has_masks(dataset)
         self._judged: list[Agreement] = []

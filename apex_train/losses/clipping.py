@@ -68,7 +68,9 @@ class CostLimit:
         return replace(targets, weights=targets.weights * factor_BG), figures
 
     def update(self, figures: dict[str, float]) -> None:
-        """One step's figures, of the whole effective batch."""
+        """One step's figures, of the whole effective batch. One whose objects cost nothing, for there are none, says nothing."""
+        if not figures["object_cost"]:
+            return
         if self.median:
             self.median *= math.exp(self.RATE * (figures["above_median"] - 0.5))
         else:  # the first objects that were seen

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from apex_runtime.files import write_atomically
-from apex_train.mining.look import Fared, Hard
+from apex_train.mining.look import Fared
 
 _DIGITS = 32
+_READER = TypeAdapter(Fared)
 
 
 class KeptLooks:
@@ -28,10 +31,8 @@ class KeptLooks:
     def find(self, file_name: str, place: int) -> Fared | None:
         """The look at an image that is at ``place`` of its set; None when there is none, or its file is damaged."""
         try:
-            content = json.loads(self._path(file_name).read_text(encoding="utf-8"))
-            instances = tuple(Hard(**{**each, "box": tuple(each["box"])}) for each in content.pop("instances"))
-            return Fared(**{**content, "place": place, "instances": instances})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return replace(_READER.validate_json(self._path(file_name).read_bytes()), place=place)
+        except (OSError, ValidationError):
             return None
 
     def add(self, file_name: str, fared: Fared) -> None:

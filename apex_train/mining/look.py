@@ -5,12 +5,15 @@ Legend: N tiles, K of a choice, G objects, n detections.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import FiniteFloat
 
 from apex_runtime.data.dataset import InstanceDataset
-from apex_runtime.errors import UsageError
+from apex_runtime.errors import DataError, UsageError
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.routing.grid import content_tiles
@@ -35,10 +38,10 @@ class Hard:
     ``annotation`` is the place of the object in its image, -1 of a false claim; ``box`` xywh in pixels.
     """
 
-    kind: str
-    difficulty: float
+    kind: Literal["missed", "loose", "false"]
+    difficulty: FiniteFloat
     annotation: int
-    box: tuple[float, float, float, float]
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ class Fared:
     """
 
     place: int
-    loss: float
-    disagreement: float | None
-    regret: float | None
+    loss: FiniteFloat
+    disagreement: FiniteFloat | None
+    regret: FiniteFloat | None
     instances: tuple[Hard, ...]
 
 
@@ -72,10 +75,13 @@ class Look:
         self._predictor, self._budget = Predictor(session), parse_budget(budget)
 
     def at(self, place: int) -> Fared:
-        """How the model fares on one image. Raises what the data set's readers raise."""
+        """How the model fares on one image. Raises what the data set's readers raise, and DataError for a loss that is none."""
         image_hw3 = self._dataset.read_image(place)
         seen = judge(self._predictor, image_hw3, Limits(score=CLAIM, unsure=CLAIM, in_views=CLAIM / 2), self._views)
         loss, regret = self._losses(place, image_hw3)
+        if not math.isfinite(loss) or (regret is not None and not math.isfinite(regret)):
+            path = self._dataset.records[place].path
+            raise DataError(f"{path}: the loss of the model is not finite here.", "Was its training finite?", path=path)
         return Fared(place, loss, _disagreement(seen) if self._views else None, regret, tuple(self._instances(place, seen)))
 
     def _losses(self, place: int, image_hw3: np.ndarray) -> tuple[float, float | None]:

@@ -75,13 +75,15 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, _DIGITS)
 
 
-def write_sheet(path: Path, predictor: Predictor, dataset: InstanceDataset, rows: Sequence[tuple[Fared, float]]) -> None:
+def write_sheet(
+    path: Path, predictor: Predictor, dataset: InstanceDataset, budget: str, rows: Sequence[tuple[Fared, float]]
+) -> None:
     """Truth beside prediction of images with their hardness, captioned, one below the other in a PNG. Raises OSError."""
     from apex_runtime.pipeline.annotate import legend_bar, write_png
     from apex_train.pseudo.against_truth import has_masks
     from apex_train.report.pictures import Judge, render
 
-    judge = Judge(predictor, dataset, has_masks(dataset))
+    judge = Judge(predictor, dataset, has_masks(dataset), budget)
     drawn = []
     for fared, hardness in rows:
         picture = render(judge, fared.place)

@@ -50,9 +50,10 @@ class Ranked:
 
 
 class Judge:
-    """A predictor and a data set, and how their images match."""
+    """A predictor with a budget and a data set, and how their images match."""
 
-    def __init__(self, predictor: Predictor, dataset: InstanceDataset, by_mask: bool) -> None:
+    def __init__(self, predictor: Predictor, dataset: InstanceDataset, by_mask: bool, budget: str = BUDGET) -> None:
+        self._budget = budget
         labels = {category.name: label for label, category in enumerate(dataset.categories)}
         known = enumerate(predictor.info.classes)
         self.predictor, self.dataset, self.by_mask = predictor, dataset, by_mask
@@ -61,7 +62,7 @@ class Judge:
     def look(self, index: int) -> tuple[np.ndarray, Detections, Instances, ImageMatch]:
         """Image ``index`` (uint8 [h,w,3]), its detections above ``MIN_SCORE``, its objects, and how they match."""
         image, truth = self.dataset.read_image(index), self.dataset.instances(index)
-        (found,) = self.predictor.predict([image], BUDGET, min_score=MIN_SCORE)
+        (found,) = self.predictor.predict([image], self._budget, min_score=MIN_SCORE)
         return image, found, truth, match_image(found, truth, self.label_of, self.by_mask)
 
     def rank(self) -> Iterator[Ranked]:

@@ -6,7 +6,6 @@ rounds that were stopped or killed go on where they were.
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import UsageError
+from apex_runtime.fairness.evidence import read_json
 from apex_runtime.files import write_atomically
 from apex_runtime.pipeline.results import write_json
 from apex_train.checkpoint import file_sha256, load_model
@@ -60,9 +60,9 @@ class Rounds:
         write_atomically(self.folder(0) / TEACHER, checkpoint.read_bytes(), durable=True)
 
     def entries(self) -> list[dict[str, Any]]:
-        """What is known of the finished rounds, for the report."""
+        """What is known of the finished rounds, for the report. Raises DataError for a file that is damaged."""
         files = [self.folder(number) / ENTRY for number in range(self.setting.rounds + 1)]
-        return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+        return [read_json(file) for file in files if file.is_file()]
 
     def run(self, stop: threading.Event) -> bool:
         """Do what is left; False when ``stop`` was set before the end. Raises what labelling and training raise."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import UsageError
+from apex_runtime.fairness.evidence import read_json
 from apex_runtime.pipeline.results import write_json
 from apex_train.config import FitConfig
 from apex_train.pseudo.run import Choice
@@ -84,15 +84,13 @@ def check_output(output: Path, resume: bool) -> None:
 
 
 def keep_plan(output: Path, wanted: dict[str, Any]) -> None:
-    """Write the plan of new rounds into ``output``, or hold it against the one that is there. Raises UsageError for another."""
+    """Write the plan of new rounds into ``output``, or hold it against the one that is there. Raises UsageError for another,
+    DataError for one that is damaged."""
     file = output / PLAN
     if not file.exists():
         write_json(file, wanted)
         return
-    try:
-        then = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: cannot be read ({error}).", "Choose another --output.", path=file) from error
+    then = read_json(file)
     other = [name for name in wanted if then.get(name) != wanted[name]]
     if other:
         message = f"--resume: {output} has rounds with another {', another '.join(other)}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from apex_runtime.bundle.load import open_engine
 from apex_runtime.cli.progress import counter
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.errors import DataError
+from apex_runtime.fairness.evidence import read_json
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import write_json
 from apex_train.pseudo.calibrate import calibrate
@@ -34,12 +34,11 @@ def label(
     """Write ``LABELS`` and ``ACCOUNT`` into ``folder``, unless they are there; the account.
 
     It has the ``seconds`` that the labelling took and its ``report`` (pseudo-label.schema.json). Raises Stopped when ``stop`` is
-    set, DataError when no label passes the limits or no limits reach the precision.
+    set, DataError for a damaged account and when no label passes the limits or no limits reach the precision.
     """
     done = folder / ACCOUNT
     if done.is_file():
-        account: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return account
+        return read_json(done)
     started = time.perf_counter()
     opened = open_engine(teacher, setting.threads, device, size=setting.config.train.letterbox)
     predictor = Predictor(opened.session)
@@ -48,7 +47,9 @@ def label(
         labelling.run(_unless(stop, progress))
     report = labelling.report()
     if not report["labels"]:
-        message = f"{teacher}: none of its {report['candidates']} detections in the unlabelled images passed the limits."
+        unread = labelling.failures
+        lost = f" {len(unread)} cannot be read; the first: {unread[0].reason}" if unread else ""
+        message = f"{teacher}: none of its {report['candidates']} detections in the unlabelled images passed the limits.{lost}"
         raise DataError(message, "Lower them (--min-score, --min-stability, ...), or train more before the first round.")
     write_json(folder / LABELS, scaled(labelling.document(), setting.pseudo_weight))
     account = {"seconds": round(time.perf_counter() - started, 1), "report": report}

@@ -105,6 +105,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[Answer]]:
     facts = read_json(path)
     if (facts.get("kind"), facts.get("format_version")) != ("baseline-run", 1):
         raise DataError(f"{path}: not of a run of bench/baselines/run.py.", "Make it again.", path=path)
+    listed = [each["file"] for each in facts["answers"].values()]
+    if any(Path(name).name != name for name in listed):
+        raise DataError(f"{path}: names answers outside of its folder.", "Make it again.", path=path)
     answers = [
         Answer(name, json.loads((folder / each["file"]).read_text()), Contract.model_validate(each["contract"]))
         for name, each in facts["answers"].items()

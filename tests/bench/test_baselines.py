@@ -104,6 +104,13 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
+def test_a_run_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
+    run = {"kind": "baseline-run", "format_version": 1, "answers": {"all": {"file": "../answers-all.json", "contract": {}}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(DataError, match="outside of its folder"):
+        read_run(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def bright(nuclei_fixture: Path, tmp_path_factory: pytest.TempPathFactory) -> Answer:
     folder = tmp_path_factory.mktemp("bright")

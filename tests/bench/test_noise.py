@@ -43,6 +43,10 @@ def test_arms_are_trained_once_and_compared(nuclei_fixture: Path, repo_root: Pat
     again = noise(data, repo_root, tmp_path / "out", *words)
     assert again.exit_code == 0 and "curriculum 1: mAP_segm" in again.output and "plain 1" not in again.output
     assert (tmp_path / "out" / "runs" / "plain-1" / "last.pt").stat().st_mtime_ns == untouched
+    (tmp_path / "out" / "cells" / "judge-1.json").unlink()  # the curriculum is there, what it was made with is not
+    assert noise(data, repo_root, tmp_path / "out", *words).exit_code == 0
+    judged = json.loads((tmp_path / "out" / "evidence.json").read_text())["label_quality"]
+    assert judged[0]["truth"] == content["label_quality"][0]["truth"]
     other = noise(data, repo_root, tmp_path / "out", *words, "--spurious", "0.1")
     assert other.exit_code == 1 and "is of other settings" in other.output
 

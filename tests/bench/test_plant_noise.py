@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_files(nuclei_fixture: Path, noisy: tuple[P
             assert ((noisy[0] / name).read_bytes() == (tmp_path / str(seed) / name).read_bytes()) == same
 
 
-def test_a_wrong_class_needs_two(nuclei_fixture: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_planted_is_refused_and_a_wrong_class_needs_two(nuclei_fixture: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has one class, nucleus"):
         plant(nuclei_fixture, "train", Noise({"wrong-class": 0.1}), 0, tmp_path / "no")
     done = CliRunner().invoke(main, [str(nuclei_fixture), "--wrong-class", "0.1", "-o", str(tmp_path / "no")])
@@ -106,6 +106,9 @@ def test_a_wrong_class_needs_two(nuclei_fixture: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="together above 1"):
         plant(nuclei_fixture, "train", Noise({"missing": 0.6, "shifted": 0.6}), 0, tmp_path / "no")
     two = shutil.copytree(nuclei_fixture, tmp_path / "two")
+    for over in (two, tmp_path, two / "annotations"):
+        with pytest.raises(UsageError, match="would be written over"):
+            plant(two, "train", NOISE, 0, over)
     for file in (two / "annotations").glob("*.json"):
         document = json.loads(file.read_text())
         document["categories"].append({"id": 9, "name": "debris"})

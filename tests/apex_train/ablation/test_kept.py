@@ -24,7 +24,7 @@ def study(**changes: object) -> Study:
         {"name": "light", "levels": [{"name": "on"}, {"name": "0.1", "set": {"augment.brightness": 0.1}}]},
     ]
     made = {"name": "of\nall", "data": "none", "epochs": 7, "seeds": [0, 1, 2], "test": "student", "factors": factors}
-    return Study.model_validate(made | {"set": {"train.size": 128}} | changes)
+    return Study.model_validate(made | {"set": {"train.size": 128}, "evaluate": {"budget": 0.5}} | changes)
 
 
 def scores(what: Study) -> dict[tuple[tuple[str, ...], int], float]:
@@ -67,3 +67,22 @@ def test_a_study_starts_from_a_checkpoint(tmp_path: Path) -> None:
 def test_the_router_alone_needs_weights_to_start_from() -> None:
     with pytest.raises(ConfigError, match="random"):
         plan(study(set={"train.only": "router"}), "data")
+
+
+def test_how_it_is_measured_may_stand_under_set_too() -> None:
+    what = study(set={"train.size": 128, "evaluate.budget": 0.25})
+    assert kept_config(what, compare(what, scores(what))).train.size == 128
+
+
+def test_levels_that_cannot_be_together_are_not_kept_together() -> None:
+    """Both halves of what the configuration refuses help alone: the one that gains more is kept."""
+    factors = [
+        {"name": "head", "levels": [{"name": "on"}, {"name": "giou", "set": {"model.mask_quality": False}}]},
+        {"name": "term", "levels": [{"name": "off"}, {"name": "mpdiou", "set": {"loss.mask_quality": 0.5}}]},
+    ]
+    what = study(factors=factors, set={"train.size": 128, "model.mask_quality": True})
+    plan(what, "data")  # each alone can be
+    comparisons = compare(what, scores(what))
+    assert {each.verdict for each in comparisons} == {"validated"}
+    assert [level.name for level in kept_levels(what, comparisons)] == ["on", "mpdiou"]
+    assert kept_config(what, comparisons).loss.mask_quality == 0.5

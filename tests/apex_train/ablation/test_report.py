@@ -32,12 +32,16 @@ def report() -> dict[str, Any]:
     levels = [{"name": "a"}, {"name": "b", "set": {"loss.cls": 0}}, {"name": "c", "set": {"loss.cls": 1}}]
     factor = {"name": "class [loss]", "levels": levels}
     study = Study(name="classes", data=Path("sets/nuclei"), epochs=3, seeds=(*range(7),), factors=(factor,))  # type: ignore[arg-type]
-    scores = {}
+    entries = {}
     for (level,) in arms(study):
         for seed in study.seeds:
             shift = {"a": 0.0, "b": LOWER[seed], "c": MIXED[seed]}[level.name]
-            scores[(level.name,), seed] = 0.4 + 0.01 * seed + shift
-    return document(study, scores, compare(study, scores), ABOUT)
+            entries[(level.name,), seed] = an_entry(value=0.4 + 0.01 * seed + shift)
+    return document(study, entries, compare(study, {place: entry.value for place, entry in entries.items()}), ABOUT)
+
+
+def an_entry(key: str = "k1", value: float = 0.25) -> Entry:
+    return Entry(key=key, metric="mAP_segm", value=value, training_seconds=3.5, commit=None)
 
 
 def test_the_document_is_its_schema(report: dict[str, Any], repo_root: Path) -> None:
@@ -47,6 +51,7 @@ def test_the_document_is_its_schema(report: dict[str, Any], repo_root: Path) -> 
     assert [each["verdict"] for each in report["comparisons"]] == ["harmful", "no difference shown"]
     assert report["comparisons"][0]["difference"] == pytest.approx(sum(LOWER) / 7)
     assert report["study"]["data"] == "nuclei"  # no folder of a machine
+    assert report["cells"][0] == {"levels": ["a"], "seed": 0, "value": 0.4, "training_seconds": 3.5, "commit": None}
     for broken in (report | {"more": 1}, {key: value for key, value in report.items() if key != "cells"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
@@ -57,7 +62,9 @@ def test_the_table_shows_every_comparison(report: dict[str, Any]) -> None:
     Console(file=stream, width=150).print(comparison_table(report))
     text = stream.getvalue()
     assert "class [loss]" in text and "harmful" in text and "no difference shown" in text
-    assert "-3.04" in text and "43.00" in text and "39.96" in text
+    assert "-3.04" in text and "43.00" in text and "39.96" in text and "commits" not in text
+    of_two = report | {"cells": [*report["cells"][1:], report["cells"][0] | {"commit": "2" * 40}]}
+    assert "the cells are of 2 commits" in str(comparison_table(of_two).caption)
 
 
 def test_the_picture_is_a_png_that_grows_with_the_comparisons(report: dict[str, Any]) -> None:
@@ -82,8 +89,9 @@ def test_the_newest_entry_of_a_log_comes_first_and_once(report: dict[str, Any], 
     assert "**class [loss] b** against a: harmful, -3.04 (" in entry
     add_to_log(log, entry)
     add_to_log(log, entry)
+    add_to_log(log, log_entry(report, "apex-train ablate study.yaml", date(2026, 1, 3)))
     text = log.read_text()
-    assert text.count("## 2026-01-02: classes (ablation)") == 1
+    assert text.count("## 2026-01-02: classes (ablation)") == 1 == text.count("(ablation)")
     assert text.index("Newest first.") < text.index("2026-01-02") < text.index("## 2025-01-01: old")
     assert text.endswith("\n\n## 2025-01-01: old\n\n* it.\n")
     with pytest.raises(UsageError, match="no such file"):
@@ -92,7 +100,7 @@ def test_the_newest_entry_of_a_log_comes_first_and_once(report: dict[str, Any], 
 
 def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    entry = Entry(key="k1", metric="mAP_segm", value=0.25, training_seconds=3.5, commit=None)
+    entry = an_entry()
     assert journal.find("k1") is None
     journal.add(entry)
     assert Journal(tmp_path).find("k1") == entry
@@ -102,7 +110,7 @@ def test_the_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [lambda text: text[:20], lambda text: text.replace("k1", "k2"), lambda text: "{}"])
 def test_an_entry_that_cannot_be_believed_is_named(tmp_path: Path, damage: Any) -> None:
     journal = Journal(tmp_path)
-    journal.add(Entry(key="k1", metric="mAP_segm", value=0.25, training_seconds=3.5, commit=None))
+    journal.add(an_entry())
     path = tmp_path / "cells" / "k1.json"
     path.write_text(damage(path.read_text()))
     with pytest.raises(DataError, match=r"k1\.json") as refused:

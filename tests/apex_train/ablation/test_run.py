@@ -11,7 +11,7 @@ import pytest
 from apex_runtime.errors import DataError
 from apex_train.ablation.journal import Entry, Journal
 from apex_train.ablation.plan import plan
-from apex_train.ablation.run import Setting, _lent, missing, run_all, scores_of
+from apex_train.ablation.run import Setting, _lent, entries_of, missing, run_all
 from apex_train.ablation.study import Study
 
 STUDY = Study.model_validate(
@@ -19,6 +19,7 @@ STUDY = Study.model_validate(
         "name": "tiles",
         "data": "nuclei",
         "epochs": 1,
+        "evaluate": {"budget": 0.5},
         "seeds": [0, 1],
         "test": "student",
         "factors": [{"key": "evaluate.choice", "levels": ["router", "random"]}],
@@ -35,11 +36,11 @@ def test_only_cells_that_are_missing_are_left(tmp_path: Path) -> None:
         journal.add(Entry(key=cell.key, metric="mAP_segm", value=next(values), training_seconds=1, commit=None))
     assert [(each.key, each.cells) for each in missing(trainings, journal)] == [(second.key, second.cells[1:])]
     with pytest.raises(DataError, match="1 cells have no score"):
-        scores_of(trainings, journal)
+        entries_of(trainings, journal)
     journal.add(Entry(key=second.cells[1].key, metric="mAP_segm", value=next(values), training_seconds=1, commit=None))
     assert missing(trainings, journal) == []
     expected = {(("router",), 0): 0.1, (("random",), 0): 0.2, (("router",), 1): 0.3, (("random",), 1): 0.4}
-    assert scores_of(trainings, journal) == expected
+    assert {place: entry.value for place, entry in entries_of(trainings, journal).items()} == expected
 
 
 def test_a_study_that_was_stopped_begins_no_training(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ STUDY: dict[str, Any] = {
     "data": "nuclei",
     "set": {"train.size": 128, "train.crop": 64},
     "epochs": 2,
+    "evaluate": {"budget": 0.5},
     "seeds": [0, 1, 2, 3, 4, 5, 6, 7],
     "factors": [
         {"name": "box loss", "key": "loss.box_kind", "levels": ["ciou", "giou"]},
@@ -70,6 +71,8 @@ def test_a_cell_keeps_its_name_while_the_study_grows() -> None:
     ("changes", "words"),
     [
         ({"factors": []}, "factors"),
+        ({"evaluate": {"budget": "half"}}, "evaluate.budget: .*'half' is not a budget"),
+        ({"evaluate": {"budget": "8ms"}}, "8ms: a deadline"),
         ({"epoch": 3}, "epoch"),
         ({"seeds": [0, 0, 1]}, "0 stands there twice"),
         ({"seeds": [0, 1, 2]}, "test: student"),
@@ -94,6 +97,7 @@ def test_what_a_study_cannot_mean_is_named(tmp_path: Path, changes: dict[str, An
         ({"key": "loss.boxx", "levels": [1, 2]}, r"loss.boxx = 1: .*loss.boxx"),
         ({"key": "loss.box_kind", "levels": ["ciou", "best"]}, r"loss.box_kind = best"),
         ({"key": "evaluate.choice", "levels": ["router", "guess"]}, r"evaluate.choice = guess: evaluate.choice"),
+        ({"key": "evaluate.budget", "levels": [0.5, 1.5]}, r"evaluate.budget = 1.5: evaluate.budget"),
         ({"key": "train.workers", "levels": [0, 1]}, "0 and 1 train and measure the same thing"),
     ],
 )
@@ -111,3 +115,18 @@ def test_paths_are_from_the_folder_of_the_file(tmp_path: Path) -> None:
 
 def test_few_seeds_are_enough_for_student() -> None:
     assert Study.model_validate(STUDY | {"seeds": [0, 1, 2], "test": "student"}).comparisons == 3
+
+
+@pytest.mark.parametrize("budget", [1.0, "100%"])
+def test_with_all_tiles_nobody_chooses(budget: object) -> None:
+    factor = {"key": "evaluate.choice", "levels": ["router", "coverage"]}
+    with pytest.raises(ConfigError, match="router and coverage train and measure the same thing"):
+        planned(factors=[factor], evaluate={"budget": budget})
+
+
+def test_tiles_of_several_levels_are_chosen_by_the_router_alone() -> None:
+    deep = STUDY["set"] | {"model.depth": 2, "train.size": 256, "train.crop": 128}
+    factor = {"key": "loss.box_kind", "levels": ["ciou", "giou"]}
+    assert len(planned(set=deep, factors=[factor])) == 16
+    with pytest.raises(ConfigError, match=r"choice: random chooses tiles of one level, and model.depth is 2"):
+        planned(set=deep, factors=[factor], evaluate={"budget": 0.5, "choice": "random"})

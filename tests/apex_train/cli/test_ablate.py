@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,10 +15,17 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
+from apex_runtime.data.open import open_dataset
+from apex_train.ablation.journal import Entry, Journal
+from apex_train.ablation.plan import plan
+from apex_train.ablation.study import read_study
+from apex_train.checkpoint import load_model
 from apex_train.cli.main import main
+from apex_train.config import load_config
 
 TOY = {"train.size": 128, "train.crop": 64, "train.batch": 4, "train.workers": 0, "train.warmup_steps": 1, "train.device": "cpu"}
 
@@ -45,6 +53,29 @@ def write_study(folder: Path, data: Path, **changes: Any) -> Path:
     return file
 
 
+def test_what_is_measured_is_judged_without_a_training(nuclei_fixture: Path, tmp_path: Path, repo_root: Path) -> None:
+    """All cells are there: report, picture, recipe and log, of a study that says under ``set`` how it is measured."""
+    output, log = tmp_path / "out", tmp_path / "LOG.md"
+    log.write_text("# What was tried\n")
+    file = write_study(tmp_path, nuclei_fixture, set=TOY | {"evaluate.budget": 0.25}, dataset_type="coco", seeds=[0, 1, 2])
+    study = read_study(file)
+    fingerprints = "".join(open_dataset(nuclei_fixture, split, "coco").fingerprint() for split in ("train", "val"))
+    for training in plan(study, hashlib.sha256(fingerprints.encode()).hexdigest()):
+        for cell in training.cells:
+            value = 0.3 + 0.1 * ("iou" in cell.levels) + 0.001 * cell.seed * len(cell.levels[1])
+            entry = Entry(key=cell.key, metric="mAP_segm", value=value, training_seconds=60 + cell.seed, commit=None)
+            Journal(output).add(entry)
+    result = ablate(file, "--output", output, "--log", log, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    jsonschema.validate(report, json.loads((repo_root / "apex_runtime" / "schemas" / "ablation.schema.json").read_text()))
+    assert report["comparisons"][0]["verdict"] == "validated" and not (output / "runs").exists()
+    assert json.loads((output / "report.json").read_text()) == report
+    assert (output / "report.png").read_bytes().startswith(b"\x89PNG") and log.read_text().count("(ablation)") == 1
+    assert load_config(output / "kept.yaml", {}).loss.box_kind == "iou"
+
+
+@pytest.mark.slow
 def test_a_study_is_trained_judged_and_not_trained_twice(nuclei_fixture: Path, tmp_path: Path, repo_root: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "LOG.md"
     log.write_text("# What was tried\n")
@@ -72,6 +103,7 @@ def test_a_study_is_trained_judged_and_not_trained_twice(nuclei_fixture: Path, t
     assert json.loads(planned.stdout) == {"trainings": 6, "cells": 12, "trainings_left": 2, "cells_left": 4}
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_named_with_its_log_and_the_others_are_kept(nuclei_fixture: Path, tmp_path: Path) -> None:
     factor = {"key": "train.learning_rate", "levels": [0.001, 1e30]}
     file = write_study(tmp_path, nuclei_fixture, factors=[factor], set=TOY | {"train.bad_steps": 1}, epochs=2)
@@ -84,7 +116,7 @@ def test_a_training_that_fails_is_named_with_its_log_and_the_others_are_kept(nuc
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
-    """Killed after its first cell: what was done is not done again, and the scores are those of an unbroken one."""
+    """Killed after its first cell: what was done is not done again, and the networks are those of an unbroken one."""
     factor = {"key": "loss.box_kind", "levels": ["ciou", "iou"]}
     file = write_study(tmp_path, nuclei_fixture, factors=[factor])
     output = tmp_path / "out"
@@ -101,7 +133,10 @@ def test_a_study_that_is_killed_goes_on(nuclei_fixture: Path, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     unbroken = ablate(file, "--output", tmp_path / "other", "--threads", 1, "--json")
-    assert json.loads(result.stdout)["cells"] == json.loads(unbroken.stdout)["cells"]
+    assert json.loads(result.stdout)["comparisons"] == json.loads(unbroken.stdout)["comparisons"]
+    for run in output.glob("runs/*/last.pt"):
+        networks = [load_model(path).state_dict() for path in (run, tmp_path / "other" / "runs" / run.parent.name / "last.pt")]
+        assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items()), run
 
 
 def _retried(file: Path, output: Path) -> Result:

@@ -96,3 +96,5 @@ def test_a_record_of_other_annotations_is_refused(
     before = source.read_bytes()
     over = label_quality(shipped, "--data", nuclei_fixture, "-o", source)
     assert over.exit_code == 2 and source.read_bytes() == before
+    unsure = label_quality(shipped, "--data", nuclei_fixture, "--min-score", 0.6, "-o", tmp_path / "a.json")
+    assert unsure.exit_code == 2 and "--unlabelled-score 0.5: below --min-score 0.6" in unsure.output

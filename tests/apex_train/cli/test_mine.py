@@ -110,6 +110,11 @@ def test_the_loss_is_that_of_the_training(checkpoint: Path, nuclei_fixture: Path
 def test_wrong_usage(checkpoint: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
     unknown = mine(checkpoint, "--data", nuclei_fixture, "--by", "luck", "-o", tmp_path)
     assert unknown.exit_code == 2 and "--by luck" in unknown.output
+    twice = mine(checkpoint, "--data", nuclei_fixture, "--by", "loss,regret,loss", "-o", tmp_path)
+    assert twice.exit_code == 2 and "named twice" in twice.output
+    assert mine(checkpoint, "--data", nuclei_fixture, "--share", "nan", "-o", tmp_path).exit_code == 2
+    inside = mine(checkpoint, "--data", nuclei_fixture, "--size", 128, "-o", nuclei_fixture / "annotations")
+    assert inside.exit_code == 2 and "holds the annotations" in inside.output
     config = ModelConfig(classes=(Category(id=1, name="roof"),))
     save_checkpoint(tmp_path / "roof.pt", ApexDetector(config), config)
     other = mine(tmp_path / "roof.pt", "--data", nuclei_fixture, "--size", 128, "-o", tmp_path)

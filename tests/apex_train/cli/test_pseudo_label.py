@@ -142,10 +142,20 @@ def test_wrong_usage(model: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
         (["--views", "sideways"], "--views sideways"),
         (["--min-score", 0.2, "--unsure-score", 0.3], "--unsure-score"),
         (["--dataset-type", "coco"], "--dataset-type"),
+        (["--min-score", "nan"], "--min-score"),
     ):
         result = pseudo_label(nuclei_fixture / "images", *out, *words)
         assert result.exit_code == 2 and said in result.output
     over = pseudo_label(nuclei_fixture / "images", "--engine", model, "-o", model)
     assert over.exit_code == 2 and "it is what is read" in over.output
+    data = shutil.copytree(nuclei_fixture, tmp_path / "set")
+    truth = data / "annotations" / "val.json"
+    image = data / "images" / json.loads(truth.read_text())["images"][0]["file_name"]
+    whole = truth.read_bytes(), image.read_bytes()
+    for place in (truth, image):
+        over = pseudo_label(data, "--split", "val", "--calibrate", "train", "--engine", model, "-o", place)
+        assert over.exit_code == 2 and "it is what is read" in over.output
+    calibrated = pseudo_label(data / "images", "--calibrate", "val", "--calibrate-data", data, "--engine", model, "-o", truth)
+    assert calibrated.exit_code == 2 and (truth.read_bytes(), image.read_bytes()) == whole
     unknown = pseudo_label(nuclei_fixture, "--split", "val", *out)
     assert unknown.exit_code == 1 and "none of its classes" in unknown.output and not (tmp_path / "l.json").exists()

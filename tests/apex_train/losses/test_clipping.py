@@ -91,6 +91,14 @@ def test_the_running_median_finds_the_median_and_follows_it() -> None:
     assert other.median == limit.median
 
 
+def test_images_without_objects_say_nothing_about_what_one_costs() -> None:
+    limit, costs = CostLimit(2.0), torch.zeros(1, 3)
+    limit.median = 4.0
+    for _ in range(10):
+        limit.update(dict(zip(limit.names, limit.damp(costs, batch_of(1), 0)[1].tolist(), strict=True)))
+    assert limit.median == 4.0
+
+
 def test_what_is_not_finite_is_not_hidden() -> None:
     limit = CostLimit(2.0)
     limit.median = 4.0
