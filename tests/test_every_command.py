@@ -98,6 +98,7 @@ def run(line: str) -> Result:
     return CliRunner().invoke(PROGRAMS[program], [*words, "--json"])
 
 
+@pytest.mark.slow  # together more than a minute; a step of their own in .ci/run
 @pytest.mark.parametrize("line", LINES, ids=lambda line: " ".join(command_of(line.split()) or ("unknown",)))
 def test_a_command_does_what_it_is_asked(line: str, ran: dict[str, Result]) -> None:
     result = ran[line]

@@ -55,6 +55,7 @@ def test_what_does_not_fit_is_refused_or_reported(tmp_path: Path) -> None:
         load_foreign(path)
 
 
+@pytest.mark.slow
 def test_raw_weights_are_exported(tmp_path: Path) -> None:
     model, raw, onnx = network(), tmp_path / "raw.pt", tmp_path / "raw.onnx"
     torch.save(model.state_dict(), raw)

@@ -18,6 +18,8 @@ from apex_runtime.cli.main import main as apex_rt
 from apex_runtime.engine import load
 from apex_train.cli.main import main as apex_train
 
+pytestmark = pytest.mark.slow  # half a minute of training and export; part of the long tests of .ci/run
+
 SETTINGS = {
     "train.size": 128,
     "train.crop": 128,
