@@ -157,7 +157,7 @@ def _trained(bench: Bench, arm: ArmName, seed: int) -> dict[str, Any]:
     epochs = bench.epochs * (2 if arm == "longer" else 1)
     sets = [*bench.sets, f"train.seed={seed}", f"train.evaluate_every={epochs}", *own]
     shutil.rmtree(folder, ignore_errors=True)  # cut off: its time would be that of two runs
-    words = ["fit", "--data", data, "--output", folder, "--epochs", epochs]
+    words = ["fit", "--data", data, "--output", folder, "--epochs", epochs, "--no-report"]
     words += [] if bench.init is None else ["--init", bench.init]
     spent = _run(bench, [*words, *(word for text in sets for word in ("--set", text))])
     subject = Measured(folder / "last.pt", bench.size, "cpu", bench.data)

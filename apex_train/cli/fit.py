@@ -39,6 +39,7 @@ class Interrupted(ApexError):
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, or ddp under torchrun.  [default: auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@click.option("--report/--no-report", default=True, show_default=True, help="Measure the split test at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last line of the log as JSON on standard output.")
 def fit(
     config: Path | None,
@@ -52,6 +53,7 @@ def fit(
     assignments: tuple[str, ...],
     device: str | None,
     threads: int | None,
+    report: bool,
     as_json: bool,
 ) -> None:
     """Train a detector. CONFIG is a YAML file or the name of a shipped recipe; without it the defaults are used.
@@ -73,7 +75,7 @@ def fit(
         raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
     _check_output(output, resume)
     train, val, test = open_data(data, run.train.dataset_type)
-    last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, as_json)
+    last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, report, as_json)
     if as_json and last is not None:
         import json
 
@@ -102,6 +104,7 @@ def _run(
     resume: bool,
     stop_after_epoch: int | None,
     threads: int | None,
+    report: bool,
     as_json: bool,
 ) -> dict[str, Any] | None:
     """Train, and report when the run is at its end; the last line of the log, in the process that leads."""
@@ -123,15 +126,17 @@ def _run(
             trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
         if not placement.leads:
             return None
-        return _conclude(run, trainer, test, output, console)
+        return _conclude(run, trainer, test, output, console, report)
 
 
-def _conclude(run: FitConfig, trainer: Trainer, test: InstanceDataset | None, output: Path, console: Console) -> dict[str, Any]:
-    """The report of a run that is at its end; the last line of the log."""
+def _conclude(
+    run: FitConfig, trainer: Trainer, test: InstanceDataset | None, output: Path, console: Console, report: bool
+) -> dict[str, Any]:
+    """The report of a run that is at its end, where one is asked for; the last line of the log."""
     from apex_train.report.report import write_report
 
     names = ["best.pt", "last.pt", "log.jsonl"]
-    if trainer.finished:
+    if trainer.finished and report:
         names.append(
             write_report(
                 output,

@@ -25,7 +25,7 @@ def _fit(task: Task, recipe: Path, epochs: int, folder: Path) -> float:
     folder.parent.mkdir(parents=True, exist_ok=True)
     wanted = {"seed": task.seed, "size": task.size, "workers": 0, "evaluate_every": epochs}
     words = [_program(), "fit", recipe, "--data", task.data, "--output", folder, "--epochs", str(epochs)]
-    words += ["--threads", str(task.threads), *(["--init", task.weights] if task.weights else [])]
+    words += ["--no-report", "--threads", str(task.threads), *(["--init", task.weights] if task.weights else [])]
     words += [word for key, value in wanted.items() for word in ("--set", f"train.{key}={value}")]
     return ran(words, folder.with_name(f"{folder.name}.log"), task.threads)
 

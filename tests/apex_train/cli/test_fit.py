@@ -30,11 +30,16 @@ def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -
     assert "epoch 1/2" in first.output
     again = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, *FAST)
     assert again.exit_code == 2 and "already holds a run" in again.output
-    second = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--resume", "--json", *FAST)
+    second = apex_train(
+        "fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--resume", "--json", "--no-report", *FAST
+    )
     assert second.exit_code == 0, second.output
     last = json.loads(second.stdout)
     assert last["epoch"] == 2 and 0 <= last["mAP_segm"] <= 1 and "mAP_segm_peripheral" in last
     written = {"best.pt", "last.pt", "epoch_0001.pt", "epoch_0002.pt", "config.yaml", "log.jsonl", "log.csv", "tensorboard"}
+    assert {path.name for path in run.iterdir()} == written
+    third = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--resume", *FAST)
+    assert third.exit_code == 0, third.output
     assert {path.name for path in run.iterdir()} == written | {"report.json", "report.md", "report"}
     assert load_config(run / "config.yaml", {}).train.epochs == 2
 
