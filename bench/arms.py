@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import click
 import numpy as np
 from evidence import write_evidence
 
+from apex_runtime.cli.options import split_integers
 from apex_runtime.data.dataset import InstanceDataset
 from apex_runtime.data.open import open_dataset
 from apex_runtime.evaluation.bootstrap import Matches, average_precision, matches_of
@@ -30,6 +31,37 @@ from apex_train.config import load_config
 from apex_train.predictor import TorchSession
 
 RESAMPLES = 1000
+_FOLDER = click.Path(path_type=Path)
+_EXISTING = click.Path(exists=True, path_type=Path)
+_RUN = (
+    click.argument("data", type=_EXISTING),
+    click.option("--output", required=True, type=_FOLDER, help="A folder per seed, and the settings."),
+    click.option("--seeds", multiple=True, default=("0,1,2",), callback=split_integers, show_default=True),
+    click.option("--set", "assignments", multiple=True, help="Of the configuration, for all trainings."),
+    click.option("--threads", default=1, show_default=True),
+    click.argument("more", nargs=-1, type=click.UNPROCESSED),
+)
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every program of two arms is told to run them."""
+    for option in reversed(_RUN):
+        command = option(command)
+    return command
+
+
+def score_command(arms: tuple[str, str]) -> click.Command:
+    """The command ``score`` of a program with these arms."""
+
+    @click.command()
+    @click.argument("data", type=_EXISTING)
+    @click.option("--output", required=True, type=_EXISTING, help="As of run.")
+    @click.option("--evidence", required=True, type=_FOLDER)
+    def score(data: Path, output: Path, evidence: Path) -> None:
+        """Mask AP of both arms, and the difference with its intervals, over the seeds of which both cells are there."""
+        _write_scores(data, output, arms, evidence)
+
+    return score
 
 
 def apex_train(*words: object, resume_if: Path | None = None) -> None:
@@ -132,7 +164,7 @@ def compare(folder: Path, seeds: Sequence[int], arms: tuple[str, str], dataset: 
     }
 
 
-def write_scores(data: Path, folder: Path, arms: tuple[str, str], evidence: Path) -> None:
+def _write_scores(data: Path, folder: Path, arms: tuple[str, str], evidence: Path) -> None:
     """Compare the arms over the seeds of which both cells are there, on the split test, and write it as evidence."""
     seeds = sorted(
         int(file.parent.name) for file in folder.glob(f"*/{arms[0]}.json") if (file.parent / f"{arms[1]}.json").is_file()

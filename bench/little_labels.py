@@ -27,14 +27,14 @@ from arms import (
     keep_settings,
     plain,
     read_train,
+    run_options,
+    score_command,
     trained,
     words_of,
     write_cell,
     write_part,
-    write_scores,
 )
 
-from apex_runtime.cli.options import split_integers
 from apex_runtime.data.open import open_dataset
 
 ARMS = ("supervised", "self")
@@ -46,15 +46,10 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path))
+@run_options
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True, help="Of the labels.")
-@click.option("--seeds", multiple=True, default=("0,1,2",), callback=split_integers, show_default=True)
 @click.option("--epochs", default=200, show_default=True, help="Of round 0, over the labelled images.")
 @click.option("--rounds", default=2, show_default=True, help="With pseudo labels.")
-@click.option("--set", "assignments", multiple=True, help="Of the configuration, for both arms.")
-@click.option("--threads", default=1, show_default=True)
-@click.argument("more", nargs=-1, type=click.UNPROCESSED)
 def run(data: Path, output: Path, seeds: tuple[int, ...], **options: Any) -> None:
     """Train and answer what is missing, seed by seed."""
     keep_settings(output, plain(options))
@@ -111,13 +106,7 @@ def _steps_of_round_0(folder: Path) -> int:
     return int(json.loads((folder / "self" / "report.json").read_text())["rounds"][0]["steps"])
 
 
-@main.command()
-@click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--output", required=True, type=click.Path(exists=True, path_type=Path), help="As of run.")
-@click.option("--evidence", required=True, type=click.Path(path_type=Path))
-def score(data: Path, output: Path, evidence: Path) -> None:
-    """Mask AP of both arms, and the difference with its intervals, over the seeds of which both cells are there."""
-    write_scores(data, output, ARMS, evidence)
+main.add_command(score_command(ARMS))
 
 
 if __name__ == "__main__":

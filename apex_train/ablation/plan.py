@@ -11,10 +11,12 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.errors import ConfigError
 from apex_train.ablation.study import EVALUATE, EvaluateSection, Level, Study
 from apex_train.config import FitConfig, load_config
@@ -48,7 +50,7 @@ def plan(study: Study, data_sha256: str, init_sha256: str | None = None) -> tupl
 
     ``init_sha256`` is that of the checkpoint which the arms start from.
 
-    Raises ConfigError for a level that the configuration refuses, and for one that changes nothing.
+    Raises ConfigError for a level that the configuration refuses, one that changes nothing, and a file that cannot be read.
     """
     grouped: dict[str, tuple[FitConfig, list[Cell]]] = {}
     known: dict[str, Cell] = {}
@@ -56,7 +58,7 @@ def plan(study: Study, data_sha256: str, init_sha256: str | None = None) -> tupl
     for seed in study.seeds:
         for levels in arms(study):
             config, evaluation = _settings(study, levels, seed)
-            training = _digest({"config": config.learned(), "data": data_sha256} | start)
+            training = _digest({"config": config.learned(), "data": data_sha256} | start | _weights(config))
             measured = {"split": study.split, "metric": study.metric, "evaluation": _looks(evaluation)}
             names = tuple(level.name for level in levels)
             cell = Cell(names, seed, evaluation, _digest({"training": training} | measured))
@@ -75,6 +77,19 @@ def arms(study: Study) -> Iterator[tuple[Level, ...]]:
     for place, factor in enumerate(study.factors):
         for level in factor.levels[1:]:
             yield (*reference[:place], level, *reference[place + 1 :])
+
+
+def _weights(config: FitConfig) -> dict[str, str]:
+    """What the file of sample weights holds, where there is one: its name says nothing about it. Raises ConfigError."""
+    if config.train.sample_weights is None:
+        return {}
+    path = Path(config.train.sample_weights)
+    try:
+        return {"sample_weights": sha256_of(path)}
+    except OSError as error:
+        raise ConfigError(
+            f"train.sample_weights: {path}: {error.strerror}.", "Name a file of apex-train mine.", path=path
+        ) from error
 
 
 def _looks(evaluation: EvaluateSection) -> dict[str, Any]:

@@ -130,3 +130,15 @@ def test_tiles_of_several_levels_are_chosen_by_the_router_alone() -> None:
     assert len(planned(set=deep, factors=[factor])) == 16
     with pytest.raises(ConfigError, match=r"choice: random chooses tiles of one level, and model.depth is 2"):
         planned(set=deep, factors=[factor], evaluate={"budget": 0.5, "choice": "random"})
+
+
+def test_other_weights_of_images_are_another_training(tmp_path: Path) -> None:
+    file = tmp_path / "weights.json"
+    changes = {"set": {"train.sample_weights": str(file)}}
+    with pytest.raises(ConfigError, match=r"weights\.json: No such file"):
+        planned(**changes)
+    keys = []
+    for content in ("one", "one", "other"):
+        file.write_text(content)
+        keys.append({training.key for training in planned(**changes)})
+    assert keys[0] == keys[1] and keys[0].isdisjoint(keys[2])
