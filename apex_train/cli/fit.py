@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_train.config import FitConfig
     from apex_train.engine.device import Placement
+    from apex_train.engine.distributed import Peers
     from apex_train.engine.trainer import Trainer
+
+Resume = Literal["no", "yes", "auto"]
+ORPHANS = 15.0  # seconds: loaders of a killed process look for it every 5 and hold its folder until then
 
 
 class Interrupted(ApexError):
@@ -35,6 +40,7 @@ class Interrupted(ApexError):
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the whole run (train.epochs).")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint, also to other classes.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
+@click.option("--auto-resume", is_flag=True, help="Go on from OUTPUT/last.pt if there is one, else start; for restarts by a launcher.")
 @click.option("--stop-after-epoch", type=click.IntRange(min=1), help="Stop after this epoch; --resume goes on later.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, or ddp under torchrun.  [default: auto]")
@@ -49,6 +55,7 @@ def fit(
     epochs: int | None,
     init: Path | None,
     resume: bool,
+    auto_resume: bool,
     stop_after_epoch: int | None,
     assignments: tuple[str, ...],
     device: str | None,
@@ -68,14 +75,20 @@ def fit(
       apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
       apex-train fit aerial-vehicles --data vehicles/data.yaml --dataset-type yolo --output runs/d
       torchrun --nproc-per-node 4 --no-python apex-train fit --data nuclei/ --output runs/e --device ddp
+
+    \b
+    On each of two hosts; what was killed goes on by itself:
+      torchrun --nnodes 2 --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint host-a:29400 \
+        --no-python apex-train fit --data nuclei/ --output runs/f --device ddp --auto-resume
     """
 
     run = configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
     if resume and init is not None:
-        raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
-    _check_output(output, resume)
-    train, val, test = open_data(data, run.train.dataset_type)
-    last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, report, as_json)
+        raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them, or --init and --auto-resume.")
+    if resume and auto_resume:
+        raise UsageError("--resume and --auto-resume: the first wants a run to go on with.", "Give one of them.")
+    wanted: Resume = "auto" if auto_resume else "yes" if resume else "no"
+    last = _run(run, data, output, init, wanted, stop_after_epoch, threads, report, as_json)
     if as_json and last is not None:
         import json
 
@@ -96,37 +109,49 @@ def configuration(config: Path | None, assignments: tuple[str, ...], flags: dict
 
 def _run(
     run: FitConfig,
-    train: InstanceDataset,
-    val: InstanceDataset | None,
-    test: InstanceDataset | None,
+    data: Path,
     output: Path,
     init: Path | None,
-    resume: bool,
+    resume: Resume,
     stop_after_epoch: int | None,
     threads: int | None,
     report: bool,
     as_json: bool,
 ) -> dict[str, Any] | None:
-    """Train, and report when the run is at its end; the last line of the log, in the process that leads."""
+    """Train, and report when the run is at its end; the last line of the log, in the process that leads.
+
+    Whatever may fail in one process of several is done after they have met, so that the others end with it.
+    """
     import torch
     from rich.console import Console
 
     from apex_train.engine.device import resolve_device
-    from apex_train.engine.distributed import process_group
-    from apex_train.engine.lock import sole_writer
+    from apex_train.engine.distributed import Peers, process_group
 
     if threads is not None:
         torch.set_num_threads(threads)
     placement = resolve_device(run.train.device)
     console = Console(stderr=as_json, quiet=not placement.leads)
-    with sole_writer(output) if placement.leads else contextlib.nullcontext():
-        if placement.leads:
-            _check_output(output, resume)  # again: another run may have come to its end since
-        with process_group(placement):
-            trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
+    peers = Peers(placement)
+    with contextlib.ExitStack() as held:
+        with process_group(placement, run.train.peer_timeout):
+            peers.together(lambda: _check_output(output, resume) if placement.leads else None)
+            train, val, test = peers.together(lambda: open_data(data, run.train.dataset_type))
+            peers.together(lambda: _hold(output, resume, held, placement))
+            going_on = peers.from_leader(resume == "yes" or (resume == "auto" and (output / "last.pt").is_file()))
+            trainer = _train(run, train, val, output, init, going_on, stop_after_epoch, console, peers)
         if not placement.leads:
             return None
         return _conclude(run, trainer, test, output, console, report)
+
+
+def _hold(output: Path, resume: Resume, held: contextlib.ExitStack, placement: Placement) -> None:
+    """The folder of the run, for the process that writes into it."""
+    from apex_train.engine.lock import sole_writer
+
+    if placement.leads:
+        held.enter_context(sole_writer(output, ORPHANS if placement.world > 1 else 0.0))
+        _check_output(output, resume)  # again: another run may have come to its end since
 
 
 def _conclude(
@@ -153,13 +178,16 @@ def _conclude(
     return trainer.history[-1]
 
 
-def _check_output(output: Path, resume: bool) -> None:
+def _check_output(output: Path, resume: Resume) -> None:
 
     last = output / "last.pt"
-    if resume and not last.is_file():
+    if resume == "yes" and not last.is_file():
         raise UsageError(f"--resume: {last} does not exist.", "Leave --resume out to start the run.", path=last)
-    if not resume and last.exists():
-        raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
+    if resume == "no" and last.exists():
+        remedy = "Go on with --resume, or choose another --output."
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+            remedy += " With --auto-resume a run that torchrun starts again goes on."
+        raise UsageError(f"{output}: already holds a run.", remedy, path=output)
 
 
 def open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
@@ -193,17 +221,20 @@ def _train(
     resume: bool,
     stop_after_epoch: int | None,
     console: Console,
-    placement: Placement,
+    peers: Peers,
 ) -> Trainer:
     from apex_runtime.cli.interrupt import interruptible
+    from apex_train.engine.agreement import check_agreement, check_newest
     from apex_train.engine.trainer import Trainer
 
-    trainer = Trainer(run, train, val, output, console, placement)
+    trainer = peers.together(lambda: Trainer(run, train, val, output, console, peers.placement))
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     if run.train.only == "router" and init is None and not resume:
         raise UsageError("train.only: router would leave all other weights random.", "Give a trained network with --init.")
-    if init is not None:
-        say(f"weights of {init}: {trainer.initialise(init)}")
+    check_agreement(trainer, init)
+    check_newest(peers, output / "last.pt")
+    if init is not None and not resume:
+        say(f"weights of {init}: {peers.together(lambda: trainer.initialise(init))}")
     if resume:
         trainer.resume(output / "last.pt")
         say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")
