@@ -89,7 +89,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_checkpoint(data: bytes, path: Path) -> dict[str, Any]:
-    """The content of a checkpoint that was read from ``path``, here or on another host. Raises ModelError as ``read_checkpoint``."""
+    """The content of a checkpoint that was read from ``path``, here or on another host. Raises ModelError."""
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen types, down to KeyError, for files that are not its own

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from apex_runtime.cli.options import dataset_type_option
 from apex_runtime.errors import ApexError, UsageError
+from apex_train.cli.run_folder import Resume, check_output, hold_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_train.config import FitConfig
-    from apex_train.engine.device import Placement
     from apex_train.engine.distributed import Peers
     from apex_train.engine.trainer import Trainer
-
-Resume = Literal["no", "yes", "auto"]
-ORPHANS = 15.0  # seconds: loaders of a killed process look for it every 5 and hold its folder until then
 
 
 class Interrupted(ApexError):
@@ -40,7 +36,9 @@ class Interrupted(ApexError):
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the whole run (train.epochs).")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint, also to other classes.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
-@click.option("--auto-resume", is_flag=True, help="Go on from OUTPUT/last.pt if there is one, else start; for restarts by a launcher.")
+@click.option(
+    "--auto-resume", is_flag=True, help="Go on from OUTPUT/last.pt if there is one, else start; for restarts by a launcher."
+)
 @click.option("--stop-after-epoch", type=click.IntRange(min=1), help="Stop after this epoch; --resume goes on later.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, or ddp under torchrun.  [default: auto]")
@@ -135,23 +133,13 @@ def _run(
     peers = Peers(placement)
     with contextlib.ExitStack() as held:
         with process_group(placement, run.train.peer_timeout):
-            peers.together(lambda: _check_output(output, resume) if placement.leads else None)
+            peers.in_leader(lambda: check_output(output, resume))
             train, val, test = peers.together(lambda: open_data(data, run.train.dataset_type))
-            peers.together(lambda: _hold(output, resume, held, placement))
-            going_on = peers.from_leader(resume == "yes" or (resume == "auto" and (output / "last.pt").is_file()))
+            going_on = peers.in_leader(lambda: hold_folder(output, resume, held))
             trainer = _train(run, train, val, output, init, going_on, stop_after_epoch, console, peers)
         if not placement.leads:
             return None
         return _conclude(run, trainer, test, output, console, report)
-
-
-def _hold(output: Path, resume: Resume, held: contextlib.ExitStack, placement: Placement) -> None:
-    """The folder of the run, for the process that writes into it."""
-    from apex_train.engine.lock import sole_writer
-
-    if placement.leads:
-        held.enter_context(sole_writer(output, ORPHANS if placement.world > 1 else 0.0))
-        _check_output(output, resume)  # again: another run may have come to its end since
 
 
 def _conclude(
@@ -176,18 +164,6 @@ def _conclude(
         )
     console.print("done: " + ", ".join(str(output / name) for name in names), highlight=False, soft_wrap=True)
     return trainer.history[-1]
-
-
-def _check_output(output: Path, resume: Resume) -> None:
-
-    last = output / "last.pt"
-    if resume == "yes" and not last.is_file():
-        raise UsageError(f"--resume: {last} does not exist.", "Leave --resume out to start the run.", path=last)
-    if resume == "no" and last.exists():
-        remedy = "Go on with --resume, or choose another --output."
-        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-            remedy += " With --auto-resume a run that torchrun starts again goes on."
-        raise UsageError(f"{output}: already holds a run.", remedy, path=output)
 
 
 def open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
@@ -231,10 +207,10 @@ def _train(
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     if run.train.only == "router" and init is None and not resume:
         raise UsageError("train.only: router would leave all other weights random.", "Give a trained network with --init.")
-    check_agreement(trainer, init)
+    check_agreement(peers, run, lambda: trainer.data, init)
     check_newest(peers, output / "last.pt")
     if init is not None and not resume:
-        say(f"weights of {init}: {peers.together(lambda: trainer.initialise(init))}")
+        say(f"weights of {init}: {peers.together(functools.partial(trainer.initialise, init))}")
     if resume:
         trainer.resume(output / "last.pt")
         say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apex_runtime.errors import UsageError
 from apex_train.checkpoint import file_sha256, read_checkpoint
 from apex_train.config import FitConfig
 from apex_train.engine.distributed import Peers
-
-if TYPE_CHECKING:
-    from apex_train.engine.trainer import Trainer
 
 PACKAGES = ("apex-x", "torch", "numpy", "opencv-python-headless")  # what samples and gradients come from
 SHOWN = 3
@@ -26,15 +24,18 @@ SHOWN = 3
 _OF_A_HOST = (("train", "workers"), ("train", "device"), ("train", "sample_weights"))
 
 
-def check_agreement(run: Trainer, init: Path | None) -> None:
-    """Raise UsageError, in every process, when one of them would train something else than the first. ``init``: as of ``--init``."""
-    peers = run.peers
+def check_agreement(peers: Peers, config: FitConfig, data: Callable[[], dict[str, dict[str, Any]]], init: Path | None) -> None:
+    """Raise UsageError, in every process, when one of them would train something else than the first.
+
+    ``data`` gives per split what a checkpoint says of it (``images``, ``fingerprint``); ``init`` is the file of ``--init``.
+    """
     if peers.alone:
         return
-    told = peers.gather((socket.gethostname(), peers.together(lambda: _facts(run.config, run.data, init))))
+    told = peers.gather((socket.gethostname(), peers.together(lambda: facts_of(config, data(), init))))
     (first_host, first), *others = told
     for rank, (host, facts) in enumerate(others, start=1):
-        unequal = [f"{name} {facts.get(name)} (there {first.get(name)})" for name in first | facts if first.get(name) != facts.get(name)]
+        names = [name for name in first | facts if first.get(name) != facts.get(name)]
+        unequal = [f"{name} {facts.get(name, 'absent')} (there {first.get(name, 'absent')})" for name in names]
         if unequal:
             more = f", and {len(unequal) - SHOWN} more" if len(unequal) > SHOWN else ""
             raise UsageError(
@@ -44,8 +45,8 @@ def check_agreement(run: Trainer, init: Path | None) -> None:
             )
 
 
-def _facts(config: FitConfig, data: dict[str, dict[str, Any]], init: Path | None) -> dict[str, str]:
-    """Everything that must be equal, by the name under which a person knows it."""
+def facts_of(config: FitConfig, data: dict[str, dict[str, Any]], init: Path | None) -> dict[str, str]:
+    """Everything that must be equal, by the name under which a person knows it. Raises OSError."""
     values = config.model_dump(mode="json")
     facts = {
         f"{section}.{key}": json.dumps(value)
@@ -72,8 +73,10 @@ def check_newest(peers: Peers, checkpoint: Path) -> None:
         if step > first:
             has = f"only step {first}" if first >= 0 else "none"
             raise UsageError(
-                f"{checkpoint}: process {rank}, on {host}, has one of step {step}; process 0, on {first_host}, which writes, has {has}.",
-                "Rank 0 is on another host than before, or the file is of another run. Copy the folder to the host of rank 0, share it, or remove it.",
+                f"{checkpoint}: process {rank}, on {host}, has one of step {step}; "
+                f"process 0, on {first_host}, which writes, has {has}.",
+                "Rank 0 is on another host than before, or the file is of another run: copy its folder to the host of rank 0, "
+                "share it, or remove it.",
                 path=checkpoint,
             )
 

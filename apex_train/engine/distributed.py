@@ -10,14 +10,16 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from apex_runtime.errors import ApexError
 from apex_train.engine.device import Placement
+from apex_train.engine.meeting import meet
 
 T = TypeVar("T")
 
@@ -47,8 +49,11 @@ def process_group(placement: Placement, timeout: float) -> Iterator[None]:
         torch.cuda.set_device(placement.device)
     device = placement.device if placement.on_cuda else None
     with _named(placement):
+        limit = timedelta(seconds=timeout)
+        store, rank, world = next(rendezvous("env://", timeout=limit))
+        ours = meet(store, rank, world, timeout)
         backend = "nccl" if placement.on_cuda else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout), device_id=device)
+        dist.init_process_group(backend, store=ours, rank=rank, world_size=world, timeout=limit, device_id=device)
     try:
         yield
     finally:
@@ -165,8 +170,11 @@ class Peers:
                 raise PeerError(*other)
         return done
 
+    def in_leader(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives in rank 0, which alone does it, in every process. Raises as ``together``."""
+        return self.from_leader(cast(T, self.together(lambda: work() if self.placement.leads else None)))
+
     def _as_told(self, error: ApexError | OSError) -> tuple[str, str, int]:
         """An error in words for the others: message, remedy, exit code."""
-        known = isinstance(error, ApexError)
-        message = error.message if known else str(error)
-        return f"{_who(self.placement)}: {message}", error.remedy if known else "", error.exit_code if known else 1
+        said = (error.message, error.remedy, error.exit_code) if isinstance(error, ApexError) else (str(error), "", 1)
+        return f"{_who(self.placement)}: {said[0]}", *said[1:]

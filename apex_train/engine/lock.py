@@ -15,9 +15,9 @@ from apex_runtime.errors import UsageError
 def sole_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the folder against other runs; it is made when it is missing, and removed again when nothing was written into it.
 
-    The lock is on the folder itself, and the system lets go of it when the process ends, however it ends, and with it those that
-    load its data, which notice a killed one after seconds: ``patience`` seconds are waited for that. Where there are no such locks
-    nothing is held. Raises UsageError when another run is writing there, OSError.
+    The lock is on the folder itself, and the system lets go of it when the process has ended, however it ended, and those that
+    load its data, which notice a killed one after seconds: ``patience`` seconds are waited for that. Where there are no such
+    locks nothing is held. Raises UsageError when another run is writing there, OSError.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

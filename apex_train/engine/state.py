@@ -96,8 +96,7 @@ def restore_state(run: Trainer, checkpoint: Path) -> None:
 
     All processes go on from the file that the first one reads: on other hosts there need not be one.
     """
-    data = run.peers.together(lambda: read_bytes(checkpoint) if run.placement.leads else b"")
-    content = parse_checkpoint(run.peers.from_leader(data), checkpoint)
+    content = parse_checkpoint(run.peers.in_leader(lambda: read_bytes(checkpoint)), checkpoint)
     state = content.get("training")
     if not isinstance(state, dict):
         raise UsageError(f"{checkpoint}: has no training state to resume.", "Use --init to start from its weights.")

@@ -6,6 +6,7 @@ Needs Linux, root (or the right to make namespaces) and ``ip`` of iproute2; else
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 PREFIX = "apex-hosts"
+_COUNT = itertools.count()
 FILES = Path("/etc/netns")  # ip netns exec shows NAME/hosts of it as /etc/hosts
 # As another host: its own name, then the command.
 AS_HOST = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
@@ -43,16 +45,28 @@ class Host:
         found = _ip("netns", "pids", self.namespace).stdout.split()
         return [int(pid) for pid in found if word in _command_line(int(pid))]
 
-    def cut(self) -> None:
-        """Take the cable out: packets vanish, and nobody is told."""
-        _ip("-n", self.namespace, "link", "set", "cable", "down").check_returncode()
+    def tcp_gives_up_after(self, retries: int) -> bool:
+        """As an administrator sets it there (15 is usual: about 15 minutes); False where it may not be set."""
+        setting = f"echo {retries} > /proc/sys/net/ipv4/tcp_retries2"
+        return subprocess.run(["ip", "netns", "exec", self.namespace, "sh", "-c", setting], capture_output=True).returncode == 0
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        """The cable is out until the block ends: packets vanish, and no connection is told."""
+        link = ["-n", self.namespace, "link", "set", "cable"]
+        _ip(*link, "down").check_returncode()
+        try:
+            yield
+        finally:
+            _ip(*link, "up").check_returncode()
 
 
 @contextlib.contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """host-a and host-b with a network of their own. Whatever still runs there in the end is killed. Skips where not permitted."""
+    """host-a and host-b with a network of their own. What still runs there in the end is killed. Skips where not permitted."""
     _remove_leftovers()
-    hosts = tuple(Host(f"{PREFIX}-{os.getpid()}-{letter}", f"host-{letter}", f"10.0.0.{n}") for n, letter in ((1, "a"), (2, "b")))
+    pair = f"{PREFIX}-{os.getpid()}-{next(_COUNT)}"
+    hosts = tuple(Host(f"{pair}-{letter}", f"host-{letter}", f"10.0.0.{n}") for n, letter in ((1, "a"), (2, "b")))
     try:
         _make(*hosts)
         yield hosts[0], hosts[1]
@@ -93,7 +107,7 @@ def _remove(namespace: str) -> None:
 def _remove_leftovers() -> None:
     """Namespaces of test runs that were killed; what still runs in one keeps it alive without the name, and is left alone."""
     listed = _ip("netns", "list").stdout if shutil.which("ip") else ""
-    for name, pid in re.findall(rf"^({PREFIX}-(\d+)-[ab])\b", listed, re.MULTILINE):
+    for name, pid in re.findall(rf"^({PREFIX}-(\d+)-\d+-[ab])\b", listed, re.MULTILINE):
         if not Path(f"/proc/{pid}").exists():
             _remove(name)
 
