@@ -1,7 +1,7 @@
 """Where the processes of a run meet: a part of torchrun's store that is theirs alone.
 
-torchrun keeps one store over all its restarts (seen with torch 2.13; https://github.com/pytorch/pytorch/issues/135712), and with it
-the addresses that the processes before the restart left there. Who comes early would read one of those, find nobody, and end, which
+torchrun keeps one store over all its restarts (torch 2.13; https://github.com/pytorch/pytorch/issues/135712), and with it the
+addresses that the processes before the restart left there. Who comes early would read one of those, find nobody, and end, which
 costs another restart. So the processes name themselves anew, the first one gathers the names, and they go on under its name.
 """
 

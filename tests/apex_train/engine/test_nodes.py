@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -75,13 +76,23 @@ def start(
     hosts: tuple[Host, Host], data: tuple[Path, Path], folder: Path, launch: list[str], *settings: str, kill: str = ""
 ) -> list[subprocess.Popen[bytes]]:
     """The run on both hosts, each with an output folder of its own and its log beside it."""
+    return [start_one(*each, folder, launch, *settings, kill=kill) for each in zip(hosts, data, strict=True)]
+
+
+def start_one(host: Host, data: Path, folder: Path, launch: list[str], *settings: str, kill: str = "") -> subprocess.Popen[bytes]:
     nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-endpoint", "host-a:29400", *launch]
-    return [
-        host.start(
-            command(source, folder / host.name, nodes, settings), environment(folder, KILL=kill), folder / f"{host.name}.log"
-        )
-        for host, source in zip(hosts, data, strict=True)
-    ]
+    words = command(data, folder / host.name, nodes, settings)
+    # Else torchrun's store of before the loss would be handed on, and a new host would not find the processes.
+    shared = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0" if kill else "1"}
+    return host.start(words, environment(folder, KILL=kill, **shared), folder / f"{host.name}.log")
+
+
+def wait_for(words: str, processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    """Until both hosts have said it."""
+    end = time.monotonic() + 120
+    while not all(words in text for text in said(folder)):
+        assert time.monotonic() < end and not any(process.poll() for process in processes), said(folder)
+        time.sleep(0.1)
 
 
 def said(folder: Path) -> list[str]:
@@ -135,7 +146,10 @@ def test_only_the_host_of_rank_0_writes(whole: Path) -> None:
 
 
 def test_killed_processes_go_on(hosts: tuple[Host, Host], whole: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
-    """One on either host, each in the middle of an epoch; rank 0's loader outlives it for a while and holds the folder."""
+    """One on either host, each in the middle of an epoch; rank 0's loader outlives it for a while and holds the folder.
+
+    With the store that torchrun shares by default, in which the addresses of the killed processes stay.
+    """
     launch, kill = ["--max-restarts", "3"], "1:3 0:5"
     assert all(int(place.split(":")[1]) % STEPS for place in kill.split())
     processes = start(hosts, (nuclei_fixture, nuclei_fixture), tmp_path, launch, "train.workers=1", kill=kill)
@@ -152,14 +166,25 @@ def test_killed_processes_go_on(hosts: tuple[Host, Host], whole: Path, nuclei_fi
     assert not (tmp_path / "host-b").exists()
 
 
+def test_a_lost_host_is_replaced(hosts: tuple[Host, Host], whole: Path, nuclei_fixture: Path, tmp_path: Path) -> None:
+    """All processes of one host end at once, torchrun too; the same command is started there again."""
+    launch = ["--max-restarts", "3"]
+    processes = start(hosts, (nuclei_fixture, nuclei_fixture), tmp_path, launch)
+    wait_for("STEP 3\n", processes, tmp_path)
+    for pid in hosts[1].processes():
+        os.kill(pid, signal.SIGKILL)
+    assert processes[1].wait(timeout=30)
+    processes[1] = start_one(hosts[1], nuclei_fixture, tmp_path, launch)
+    assert ended(processes, tmp_path) == [0, 0], said(tmp_path)
+    assert "resumed at epoch" in said(tmp_path)[0]
+    assert_same(whole / "host-a", tmp_path / "host-a")
+
+
 def test_a_cut_network_ends_both(hosts: tuple[Host, Host], nuclei_fixture: Path, tmp_path: Path) -> None:
     bounded = all([host.tcp_gives_up_after(retries=3) for host in hosts])
     settings = ("train.epochs=500", f"train.peer_timeout={TIMEOUT}", "train.evaluate_every=500")
     processes = start(hosts, (nuclei_fixture, nuclei_fixture), tmp_path, [], *settings)
-    end = time.monotonic() + 120
-    while not all("STEP 3\n" in text for text in said(tmp_path)):
-        assert time.monotonic() < end and not any(process.poll() for process in processes), said(tmp_path)
-        time.sleep(0.1)
+    wait_for("STEP 3\n", processes, tmp_path)
     with hosts[0].cut():
         cut = time.monotonic()
         while not all("the other processes do not answer" in text and "remedy: " in text for text in said(tmp_path)):
