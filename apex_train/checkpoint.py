@@ -75,13 +75,23 @@ def save_checkpoint(
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file. Raises ModelError when it is absent, damaged, or holds more than tensors and plain
     values."""
+    return parse_checkpoint(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A checkpoint file as it lies on the disk, for ``parse_checkpoint``. Raises ModelError when it is absent or too large."""
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: checkpoint not found.", "Give the path of a .pt file, for example runs/a/best.pt.", path=path)
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"{path}: larger than {MAX_BYTES >> 30} GiB.", "This is not a checkpoint of apex-train.", path=path)
+    return path.read_bytes()
+
+
+def parse_checkpoint(data: bytes, path: Path) -> dict[str, Any]:
+    """The content of a checkpoint that was read from ``path``, here or on another host. Raises ModelError."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen types, down to KeyError, for files that are not its own
         # Its text is not shown: it advises to load the file as a pickle, which would run whatever is in it.
         raise ModelError(

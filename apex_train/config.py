@@ -188,6 +188,9 @@ class TrainSection(_Section):
     )
     deterministic: bool = Field(default=False, description="the same run gives the same numbers, at some cost")
     bad_steps: int = Field(default=20, ge=1, description="steps in a row that are not finite and end the run")
+    peer_timeout: float = Field(
+        default=1800.0, gt=0, description="seconds after which a process that does not answer is lost; rank 0's writing included"
+    )
     only: Literal["all", "router"] = Field(default="all", description="router: every other weight stays what --init gave it")
     scan: bool = Field(default=True, description="false: tiles tell each other nothing; the scan's modulation is the identity")
 
@@ -209,7 +212,7 @@ class TrainSection(_Section):
 # What may differ between a run and its resumption: where and how often, not what is learned.
 FREE_TO_CHANGE = (
     *("workers", "evaluate_every", "bad_steps", "dataset_type", "device", "micro_batch", "on_oom", "save_every", "keep_epochs"),
-    *("patience", "min_delta", "deterministic", "kernels"),
+    *("patience", "min_delta", "deterministic", "kernels", "peer_timeout"),
 )
 
 

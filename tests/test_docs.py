@@ -46,7 +46,10 @@ def run_blocks(document: Path, found: list[tuple[str, str]], folder: Path) -> No
 
 
 # A minute and more each: not part of the default run, and a step of their own in .ci/run.
-LONG = ("ablation", "bench", "budgets", "little-data", "noisy-labels", "parity", "precision", "reports", "training")
+LONG = (
+    *("ablation", "bench", "budgets", "little-data", "noisy-labels", "parity", "precision", "reports"),
+    *("training", "training-nodes"),
+)
 
 
 @pytest.mark.parametrize(

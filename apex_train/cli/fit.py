@@ -11,13 +11,14 @@ import click
 
 from apex_runtime.cli.options import dataset_type_option
 from apex_runtime.errors import ApexError, UsageError
+from apex_train.cli.run_folder import Resume, check_output, hold_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from apex_runtime.data.dataset import DatasetType, InstanceDataset
     from apex_train.config import FitConfig
-    from apex_train.engine.device import Placement
+    from apex_train.engine.distributed import Peers
     from apex_train.engine.trainer import Trainer
 
 
@@ -35,6 +36,9 @@ class Interrupted(ApexError):
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the whole run (train.epochs).")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint, also to other classes.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt.")
+@click.option(
+    "--auto-resume", is_flag=True, help="Go on from OUTPUT/last.pt if there is one, else start; for restarts by a launcher."
+)
 @click.option("--stop-after-epoch", type=click.IntRange(min=1), help="Stop after this epoch; --resume goes on later.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override one configuration value; repeatable.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, or ddp under torchrun.  [default: auto]")
@@ -49,6 +53,7 @@ def fit(
     epochs: int | None,
     init: Path | None,
     resume: bool,
+    auto_resume: bool,
     stop_after_epoch: int | None,
     assignments: tuple[str, ...],
     device: str | None,
@@ -68,14 +73,20 @@ def fit(
       apex-train fit --data roofs/ --output runs/c --init runs/a/best.pt
       apex-train fit aerial-vehicles --data vehicles/data.yaml --dataset-type yolo --output runs/d
       torchrun --nproc-per-node 4 --no-python apex-train fit --data nuclei/ --output runs/e --device ddp
+
+    \b
+    On each of two hosts; what was killed goes on by itself:
+      torchrun --nnodes 2 --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint host-a:29400 \
+        --no-python apex-train fit --data nuclei/ --output runs/f --device ddp --auto-resume
     """
 
     run = configuration(config, assignments, {"dataset_type": dataset_type, "epochs": epochs, "device": device})
     if resume and init is not None:
-        raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them.")
-    _check_output(output, resume)
-    train, val, test = open_data(data, run.train.dataset_type)
-    last = _run(run, train, val, test, output, init, resume, stop_after_epoch, threads, report, as_json)
+        raise UsageError("--init and --resume: a resumed run has its weights.", "Give one of them, or --init and --auto-resume.")
+    if resume and auto_resume:
+        raise UsageError("--resume and --auto-resume: the first wants a run to go on with.", "Give one of them.")
+    wanted: Resume = "auto" if auto_resume else "yes" if resume else "no"
+    last = _run(run, data, output, init, wanted, stop_after_epoch, threads, report, as_json)
     if as_json and last is not None:
         import json
 
@@ -96,34 +107,36 @@ def configuration(config: Path | None, assignments: tuple[str, ...], flags: dict
 
 def _run(
     run: FitConfig,
-    train: InstanceDataset,
-    val: InstanceDataset | None,
-    test: InstanceDataset | None,
+    data: Path,
     output: Path,
     init: Path | None,
-    resume: bool,
+    resume: Resume,
     stop_after_epoch: int | None,
     threads: int | None,
     report: bool,
     as_json: bool,
 ) -> dict[str, Any] | None:
-    """Train, and report when the run is at its end; the last line of the log, in the process that leads."""
+    """Train, and report when the run is at its end; the last line of the log, in the process that leads.
+
+    Whatever may fail in one process of several is done after they have met, so that the others end with it.
+    """
     import torch
     from rich.console import Console
 
     from apex_train.engine.device import resolve_device
-    from apex_train.engine.distributed import process_group
-    from apex_train.engine.lock import sole_writer
+    from apex_train.engine.distributed import Peers, process_group
 
     if threads is not None:
         torch.set_num_threads(threads)
     placement = resolve_device(run.train.device)
     console = Console(stderr=as_json, quiet=not placement.leads)
-    with sole_writer(output) if placement.leads else contextlib.nullcontext():
-        if placement.leads:
-            _check_output(output, resume)  # again: another run may have come to its end since
-        with process_group(placement):
-            trainer = _train(run, train, val, output, init, resume, stop_after_epoch, console, placement)
+    peers = Peers(placement)
+    with contextlib.ExitStack() as held:
+        with process_group(placement, run.train.peer_timeout):
+            peers.in_leader(lambda: check_output(output, resume))
+            train, val, test = peers.together(lambda: open_data(data, run.train.dataset_type))
+            going_on = peers.in_leader(lambda: hold_folder(output, resume, held))
+            trainer = _train(run, train, val, output, init, going_on, stop_after_epoch, console, peers)
         if not placement.leads:
             return None
         return _conclude(run, trainer, test, output, console, report)
@@ -151,15 +164,6 @@ def _conclude(
         )
     console.print("done: " + ", ".join(str(output / name) for name in names), highlight=False, soft_wrap=True)
     return trainer.history[-1]
-
-
-def _check_output(output: Path, resume: bool) -> None:
-
-    last = output / "last.pt"
-    if resume and not last.is_file():
-        raise UsageError(f"--resume: {last} does not exist.", "Leave --resume out to start the run.", path=last)
-    if not resume and last.exists():
-        raise UsageError(f"{output}: already holds a run.", "Go on with --resume, or choose another --output.", path=output)
 
 
 def open_data(data: Path, kind: DatasetType | None) -> tuple[InstanceDataset, InstanceDataset | None, InstanceDataset | None]:
@@ -193,17 +197,20 @@ def _train(
     resume: bool,
     stop_after_epoch: int | None,
     console: Console,
-    placement: Placement,
+    peers: Peers,
 ) -> Trainer:
     from apex_runtime.cli.interrupt import interruptible
+    from apex_train.engine.agreement import check_agreement, check_newest
     from apex_train.engine.trainer import Trainer
 
-    trainer = Trainer(run, train, val, output, console, placement)
+    trainer = peers.together(lambda: Trainer(run, train, val, output, console, peers.placement))
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     if run.train.only == "router" and init is None and not resume:
         raise UsageError("train.only: router would leave all other weights random.", "Give a trained network with --init.")
-    if init is not None:
-        say(f"weights of {init}: {trainer.initialise(init)}")
+    check_agreement(peers, run, lambda: trainer.data, init)
+    check_newest(peers, output / "last.pt")
+    if init is not None and not resume:
+        say(f"weights of {init}: {peers.together(functools.partial(trainer.initialise, init))}")
     if resume:
         trainer.resume(output / "last.pt")
         say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from apex_runtime.errors import UsageError
-from apex_train.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
+from apex_train.checkpoint import FORMAT_VERSION, parse_checkpoint, read_bytes, save_checkpoint
 from apex_train.config import FREE_TO_CHANGE
 
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ def _difference(run: Trainer, content: dict[str, Any], state: dict[str, Any]) ->
 
 
 def restore_state(run: Trainer, checkpoint: Path) -> None:
-    """Go on where a checkpoint of this run stopped. Raises UsageError when it is of another run, or holds weights only."""
-    content = read_checkpoint(checkpoint)
+    """Go on where a checkpoint of this run stopped. Raises UsageError when it is of another run, or holds weights only.
+
+    All processes go on from the file that the first one reads: on other hosts there need not be one.
+    """
+    content = parse_checkpoint(run.peers.in_leader(lambda: read_bytes(checkpoint)), checkpoint)
     state = content.get("training")
     if not isinstance(state, dict):
         raise UsageError(f"{checkpoint}: has no training state to resume.", "Use --init to start from its weights.")

@@ -48,7 +48,7 @@ ALL_ON = {
     "routing.all_tiles": 0,
     "routing.keep_all": 0.5,
 }
-ELSEWHERE = {("TrainSection", "dataset_type")}  # read on the way to the trainer, by the command
+ELSEWHERE = {("TrainSection", "dataset_type"), ("TrainSection", "peer_timeout")}  # read on the way to the trainer, by the command
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def apex_train(*words: object) -> Result:
 @pytest.mark.gate
 def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--stop-after-epoch", 1, *FAST)
+    first = apex_train(
+        "fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--stop-after-epoch", 1, "--auto-resume", *FAST
+    )
     assert first.exit_code == 0, first.output
     assert "epoch 1/2" in first.output
     again = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, *FAST)
@@ -38,8 +41,10 @@ def test_fit_evaluates_stops_and_goes_on(nuclei_fixture: Path, tmp_path: Path) -
     assert last["epoch"] == 2 and 0 <= last["mAP_segm"] <= 1 and "mAP_segm_peripheral" in last
     written = {"best.pt", "last.pt", "epoch_0001.pt", "epoch_0002.pt", "config.yaml", "log.jsonl", "log.csv", "tensorboard"}
     assert {path.name for path in run.iterdir()} == written
-    third = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--resume", *FAST)
-    assert third.exit_code == 0, third.output
+    third = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--epochs", 2, "--auto-resume", *FAST)
+    assert third.exit_code == 0 and "resumed at epoch 3" in third.output, third.output
+    both = apex_train("fit", "--data", nuclei_fixture, "--output", run, "--resume", "--auto-resume", *FAST)
+    assert both.exit_code == 2 and "Give one of them" in both.output
     assert {path.name for path in run.iterdir()} == written | {"report.json", "report.md", "report"}
     assert load_config(run / "config.yaml", {}).train.epochs == 2
 
@@ -53,6 +58,22 @@ def test_one_run_at_a_time_writes_into_a_folder(nuclei_fixture: Path, tmp_path: 
     assert {path.name for path in run.iterdir()} == {"config.yaml"}
     refused = apex_train("fit", "--data", nuclei_fixture, "--output", tmp_path / "new", "--init", tmp_path / "no.pt", *FAST)
     assert refused.exit_code == 1 and not (tmp_path / "new").exists()
+
+
+def test_who_has_patience_gets_the_folder_of_one_that_ends(tmp_path: Path) -> None:
+    """As after a kill, when the loaders of the killed process hold the folder a little longer."""
+    run = tmp_path / "run"
+
+    def begin() -> None:
+        with sole_writer(run, patience=20):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with sole_writer(run):
+            late = pool.submit(begin)
+            with pytest.raises(TimeoutError):
+                late.result(timeout=0.5)
+        late.result(timeout=20)
 
 
 @pytest.mark.parametrize(
