@@ -1,29 +1,27 @@
 """A folder that ``mlserver start`` serves: server settings, and a model with its settings and a copy of the bundle.
 
-    FOLDER/settings.json
-    FOLDER/NAME/model-settings.json        names the bundle, in one write: a server that reloads sees the old one or the new one
-    FOLDER/NAME/bundle-<12 digits>/        the bundle, by the SHA-256 of its manifest
+FOLDER/settings.json
+FOLDER/NAME/model-settings.json        names the bundle, in one write: a server that reloads sees the old one or the new one
+FOLDER/NAME/bundle-<12 digits>/        the bundle, by the SHA-256 of its manifest
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from apex_runtime.bundle.hashing import sha256_of
-from apex_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
+from apex_runtime.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from apex_runtime.bundle.verify import verify_artefacts
-from apex_runtime.errors import UsageError
 from apex_runtime.files import write_atomically
+from apex_runtime.serving.exported import check_name, checked_bundle
 from apex_runtime.serving.settings import ServingSettings
 
 IMPLEMENTATION = "apex_runtime.serving.mlserver_model.ApexModel"
 MODEL_SETTINGS, SERVER_SETTINGS = "model-settings.json", "settings.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,8 @@ class Ports:
     metrics: int = 8082
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError unless ``name`` may stand in a path and in an address."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r}: not a name for a model.", "Letters, digits, '_', '-' and '.', at most 64; start with a letter.")
-
-
-def copy_bundle(bundle: Path, folder: Path) -> Path:
-    """A verified copy of ``bundle`` below ``folder``, by the hash of its manifest; what is there already is not written again.
-
-    Raises BundleError when a file is not what the manifest says.
-    """
-    manifest = read_manifest(bundle)
-    verify_artefacts(bundle, manifest)
+def _copy_bundle(bundle: Path, manifest: Manifest, folder: Path) -> Path:
+    """A copy of ``bundle`` below ``folder``, by the hash of its manifest; what is there already is verified instead."""
     target = folder / f"bundle-{sha256_of(bundle / MANIFEST_NAME)[:12]}"
     if (target / MANIFEST_NAME).is_file():
         verify_artefacts(target, read_manifest(target))
@@ -67,7 +54,8 @@ def export_mlserver(bundle: Path, folder: Path, name: str, settings: ServingSett
     Raises UsageError, BundleError, OSError.
     """
     check_name(name)
-    copied = copy_bundle(bundle, folder / name)
+    manifest, _file = checked_bundle(bundle, settings)
+    copied = _copy_bundle(bundle, manifest, folder / name)
     written = [folder / name / MODEL_SETTINGS]
     write_atomically(written[0], _json(_model_settings(copied.name, name, settings)))
     server = folder / SERVER_SETTINGS

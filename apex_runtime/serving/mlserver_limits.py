@@ -37,7 +37,7 @@ def name_grpc_codes() -> None:
 
 
 def quiet_refusals() -> None:
-    """One line per refusal in the log of gRPC. With a traceback each, a server that is asked too much would also write too much."""
+    """One line per refusal in the log of gRPC: with tracebacks a server that is asked too much writes too much as well."""
     if _without_traceback not in grpc_log.filters:
         grpc_log.addFilter(_without_traceback)
 
@@ -55,7 +55,7 @@ def limit_bodies(model: str, max_image_bytes: int) -> None:
     MLServer reads a body before it knows for which model: the largest limit of the models of this process counts.
     """
     _limits[model] = max_image_bytes * 4 // 3 + _ENVELOPE
-    Request.body = _limited_body  # type: ignore[method-assign]
+    Request.body = _limited_body
 
 
 class BodyRefused(MLServerError, HTTPException):

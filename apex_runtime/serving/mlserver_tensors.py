@@ -1,6 +1,6 @@
 """Between MLServer's tensors and ours.
 
-Over HTTP a request is JSON, which holds no bytes: text in a BYTES input other than ``budget`` is base64. Over gRPC bytes are bytes.
+Over HTTP a request is JSON, which holds no bytes: the text of an image is base64. Over gRPC its bytes are bytes.
 """
 
 from __future__ import annotations
