@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,13 @@ def export_triton(bundle: Path, folder: Path, name: str, settings: ServingSettin
     check_name(name)
     manifest, file = checked_bundle(bundle, settings)
     options = with_backend(options, bundle, manifest)
+    models = (*model_names(name), name)
+    _check_targets([folder / model for model in models])
     staging = folder / f".{uuid.uuid4().hex[:8]}.part"
     try:
         _write(staging, name, file, bundle, settings, options)
         check_repository(staging, name)
-        return [_into_place(staging / model, folder / model) for model in (*model_names(name), name)]
+        return [_into_place(staging / model, folder / model) for model in models]
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -110,10 +113,14 @@ def _write_warm_up(folder: Path, inputs: dict[str, np.ndarray]) -> None:
             (folder / name).write_bytes(np.ascontiguousarray(array).tobytes())
 
 
+def _check_targets(targets: Sequence[Path]) -> None:
+    for target in targets:
+        if target.exists() and not (target / "config.pbtxt").is_file():
+            raise UsageError(f"{target}: exists and is no model of Triton.", "Give another --output or --name.", path=target)
+
+
 def _into_place(new: Path, target: Path) -> Path:
     """Move a finished model to where Triton looks; an older one of its name goes."""
-    if target.exists() and not (target / "config.pbtxt").is_file():
-        raise UsageError(f"{target}: exists and is no model of Triton.", "Give another --output or --name.", path=target)
     retired = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
     if target.exists():
         os.replace(target, retired)

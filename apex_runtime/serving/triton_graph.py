@@ -1,8 +1,9 @@
 """The graph as Triton batches it: the number of tiles comes as the *length* of an input, not as a number in one.
 
 Triton's dynamic batcher puts requests together whose inputs have equal shapes, and stacks them. ``tiles`` int64 [1] has one
-number for a whole batch and could not be stacked. So an input ``tile_slots`` uint8 [batch,K] takes its place, whose values mean nothing:
-K is its length. Requests of unequal K have unequal shapes and never meet in a batch; everything behind it is the graph as it was.
+number for a whole batch and could not be stacked. So an input ``tile_slots`` uint8 [batch,K] takes its place, whose values mean
+nothing: K is its length. Requests of unequal K have unequal shapes and never meet in a batch; everything behind it is the graph
+as it was.
 """
 
 from __future__ import annotations

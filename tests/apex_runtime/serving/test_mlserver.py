@@ -1,0 +1,356 @@
+"""A real MLServer with an engine of ours, asked by tritonclient and by plain HTTP. Needs the extra serve."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from served import Server, body, free_ports, png
+from tiny_model import write_tiny_model
+
+from apex_runtime.bundle.build import build_bundle
+from apex_runtime.engine import Engine, load
+from apex_runtime.serving.mlserver_export import Ports, export_mlserver
+from apex_runtime.serving.settings import ServingSettings
+
+pytest.importorskip("mlserver", reason="MLServer is not installed: the extra serve")
+grpc = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: the extra serve")
+http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed: the extra serve")
+from tritonclient.utils import InferenceServerException  # noqa: E402
+
+pytestmark = pytest.mark.slow  # processes that are started; a step of their own in .ci/run
+
+NAME = "blobs"
+IMAGE = np.full((90, 128, 3), 20, np.uint8)
+IMAGE[20:34, 30:44] = 255
+IMAGE[60:70, 90:102] = 230
+HUGE = png(np.zeros((5000, 5000, 3), np.uint8))  # some KB that take a good while to decode
+SETTINGS = ServingSettings(budget="0.5", workers=1, queue=2, max_image_bytes=1_000_000, max_pixels=30_000_000, timeout_ms=60_000)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Bundles of models with one class and with two."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for classes in (1, 2):
+        build_bundle(write_tiny_model(folder / f"{classes}.onnx", classes=classes), "ort-cpu", folder / str(classes))
+    return {classes: folder / str(classes) for classes in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def engine(bundles: dict[int, Path]) -> Engine:
+    return load(bundles[1], threads=1)
+
+
+def export(bundle: Path, folder: Path, settings: ServingSettings = SETTINGS) -> Path:
+    export_mlserver(bundle, folder, NAME, settings, Ports("127.0.0.1", *free_ports(3)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(bundles: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server.start(export(bundles[1], tmp_path_factory.mktemp("server")), NAME)
+    yield started
+    assert started.stop() == 0, started.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def by_grpc(server: Server) -> Iterator[Any]:
+    with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
+        yield client
+
+
+def inputs(module: Any, image: bytes | np.ndarray, budget: Any = None, **binary: bool) -> list[Any]:
+    """The inputs of a request as a user of tritonclient makes them."""
+    if isinstance(image, np.ndarray):
+        found = [module.InferInput("pixels", list(image[None].shape), "UINT8")]
+        found[0].set_data_from_numpy(image[None], **binary)
+    else:
+        found = [module.InferInput("image", [1, 1], "BYTES")]
+        found[0].set_data_from_numpy(np.array([[image]], object), **binary)
+    if budget is not None:
+        value = np.array([[budget]]) if not isinstance(budget, str) else np.array([[budget.encode()]], object)
+        kind = {"i": "INT64", "f": "FP64", "O": "BYTES"}[value.dtype.kind]
+        found.append(module.InferInput("budget", [1, 1], kind))
+        found[-1].set_data_from_numpy(value, **binary)
+    return found
+
+
+def check(found: Any, engine: Engine, budget: Any) -> None:
+    """The answer of a client is that of the engine."""
+    expected = engine.predict_one(IMAGE, budget)
+    assert len(expected) > 0
+    np.testing.assert_allclose(found.as_numpy("boxes")[0], expected.boxes, rtol=1e-5)
+    np.testing.assert_allclose(found.as_numpy("scores")[0], expected.scores, rtol=1e-5)
+    np.testing.assert_array_equal(found.as_numpy("labels")[0], expected.labels)
+    assert found.as_numpy("spent").tolist() == [[expected.budget.spent]]
+    masks = [coco_mask.decode(json.loads(text)) for text in found.as_numpy("masks")[0]]
+    np.testing.assert_array_equal(np.array(masks, bool), expected.masks_full())
+
+
+@pytest.mark.parametrize(
+    ("budget", "meaning"), [(None, "0.5"), (3, 3), (0.25, 0.25), (1.0, 1.0), (1, 1), ("25%", "25%"), ("5", 5)]
+)
+def test_a_budget_per_request_over_grpc(by_grpc: Any, engine: Engine, budget: Any, meaning: Any) -> None:
+    for image in (png(IMAGE), IMAGE):
+        check(by_grpc.infer(NAME, inputs(grpc, image, budget)), engine, meaning)
+
+
+def test_the_same_over_http(server: Server, engine: Engine) -> None:
+    import base64
+
+    with http.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
+        names = ("boxes", "scores", "labels", "spent", "masks")
+        outputs = [http.InferRequestedOutput(name, binary_data=False) for name in names]
+        for image in (base64.b64encode(png(IMAGE)), IMAGE):
+            found = client.infer(NAME, inputs(http, image, 0.25, binary_data=False), outputs=outputs)
+            check(found, engine, 0.25)
+
+
+def test_only_what_is_asked_for_comes_back(server: Server) -> None:
+    status, answer = server.infer(NAME, png(IMAGE), outputs=["scores", "class_names"])
+    assert status == 200 and [output["name"] for output in answer["outputs"]] == ["scores", "class_names"]
+    assert set(answer["outputs"][1]["data"]) == {"blob"}
+    status, answer = server.infer(NAME, png(IMAGE), outputs=["depth"])
+    assert status == 400 and "'depth' is unknown" in answer["error"]
+
+
+def test_an_image_without_objects_has_empty_outputs(by_grpc: Any, server: Server) -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    found = by_grpc.infer(NAME, inputs(grpc, black))
+    assert found.as_numpy("spent").tolist() == [[8]]
+    assert found.as_numpy("boxes").shape[::2] == (1, 4)
+    status, answer = server.infer(NAME, png(black))
+    assert status == 200 and answer["model_version"] == load(server.folder / NAME / bundle_of(server)).opened.digest[:12]
+
+
+def bundle_of(server: Server) -> str:
+    settings = json.loads((server.folder / NAME / "model-settings.json").read_text())
+    return settings["parameters"]["uri"]
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "status", "code", "cause"),
+    [
+        (b"GIF89a", {}, 400, "INVALID_ARGUMENT", "not an image"),
+        (png(IMAGE)[:80], {}, 400, "INVALID_ARGUMENT", "truncated"),
+        (b"", {}, 400, "INVALID_ARGUMENT", "empty"),
+        (png(IMAGE), {"budget": "nan"}, 400, "INVALID_ARGUMENT", "above 0"),
+        (png(IMAGE), {"budget": "-1"}, 400, "INVALID_ARGUMENT", "above 0"),
+        (png(IMAGE), {"budget": "1.5"}, 400, "INVALID_ARGUMENT", "share above 1.0"),
+        (png(IMAGE), {"budget": "8ms"}, 400, "INVALID_ARGUMENT", "latency table"),
+        (b"\x89PNG" + b"x" * 1_000_000, {}, 413, "RESOURCE_EXHAUSTED", "the limit is 1000000"),
+        (png(np.zeros((6000, 6000, 3), np.uint8)), {}, 413, "RESOURCE_EXHAUSTED", "the limit is 30000000"),
+        (png(IMAGE), {"parameters": {"timeout": -4}}, 400, "INVALID_ARGUMENT", "timeout"),
+        (png(IMAGE), {"parameters": {"timeout": 1}}, 504, "DEADLINE_EXCEEDED", "deadline"),
+    ],
+)
+def test_what_is_wrong_is_said_with_a_status_of_its_own(
+    server: Server, by_grpc: Any, image: bytes, more: dict[str, Any], status: int, code: str, cause: str
+) -> None:
+    found, answer = server.infer(NAME, image, **more)
+    assert (found, bool(re.search(cause, answer["error"]))) == (status, True), answer
+    with pytest.raises(InferenceServerException) as caught:
+        parameters = dict(more.get("parameters", {}))
+        by_grpc.infer(NAME, inputs(grpc, image, more.get("budget")), timeout=parameters.get("timeout"))
+    assert caught.value.status() == f"StatusCode.{code}" and re.search(cause, caught.value.message())
+
+
+def test_bodies_that_are_no_requests(server: Server) -> None:
+    path = f"/v2/models/{NAME}/infer"
+    assert server.post(path, b"{")[0] == 422
+    assert server.post(path, b'{"inputs": 3}')[0] == 422
+    assert server.post(path, b'{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["%%"]}]}')[0] == 400
+    assert server.post(path, b'{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [[[7]]]}]}')[0] == 400
+    assert server.post("/v2/models/other/infer", body(png(IMAGE)))[0] == 404
+    status, answer = server.post(path, b"not gzip", Content_Encoding="gzip")
+    assert status == 400 and "not gzip" in answer["error"]
+    assert server.infer(NAME, png(IMAGE))[0] == 200
+
+
+def test_a_body_without_end_is_cut_off_and_not_kept(server: Server) -> None:
+    before = server.resident_bytes()
+    status, answer = server.post(f"/v2/models/{NAME}/infer", b"x" * 40_000_000)
+    assert status == 413 and "bytes" in answer["error"]
+    packed = gzip.compress(b"[" + b" " * 400_000_000, 1)
+    assert len(packed) < 2_300_000
+    status, answer = server.post(f"/v2/models/{NAME}/infer", packed, Content_Encoding="gzip")
+    assert status == 413 and "bytes" in answer["error"]
+    assert chunked(server, 60_000_000) == 413
+    assert server.resident_bytes() - before < 60_000_000
+
+
+def chunked(server: Server, size: int) -> int:
+    """The status of a body that does not say how long it is."""
+    with socket.create_connection(("127.0.0.1", server.http), 30) as connection:
+        connection.sendall(f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+        try:
+            for _ in range(size // 0x100000):
+                connection.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it answered and left
+        return int(connection.recv(1000).split()[1])
+
+
+def all_at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda call: call(), calls))
+
+
+def grpc_status(client: Any, image: bytes, **more: Any) -> str:
+    try:
+        client.infer(NAME, inputs(grpc, image), **more)
+    except InferenceServerException as error:
+        return str(error.status()).removeprefix("StatusCode.")
+    return "OK"
+
+
+def test_a_full_queue_refuses_at_once(server: Server, by_grpc: Any) -> None:
+    before = server.metric(f'apex_requests_total{{model="{NAME}",result="queue_full"}}')
+    found = all_at_once([lambda: grpc_status(by_grpc, HUGE)] * 8)
+    assert set(found) == {"OK", "RESOURCE_EXHAUSTED"} and found.count("OK") >= 3
+    started = time.monotonic()
+    answers = all_at_once([lambda: (server.infer(NAME, HUGE, outputs=["spent"]), time.monotonic())] * 8)
+    refused = [(answer, at) for (status, answer), at in answers if status == 429]
+    served = [at for (status, _answer), at in answers if status == 200]
+    assert len(refused) + len(served) == 8 and len(served) >= 3
+    assert all("requests wait already" in answer["error"] for answer, _at in refused)
+    assert min(at for _answer, at in refused) - started < max(served) - started
+    refusals = found.count("RESOURCE_EXHAUSTED") + len(refused)
+    assert server.metric(f'apex_requests_total{{model="{NAME}",result="queue_full"}}') == before + refusals
+    assert server.infer(NAME, png(IMAGE))[0] == 200
+
+
+def test_what_waits_past_its_deadline_is_never_computed(server: Server, by_grpc: Any) -> None:
+    computed = f'apex_compute_seconds_count{{model="{NAME}"}}'
+    before = server.metric(computed)
+    slow = threading.Thread(target=lambda: server.infer(NAME, HUGE, outputs=["spent"]))
+    slow.start()
+    while server.metric(f'apex_running_requests{{model="{NAME}"}}') == 0:
+        assert slow.is_alive()
+    assert grpc_status(by_grpc, png(IMAGE), timeout=20_000) == "DEADLINE_EXCEEDED"
+    assert grpc_status(by_grpc, png(IMAGE), client_timeout=0.02) == "DEADLINE_EXCEEDED"
+    slow.join()
+    assert server.infer(NAME, png(IMAGE))[0] == 200
+    assert server.metric(computed) == before + 2, "the slow one and the last"
+    assert server.metric(f'apex_requests_total{{model="{NAME}",result="cancelled"}}') >= 1
+
+
+def test_the_loop_goes_on_while_an_image_is_computed(server: Server) -> None:
+    slow = threading.Thread(target=lambda: server.infer(NAME, HUGE, outputs=["spent"]))
+    slow.start()
+    asked = 0
+    while slow.is_alive():
+        assert server.get("/v2/health/live")[0] == 200
+        asked += 1
+    assert asked > 5
+
+
+def test_health_metadata_and_metrics(server: Server, by_grpc: Any) -> None:
+    assert server.get("/v2/health/ready")[0] == 200 and by_grpc.is_server_ready() and by_grpc.is_model_ready(NAME)
+    told = by_grpc.get_model_metadata(NAME, as_json=True)
+    assert [item["name"] for item in told["inputs"]] == ["image", "pixels", "budget"]
+    ok = f'apex_requests_total{{model="{NAME}",result="ok"}}'
+    tiles = f'apex_tiles_sum{{model="{NAME}"}}'
+    before = server.metric(ok), server.metric(tiles)
+    assert server.infer(NAME, png(IMAGE), budget="3")[0] == 200
+    assert (server.metric(ok), server.metric(tiles)) == (before[0] + 1, before[1] + 3)
+    assert server.metric(f'apex_model_loaded{{model="{NAME}"') == 1
+
+
+# Reload, start and stop: servers of their own.
+
+
+@pytest.fixture
+def own(bundles: dict[int, Path], tmp_path: Path) -> Iterator[Server]:
+    started = Server.start(export(bundles[1], tmp_path / "own"), NAME)
+    yield started
+    started.stop()
+
+
+def test_a_new_bundle_takes_over_without_a_lost_request_and_a_broken_one_does_not(
+    own: Server, bundles: dict[int, Path], engine: Engine
+) -> None:
+    statuses: list[int] = []
+    running = threading.Event()
+    running.set()
+
+    def ask() -> None:
+        while running.is_set():
+            statuses.append(own.infer(NAME, png(IMAGE), outputs=["spent"])[0])
+
+    clients = [threading.Thread(target=ask) for _ in range(2)]
+    for client in clients:
+        client.start()
+    first = own.infer(NAME, png(IMAGE))[1]["model_version"]
+    export(bundles[2], own.folder)
+    assert own.post(f"/v2/repository/models/{NAME}/load")[0] == 200
+    status, answer = own.infer(NAME, png(IMAGE), outputs=["class_names"])
+    second = answer["model_version"]
+    assert status == 200 and second != first
+    assert own.metric(f'apex_model_loaded{{model="{NAME}",sha256="{second}') == 1
+    assert own.metric(f'apex_model_loaded{{model="{NAME}",sha256="{first}') == 0
+
+    (own.folder / NAME / bundle_of(own) / "model.onnx").write_bytes(b"broken")
+    status, answer = own.post(f"/v2/repository/models/{NAME}/load")
+    assert status == 500 and "model.onnx" in answer["error"] and "not loaded" in answer["error"]
+    assert own.infer(NAME, png(IMAGE))[1]["model_version"] == second, "the one before goes on"
+    assert own.get(f"/v2/models/{NAME}/ready")[0] == 200
+
+    settings = own.folder / NAME / "model-settings.json"
+    settings.write_text(settings.read_text().replace('"queue"', '"quue"'))
+    status, answer = own.post(f"/v2/repository/models/{NAME}/load")
+    assert status == 500 and "quue" in answer["error"]
+    running.clear()
+    for client in clients:
+        client.join()
+    assert set(statuses) == {200} and len(statuses) > 20
+
+
+def test_a_stopped_server_answers_what_it_accepted_and_takes_nothing_new(own: Server) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        accepted = [pool.submit(own.infer, NAME, HUGE, outputs=["spent"]) for _ in range(3)]
+        while own.metric(f'apex_waiting_requests{{model="{NAME}"}}') < 2:
+            time.sleep(0.01)
+        own.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 30
+        while own.infer(NAME, png(IMAGE), outputs=["spent"])[0] != 0:
+            assert time.monotonic() < until
+        assert [call.result()[0] for call in accepted] == [200, 200, 200]
+    assert own.stop() == 0
+
+
+def test_a_server_that_cannot_load_its_model_is_never_ready_and_says_why(bundles: dict[int, Path], tmp_path: Path) -> None:
+    folder = export(bundles[1], tmp_path)
+    broken = next((folder / NAME).glob("bundle-*")) / "model.onnx"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    server = Server.start(folder, None)
+    try:
+        while server.process.poll() is None:
+            assert server.get("/v2/health/ready")[0] != 200
+    finally:
+        server.stop()
+    assert "model.onnx" in server.log.read_text() and "Build it again" in server.log.read_text()
+
+
+def test_what_is_exported_again_is_the_same_bundle_or_a_new_one_beside_it(bundles: dict[int, Path], tmp_path: Path) -> None:
+    export(bundles[1], tmp_path)
+    before = (tmp_path / "settings.json").read_bytes()
+    export(bundles[1], tmp_path)
+    assert len(list((tmp_path / NAME).glob("bundle-*"))) == 1
+    export(bundles[2], tmp_path)
+    assert len(list((tmp_path / NAME).glob("bundle-*"))) == 2
+    assert (tmp_path / "settings.json").read_bytes() == before, "a server that runs keeps its ports"
