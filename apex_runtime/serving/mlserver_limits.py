@@ -16,7 +16,6 @@ from mlserver.errors import MLServerError
 from mlserver.grpc.logging import logger as grpc_log
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 from mlserver.rest.requests import Request
-from starlette.requests import Request as StarletteRequest
 
 from apex_runtime.serving.refusals import Outcome
 
@@ -27,6 +26,7 @@ _GRPC = {
     Outcome.LATE: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _ENVELOPE = 1 << 20  # of the JSON around an image
+_PATIENCE = 10  # times the limit
 _limits: dict[str, int] = {}
 
 
@@ -62,8 +62,10 @@ class BodyRefused(MLServerError, HTTPException):
     """An HTTPException, because FastAPI lets no other pass while it reads a body; answered as MLServer answers its own."""
 
     def __init__(self, message: str, outcome: Outcome) -> None:
-        HTTPException.__init__(self, outcome.status, message)
-        MLServerError.__init__(self, message, outcome.status)
+        HTTPException.__init__(self, outcome.status, message)  # that of MLServerError would call this one with its own arguments
+
+    def __str__(self) -> str:
+        return str(self.detail)
 
 
 async def _limited_body(self: Request) -> bytes:
@@ -76,14 +78,18 @@ async def _limited_body(self: Request) -> bytes:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limit:
+    """The body. What is too long is not kept, but read a while longer: most clients look for an answer when they are done."""
+    found, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            found += chunk
+        elif size > _PATIENCE * limit:
+            break
+        else:
+            found.clear()
+    if size > limit:
         raise _too_long(limit)
-    found = bytearray()
-    async for chunk in StarletteRequest.stream(request):
-        found += chunk
-        if len(found) > limit:
-            raise _too_long(limit)
     return bytes(found)
 
 

@@ -1,9 +1,9 @@
 """What Triton does with a repository, as far as its documents say it, in one process: for tests where there is no server.
 
-``python_backend_utils`` is the module ``triton_python_backend_utils`` that Python models import (Tensor, requests, responses,
-errors: https://github.com/triton-inference-server/python_backend#usage). ``Ensemble`` loads the models of a repository and takes a
-request through their steps: types and shapes against the configurations, the batch put on and taken off as ``ReshapeTensorDims``
-of ``ensemble_scheduler.cc`` does, and the graph by ONNX Runtime.
+``python_backend_utils`` is the module ``triton_python_backend_utils`` that Python models import: Tensor, requests, responses,
+errors (https://github.com/triton-inference-server/python_backend#usage). ``Ensemble`` loads the models of a repository and takes
+a request through their steps: types and shapes against the configurations, the batch put on and taken off as in
+``ReshapeTensorDims`` of ``ensemble_scheduler.cc``, and the graph by ONNX Runtime.
 """
 
 from __future__ import annotations

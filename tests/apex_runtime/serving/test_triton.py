@@ -183,9 +183,8 @@ def test_the_configurations_say_what_was_asked_for(export, bundle: Path, tmp_pat
     policy = graph.dynamic_batching.default_queue_policy
     assert (policy.max_queue_size, policy.default_timeout_microseconds, policy.allow_timeout_override) == (7, 250_000, True)
     assert graph.max_batch_size == 8 and graph.backend == "onnxruntime"
-    assert {item.name: item.optional for item in read_config(folder, NAME).input} == dict.fromkeys(
-        ("image", "pixels", "budget"), True
-    )
+    door = read_config(folder, NAME).input
+    assert {item.name: item.optional for item in door} == {"image": True, "pixels": True, "budget": True}
     first = read_config(folder, f"{NAME}_preprocess")
     assert first.dynamic_batching.default_queue_policy.max_queue_size == 7, "the door of the ensemble is bounded"
 
