@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from served import Server, body, free_ports, png
+from served import Server, body, png
+from server_process import free_ports
 from tiny_model import write_tiny_model
 
 from apex_runtime.bundle.build import build_bundle
