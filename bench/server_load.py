@@ -182,13 +182,10 @@ def said(found: Row) -> list[str]:
         one = found[name]
         lines.append(f"{name}: {one['requests']} requests, good {one['good']}, wrong {one['wrong']}")
         lines.append(f"  p50 {one['p50_ms']:.0f} ms, p95 {one['p95_ms']:.0f}, p99 {one['p99_ms']:.0f}, most {one['p100_ms']:.0f}")
-    lines.append(
-        f"refused under overload: {100 * (1 - storm['good'].get('OK', 0) / total):.1f} %, p99 {storm['refused_p99_ms']:.0f} ms"
-    )
+    lines.append(f"refused under overload: {100 * refused:.1f} %, p99 {storm['refused_p99_ms']:.0f} ms")
     lines.append(f"recovered after {found['recovery']['recovered_seconds']:.1f} s")
-    lines.append(
-        f"memory: {memory['first_mib']:.0f} to {memory['last_mib']:.0f} MiB, {memory['mib_per_minute']:+.2f} MiB a minute"
-    )
+    mib = f"{memory['first_mib']:.0f} to {memory['last_mib']:.0f} MiB"
+    lines.append(f"memory: {mib}, {memory['mib_per_minute']:+.2f} MiB a minute")
     return lines
 
 
