@@ -6,9 +6,14 @@ import base64
 import gzip
 import importlib.util
 import json
+import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from documents import ROOT, pieces
 from pycocotools import mask as coco_mask
 from served import Server, body, png
 from server_process import free_ports
@@ -273,7 +279,64 @@ def test_health_metadata_and_metrics(server: Server, by_grpc: Any) -> None:
     assert server.metric(f'apex_model_loaded{{model="{NAME}"') == 1
 
 
+def test_bytes_that_are_not_of_their_shape_are_an_error_and_no_more(by_grpc: Any) -> None:
+    wrong = grpc.InferInput("pixels", [1, 90, 128, 3], "UINT8")
+    wrong.set_data_from_numpy(IMAGE[None])
+    wrong.set_shape([1, 9000, 12800, 3])
+    with pytest.raises(InferenceServerException, match="INTERNAL"):
+        by_grpc.infer(NAME, [wrong])
+    assert grpc_status(by_grpc, png(IMAGE)) == "OK"
+
+
+# The document.
+
+
+def shown(word: str) -> str:
+    """The one indented block of docs/serving.md that has ``word``."""
+    (found,) = [
+        piece.content
+        for piece in pieces(ROOT / "docs" / "serving.md")
+        if piece.kind == "indented" and re.search(rf"{word}", piece.content)
+    ]
+    return found
+
+
+def here(text: str, server: Server) -> str:
+    """A block with the names and ports of a server of ours."""
+    for old, new in (("nuclei-nano", NAME), ("localhost:8080", f"localhost:{server.http}"), ("8081", str(server.grpc))):
+        text = text.replace(old, new)
+    return text
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_request_of_the_document_in_the_shell(server: Server) -> None:
+    answer = json.loads(run(["bash", "-euo", "pipefail", "-c", here(shown("base64 -w 0"), server)], ROOT))
+    assert [output["name"] for output in answer["outputs"]] == ["boxes", "scores", "spent"]
+
+
+def test_the_request_of_the_document_in_python(server: Server) -> None:
+    told = run([sys.executable, "-c", textwrap.dedent(here(shown("import tritonclient"), server))], ROOT)
+    assert "[[8]]" in told, "half of the tiles"
+
+
 # Reload, start and stop: servers of their own.
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_change_of_the_document(own: Server, bundles: dict[int, Path], tmp_path: Path) -> None:
+    before = own.infer(NAME, png(IMAGE))[1]["model_version"]
+    (tmp_path / "new-bundle").symlink_to(bundles[2])
+    (tmp_path / "server").symlink_to(own.folder)
+    block = here(shown("apex-rt export-server new-bundle"), own)
+    run(["bash", "-euo", "pipefail", "-c", block], tmp_path)
+    assert own.infer(NAME, png(IMAGE))[1]["model_version"] != before
 
 
 @pytest.fixture
