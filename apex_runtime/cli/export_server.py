@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 _PORT = click.IntRange(1, 65535)
 # Options of one kind of server: name of the parameter -> its default. None on the command line means that it was not given.
 _OWN: dict[str, dict[str, Any]] = {
-    "mlserver": {
-        "host": "127.0.0.1",
-        "http_port": 8080,
-        "grpc_port": 8081,
-        "metrics_port": 8082,
-        "workers": None,
-        "device": "cpu",
-    },
+    "mlserver": {"host": None, "http_port": None, "grpc_port": None, "metrics_port": None, "workers": None, "device": "cpu"},
     "triton": {"max_batch": 8, "delay_ms": 2.0, "instances": 1, "helpers": 2},
 }
 _ABOVE_0 = FiniteRange(min=0, min_open=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from apex_runtime.serving.work_queue import WorkQueue
+
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -25,7 +27,24 @@ class ServingMetrics:
         self.compute: Histogram = Histogram("apex_compute_seconds", "Decoding to outputs, per image.", model, buckets=_SECONDS)
         self.total: Histogram = Histogram("apex_request_seconds", "Arrival to answer, answered ones.", model, buckets=_SECONDS)
         self.tiles: Histogram = Histogram("apex_tiles", "Tiles looked at closely, per image.", model, buckets=_TILES)
-        self.loaded: Gauge = Gauge("apex_model_loaded", "1 for the bundle that serves.", [*model, "sha256"])
+        self._loaded: Gauge = Gauge("apex_model_loaded", "1 for the bundle that serves.", [*model, "sha256"])
+        self._serving: list[tuple[str, str]] = []
+
+    def began(self, model: str, digest: str, queue: WorkQueue) -> None:
+        """A bundle serves, and the gauges speak of its ``queue``; while one takes over from another there are two."""
+        self._serving.append((model, digest))
+        self._loaded.labels(model, digest).set(1)
+        self.waiting.labels(model).set_function(lambda: queue.waiting)
+        self.running.labels(model).set_function(lambda: queue.running)
+
+    def ended(self, model: str, digest: str) -> None:
+        """It does not any more. A model that is loaded again from the same bundle goes on to be counted."""
+        self._serving.remove((model, digest))
+        if (model, digest) not in self._serving:
+            self._loaded.remove(model, digest)
+        if all(name != model for name, _digest in self._serving):
+            self.waiting.remove(model)
+            self.running.remove(model)
 
 
 @cache

@@ -16,22 +16,24 @@ from typing import Any
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from apex_runtime.bundle.verify import verify_artefacts
+from apex_runtime.errors import UsageError
 from apex_runtime.files import write_atomically
 from apex_runtime.serving.exported import check_name, checked_bundle
-from apex_runtime.serving.settings import ServingSettings
+from apex_runtime.serving.settings import MEBIBYTE, ServingSettings
 
 IMPLEMENTATION = "apex_runtime.serving.mlserver_model.ApexModel"
+DEFAULTS = {"host": "127.0.0.1", "http_port": 8080, "grpc_port": 8081, "metrics_port": 8082}
 MODEL_SETTINGS, SERVER_SETTINGS = "model-settings.json", "settings.json"
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the server listens."""
+    """Where the server listens; None for what an earlier export said, or else for ``DEFAULTS``."""
 
-    host: str = "127.0.0.1"
-    http: int = 8080
-    grpc: int = 8081
-    metrics: int = 8082
+    host: str | None = None
+    http: int | None = None
+    grpc: int | None = None
+    metrics: int | None = None
 
 
 def _copy_bundle(bundle: Path, manifest: Manifest, folder: Path) -> Path:
@@ -49,20 +51,31 @@ def _copy_bundle(bundle: Path, manifest: Manifest, folder: Path) -> Path:
 
 
 def export_mlserver(bundle: Path, folder: Path, name: str, settings: ServingSettings, ports: Ports) -> list[Path]:
-    """Write or update the folder of a server; the files that were written. An older bundle of the model stays beside the new one.
+    """Write or update the folder of a server; what was written. An older bundle of the model stays beside the new one.
 
     Raises UsageError, BundleError, OSError.
     """
     check_name(name)
     manifest, _file = checked_bundle(bundle, settings)
+    server, model = folder / SERVER_SETTINGS, folder / name / MODEL_SETTINGS
+    before = _read(server)
     copied = _copy_bundle(bundle, manifest, folder / name)
-    written = [folder / name / MODEL_SETTINGS]
-    write_atomically(written[0], _json(_model_settings(copied.name, name, settings)))
-    server = folder / SERVER_SETTINGS
-    if not server.exists():  # a server that runs keeps its ports
-        write_atomically(server, _json(_server_settings(settings, ports)))
-        written.append(server)
-    return [*written, copied]
+    write_atomically(server, _json(_server_settings(before, settings, ports)))
+    write_atomically(model, _json(_model_settings(copied.name, name, settings)))
+    return [server, model, copied]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The settings of an earlier export; none where there was none. Raises UsageError for what is no settings."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON ({error}).", "Repair it, or give another --output.", path=path) from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: not the settings of a server.", "Give another --output.", path=path)
+    return found
 
 
 def _model_settings(bundle: str, name: str, settings: ServingSettings) -> dict[str, Any]:
@@ -74,17 +87,19 @@ def _model_settings(bundle: str, name: str, settings: ServingSettings) -> dict[s
     }
 
 
-def _server_settings(settings: ServingSettings, ports: Ports) -> dict[str, Any]:
+def _server_settings(before: dict[str, Any], settings: ServingSettings, ports: Ports) -> dict[str, Any]:
+    """What was said earlier stays, an own setting of the user too; a message may be as long as the longest of any model."""
+    asked = dict(zip(DEFAULTS, (ports.host, ports.http, ports.grpc, ports.metrics), strict=True))
+    length = settings.max_image_bytes + MEBIBYTE
     return {
-        "host": ports.host,
-        "http_port": ports.http,
-        "grpc_port": ports.grpc,
-        "metrics_port": ports.metrics,
-        # One process: one queue, one copy of the weights. ONNX Runtime lets go of the interpreter's lock while it computes.
-        "parallel_workers": 0,
-        "grpc_max_message_length": settings.max_image_bytes + (1 << 20),
+        **DEFAULTS,
         "gzip_enabled": False,  # it would pack answers in the event loop
         "debug": False,
+        **before,
+        **{name: value for name, value in asked.items() if value is not None},
+        # One process: one queue, one copy of the weights. ONNX Runtime lets go of the interpreter's lock while it computes.
+        "parallel_workers": 0,
+        "grpc_max_message_length": max(length, before.get("grpc_max_message_length", 0)),
     }
 
 

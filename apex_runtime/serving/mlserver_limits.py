@@ -52,7 +52,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def limit_bodies(model: str, max_image_bytes: int) -> None:
     """Refuse bodies that are longer than an image of ``max_image_bytes`` in base64, with 413, from now on.
 
-    MLServer reads a body before it knows for which model: the largest limit of the models of this process counts.
+    MLServer reads a body before it knows for which model: the largest limit counts, for models of others in this process too.
     """
     _limits[model] = max_image_bytes * 4 // 3 + _ENVELOPE
     Request.body = _limited_body

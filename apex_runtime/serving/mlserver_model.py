@@ -7,6 +7,7 @@ their own. It is the only module, with its neighbours that say so, that needs a 
 from __future__ import annotations
 
 import math
+import multiprocessing
 from pathlib import Path
 
 from mlserver import MLModel
@@ -14,7 +15,7 @@ from mlserver.errors import MLServerError
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor
 from mlserver.utils import get_model_uri
 
-from apex_runtime.errors import ApexError
+from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.serving.answer import OUTPUT_NAMES, OUTPUTS
 from apex_runtime.serving.mlserver_limits import limit_bodies, name_grpc_codes, quiet_refusals
 from apex_runtime.serving.mlserver_tensors import request_tensors, response_outputs
@@ -33,6 +34,7 @@ class ApexModel(MLModel):
     async def load(self) -> bool:
         """Open the bundle and answer one image. Raises MLServerError with the reason, and the model before goes on serving."""
         try:
+            _refuse_workers()
             name_grpc_codes()
             quiet_refusals()
             settings = self._serving_settings()
@@ -67,6 +69,13 @@ class ApexModel(MLModel):
     def _serving_settings(self) -> ServingSettings:
         parameters = self.settings.parameters
         return parse_settings((parameters and parameters.extra) or {}, f"{self.name}: parameters.extra")
+
+
+def _refuse_workers() -> None:
+    """Raises UsageError in a process that MLServer made for ``parallel_workers``."""
+    if multiprocessing.parent_process() is not None:
+        cause = "parallel_workers: each would have a queue, limits and metrics of its own, and none over HTTP."
+        raise UsageError(cause, "Set it to 0 in settings.json; docs/serving.md says how to use more cores.")
 
 
 def _timeout(payload: InferenceRequest) -> float | None:

@@ -45,14 +45,8 @@ class Service:
         engine = await asyncio.to_thread(_warm_engine, bundle, settings)
         queue = WorkQueue(settings.workers or usable_cpus(), settings.queue)
         service = cls(name, engine, settings, queue, serving_metrics())
-        service.publish()
+        service.metrics.began(name, service.digest, queue)
         return service
-
-    def publish(self) -> None:
-        """Let the gauges speak of this service; after a reload those of its predecessor."""
-        self.metrics.loaded.labels(self.name, self.digest).set(1)
-        self.metrics.waiting.labels(self.name).set_function(lambda: self.queue.waiting)
-        self.metrics.running.labels(self.name).set_function(lambda: self.queue.running)
 
     @property
     def digest(self) -> str:
@@ -85,7 +79,7 @@ class Service:
     async def close(self) -> None:
         """Answer what was accepted, take nothing new, and let the engine go."""
         await self.queue.close()
-        self.metrics.loaded.remove(self.name, self.digest)
+        self.metrics.ended(self.name, self.digest)
 
     def _compute(self, request: DetectionRequest, wanted: Collection[str]) -> Answer:
         started = perf_counter()

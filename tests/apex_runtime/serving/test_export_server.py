@@ -24,6 +24,23 @@ def test_mlserver(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
     assert {path.name for path in copied.iterdir()} == {path.name for path in tiny_bundle.iterdir()}
 
 
+def test_mlserver_again(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    def export(*words: object) -> dict[str, Any]:
+        assert apex_rt("export-server", tiny_bundle, "--for", "mlserver", "-o", tmp_path / "server", *words).code == 0
+        return json.loads((tmp_path / "server" / "settings.json").read_text())
+
+    first = export("--http-port", 9000, "--max-image-mb", 30)
+    assert (first["http_port"], first["grpc_port"], first["host"]) == (9000, 8081, "127.0.0.1")
+    (tmp_path / "server" / "settings.json").write_text(json.dumps(first | {"use_structured_logging": True}))
+    second = export("--grpc-port", 9001, "--max-image-mb", 10)
+    assert second == first | {"grpc_port": 9001, "use_structured_logging": True}, "what is not asked for stays"
+    assert export("--max-image-mb", 50)["grpc_max_message_length"] > 50 << 20
+    assert len(list((tmp_path / "server" / "bundle").glob("bundle-*"))) == 1
+    (tmp_path / "server" / "settings.json").write_text("{")
+    done = apex_rt("export-server", tiny_bundle, "--for", "mlserver", "-o", tmp_path / "server")
+    assert done.code == 2 and "settings.json: not JSON" in done.err
+
+
 def test_triton(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: the extra serve")
     words = ("--budget", "0.25", "--max-batch", 16, "--delay-ms", 0.5, "--instances", 2, "--helpers", 3)
