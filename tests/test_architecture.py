@@ -124,7 +124,7 @@ def test_every_import_of_the_runtime_is_a_dependency() -> None:
 
 
 def test_what_servers_bring_is_needed_by_what_they_host_and_late_elsewhere() -> None:
-    for path in modules("apex_runtime"):
+    for path in (ROOT / "apex_runtime" / "serving").glob("*.py"):  # elsewhere they are not imported at all, see above
         tree = ast.parse(path.read_text(encoding="utf-8"))
         first = {name for node in tree.body for name in _names(node)} & SERVED
         assert first == HOSTED.get(path.stem, set()), path

@@ -6,7 +6,6 @@ their own. It is the only module, with its neighbours that say so, that needs a 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from apex_runtime.errors import ApexError, UsageError
 from apex_runtime.serving.answer import OUTPUT_NAMES, OUTPUTS
 from apex_runtime.serving.mlserver_limits import limit_bodies, name_grpc_codes, quiet_refusals
 from apex_runtime.serving.mlserver_tensors import request_tensors, response_outputs
-from apex_runtime.serving.refusals import Outcome, Refusal, invalid
+from apex_runtime.serving.refusals import Outcome, Refusal
 from apex_runtime.serving.request import read_request
 from apex_runtime.serving.service import Service
 from apex_runtime.serving.settings import ServingSettings, parse_settings
 
 _INPUTS = (("image", "BYTES", [1, 1]), ("pixels", "UINT8", [1, -1, -1, 3]), ("budget", "BYTES", [1, 1]))
-_MICROSECONDS = 1e6
 
 
 class ApexModel(MLModel):
@@ -51,9 +49,8 @@ class ApexModel(MLModel):
         service = self.service
         try:
             wanted = [output.name for output in payload.outputs or ()] or OUTPUT_NAMES
-            answer = await service.answer(
-                lambda: read_request(request_tensors(payload), service.settings), wanted, _timeout(payload)
-            )
+            timeout = getattr(payload.parameters, "timeout", None)
+            answer = await service.answer(lambda: read_request(request_tensors(payload), service.settings), wanted, timeout)
         except Refusal as refusal:
             raise MLServerError(str(refusal), refusal.outcome.status) from refusal
         outputs = response_outputs(answer)
@@ -76,13 +73,3 @@ def _refuse_workers() -> None:
     if multiprocessing.parent_process() is not None:
         cause = "parallel_workers: each would have a queue, limits and metrics of its own, and none over HTTP."
         raise UsageError(cause, "Set it to 0 in settings.json; docs/serving.md says how to use more cores.")
-
-
-def _timeout(payload: InferenceRequest) -> float | None:
-    """Seconds, from the request's parameter ``timeout``: microseconds, as the protocol has it. Raises Refusal."""
-    value = getattr(payload.parameters, "timeout", None)
-    if value is None or value == 0:  # clients send 0 where none was set
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise invalid(f"timeout: {value!r} is not a number of microseconds.", "For example 500000 for half a second.")
-    return value / _MICROSECONDS

@@ -63,6 +63,18 @@ def read_request(tensors: Sequence[RequestTensor], settings: ServingSettings) ->
     return DetectionRequest(image, _budget(given[BUDGET]) if BUDGET in given else parse_budget(settings.budget))
 
 
+def read_timeout(value: Any, default_ms: float) -> float:
+    """Seconds from the parameter ``timeout`` of a request: microseconds in the protocol; clients send 0 where none was set.
+
+    Raises Refusal.
+    """
+    if value is None or value == 0:
+        return default_ms / 1000
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise invalid(f"timeout: {value!r} is not a number of microseconds.", "For example 500000 for half a second.")
+    return value / 1e6
+
+
 def _encoded(tensor: RequestTensor, settings: ServingSettings) -> bytes:
     value = _only(tensor)
     if tensor.datatype != "BYTES" or not isinstance(value, bytes):

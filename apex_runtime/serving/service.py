@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from apex_runtime.machine import usable_cpus
 from apex_runtime.serving.answer import answer_of, check_outputs
 from apex_runtime.serving.metrics import ServingMetrics, serving_metrics
 from apex_runtime.serving.refusals import Outcome, Refusal, invalid
-from apex_runtime.serving.request import DetectionRequest
+from apex_runtime.serving.request import DetectionRequest, read_timeout
 from apex_runtime.serving.settings import ServingSettings
 from apex_runtime.serving.work_queue import WorkQueue
 
@@ -53,8 +53,8 @@ class Service:
         """SHA-256 of the model file."""
         return self.engine.opened.digest
 
-    async def answer(self, read: Callable[[], DetectionRequest], wanted: Collection[str], timeout_s: float | None) -> Answer:
-        """The ``wanted`` outputs of the request that ``read`` finds, in a thread. ``timeout_s``: until the answer must be there.
+    async def answer(self, read: Callable[[], DetectionRequest], wanted: Collection[str], timeout: Any = None) -> Answer:
+        """The ``wanted`` outputs of the request that ``read`` finds, in a thread. ``timeout``: the parameter of the request.
 
         Raises Refusal, and counts how it ended.
         """
@@ -62,7 +62,7 @@ class Service:
         outcome = Outcome.FAILED
         try:
             check_outputs(wanted)
-            until = asyncio.get_running_loop().time() + (self.settings.timeout_ms / 1000 if timeout_s is None else timeout_s)
+            until = asyncio.get_running_loop().time() + read_timeout(timeout, self.settings.timeout_ms)
             found = await self.queue.run(lambda: self._compute(read(), wanted), until)
             outcome = Outcome.OK
             self.metrics.total.labels(self.name).observe(perf_counter() - arrived)

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from server_process import ServerProcess
+from documents import ROOT, pieces
+from server_process import ServerProcess, free_ports
+
+from apex_runtime.serving.mlserver_export import Ports, export_mlserver
+from apex_runtime.serving.settings import ServingSettings
 
 
 def png(image: np.ndarray) -> bytes:
     """An RGB array as a PNG file."""
     return bytes(cv2.imencode(".png", image[:, :, ::-1])[1])
+
+
+NAME = "blobs"
+IMAGE = np.full((90, 128, 3), 20, np.uint8)
+IMAGE[20:34, 30:44] = 255
+IMAGE[60:70, 90:102] = 230
+HUGE = png(np.zeros((5000, 5000, 3), np.uint8))  # some KB that take a good while to decode
+SETTINGS = ServingSettings(budget="0.5", workers=1, queue=2, max_image_bytes=1_000_000, max_pixels=30_000_000, timeout_ms=60_000)
+
+
+def export_blobs(bundle: Path, folder: Path, settings: ServingSettings = SETTINGS) -> Path:
+    export_mlserver(bundle, folder, NAME, settings, Ports("127.0.0.1", *free_ports(3)))
+    return folder
+
+
+def uri_of(server: Server) -> str:
+    settings = json.loads((server.folder / NAME / "model-settings.json").read_text())
+    return settings["parameters"]["uri"]
 
 
 def body(image: bytes, **more: Any) -> bytes:
@@ -68,3 +95,27 @@ class Server(ServerProcess):
             return error.code, error.read().decode()
         except (urllib.error.URLError, ConnectionError):
             return 0, ""
+
+
+def shown(word: str) -> str:
+    """The one indented block of docs/serving.md that has ``word``."""
+    (found,) = [
+        piece.content
+        for piece in pieces(ROOT / "docs" / "serving.md")
+        if piece.kind == "indented" and re.search(rf"{word}", piece.content)
+    ]
+    return found
+
+
+def here(text: str, server: Server) -> str:
+    """A block with the names and ports of a server of ours."""
+    for old, new in (("nuclei-nano", NAME), ("localhost:8080", f"localhost:{server.http}"), ("8081", str(server.grpc))):
+        text = text.replace(old, new)
+    return text
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -6,12 +6,9 @@ import base64
 import gzip
 import importlib.util
 import json
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import textwrap
 import threading
@@ -23,16 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from documents import ROOT, pieces
+from documents import ROOT
 from pycocotools import mask as coco_mask
-from served import Server, body, png
-from server_process import free_ports
-from tiny_model import write_tiny_model
+from served import HUGE, IMAGE, NAME, Server, body, export_blobs, here, png, run, shown, uri_of
 
-from apex_runtime.bundle.build import build_bundle
 from apex_runtime.engine import Engine, load
-from apex_runtime.serving.mlserver_export import Ports, export_mlserver
-from apex_runtime.serving.settings import ServingSettings
 
 if importlib.util.find_spec("mlserver") is None:  # not imported: it and tritonclient define the same protobuf messages
     pytest.skip("MLServer is not installed: the extra serve", allow_module_level=True)
@@ -42,36 +34,10 @@ from tritonclient.utils import InferenceServerException  # noqa: E402
 
 pytestmark = pytest.mark.slow  # processes that are started; a step of their own in .ci/run
 
-NAME = "blobs"
-IMAGE = np.full((90, 128, 3), 20, np.uint8)
-IMAGE[20:34, 30:44] = 255
-IMAGE[60:70, 90:102] = 230
-HUGE = png(np.zeros((5000, 5000, 3), np.uint8))  # some KB that take a good while to decode
-SETTINGS = ServingSettings(budget="0.5", workers=1, queue=2, max_image_bytes=1_000_000, max_pixels=30_000_000, timeout_ms=60_000)
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Bundles of models with one class and with two."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for classes in (1, 2):
-        build_bundle(write_tiny_model(folder / f"{classes}.onnx", classes=classes), "ort-cpu", folder / str(classes))
-    return {classes: folder / str(classes) for classes in (1, 2)}
-
-
-@pytest.fixture(scope="module")
-def engine(bundles: dict[int, Path]) -> Engine:
-    return load(bundles[1], threads=1)
-
-
-def export(bundle: Path, folder: Path, settings: ServingSettings = SETTINGS) -> Path:
-    export_mlserver(bundle, folder, NAME, settings, Ports("127.0.0.1", *free_ports(3)))
-    return folder
-
 
 @pytest.fixture(scope="module")
 def server(bundles: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server.start(export(bundles[1], tmp_path_factory.mktemp("server")), NAME)
+    started = Server.start(export_blobs(bundles[1], tmp_path_factory.mktemp("server")), NAME)
     yield started
     assert started.stop() == 0, started.log.read_text()
 
@@ -141,12 +107,7 @@ def test_an_image_without_objects_has_empty_outputs(by_grpc: Any, server: Server
     assert found.as_numpy("spent").tolist() == [[8]]
     assert found.as_numpy("boxes").shape[::2] == (1, 4)
     status, answer = server.infer(NAME, png(black))
-    assert status == 200 and answer["model_version"] == load(server.folder / NAME / bundle_of(server)).opened.digest[:12]
-
-
-def bundle_of(server: Server) -> str:
-    settings = json.loads((server.folder / NAME / "model-settings.json").read_text())
-    return settings["parameters"]["uri"]
+    assert status == 200 and answer["model_version"] == load(server.folder / NAME / uri_of(server)).opened.digest[:12]
 
 
 @pytest.mark.parametrize(
@@ -291,30 +252,6 @@ def test_bytes_that_are_not_of_their_shape_are_an_error_and_no_more(by_grpc: Any
 # The document.
 
 
-def shown(word: str) -> str:
-    """The one indented block of docs/serving.md that has ``word``."""
-    (found,) = [
-        piece.content
-        for piece in pieces(ROOT / "docs" / "serving.md")
-        if piece.kind == "indented" and re.search(rf"{word}", piece.content)
-    ]
-    return found
-
-
-def here(text: str, server: Server) -> str:
-    """A block with the names and ports of a server of ours."""
-    for old, new in (("nuclei-nano", NAME), ("localhost:8080", f"localhost:{server.http}"), ("8081", str(server.grpc))):
-        text = text.replace(old, new)
-    return text
-
-
-def run(command: list[str], folder: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_request_of_the_document_in_the_shell(server: Server) -> None:
     answer = json.loads(run(["bash", "-euo", "pipefail", "-c", here(shown("base64 -w 0"), server)], ROOT))
@@ -324,120 +261,3 @@ def test_the_request_of_the_document_in_the_shell(server: Server) -> None:
 def test_the_request_of_the_document_in_python(server: Server) -> None:
     told = run([sys.executable, "-c", textwrap.dedent(here(shown("import tritonclient"), server))], ROOT)
     assert "[[8]]" in told, "half of the tiles"
-
-
-# Reload, start and stop: servers of their own.
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_change_of_the_document(own: Server, bundles: dict[int, Path], tmp_path: Path) -> None:
-    before = own.infer(NAME, png(IMAGE))[1]["model_version"]
-    (tmp_path / "new-bundle").symlink_to(bundles[2])
-    (tmp_path / "server").symlink_to(own.folder)
-    block = here(shown("apex-rt export-server new-bundle"), own)
-    run(["bash", "-euo", "pipefail", "-c", block], tmp_path)
-    assert own.infer(NAME, png(IMAGE))[1]["model_version"] != before
-
-
-@pytest.fixture
-def own(bundles: dict[int, Path], tmp_path: Path) -> Iterator[Server]:
-    started = Server.start(export(bundles[1], tmp_path / "own"), NAME)
-    yield started
-    started.stop()
-
-
-def test_a_new_bundle_takes_over_without_a_lost_request_and_a_broken_one_does_not(
-    own: Server, bundles: dict[int, Path], engine: Engine
-) -> None:
-    statuses: list[int] = []
-    running = threading.Event()
-    running.set()
-
-    def ask() -> None:
-        while running.is_set():
-            statuses.append(own.infer(NAME, png(IMAGE), outputs=["spent"])[0])
-
-    clients = [threading.Thread(target=ask) for _ in range(2)]
-    for client in clients:
-        client.start()
-    first = own.infer(NAME, png(IMAGE))[1]["model_version"]
-    export_mlserver(bundles[2], own.folder, NAME, SETTINGS, Ports())
-    assert own.post(f"/v2/repository/models/{NAME}/load")[0] == 200
-    status, answer = own.infer(NAME, png(IMAGE), outputs=["class_names"])
-    second = answer["model_version"]
-    assert status == 200 and second != first
-    assert own.metric(f'apex_model_loaded{{model="{NAME}",sha256="{second}') == 1
-    assert own.metric(f'apex_model_loaded{{model="{NAME}",sha256="{first}') == 0
-
-    (own.folder / NAME / bundle_of(own) / "model.onnx").write_bytes(b"broken")
-    status, answer = own.post(f"/v2/repository/models/{NAME}/load")
-    assert status == 500 and "model.onnx" in answer["error"] and "not loaded" in answer["error"]
-    assert own.infer(NAME, png(IMAGE))[1]["model_version"] == second, "the one before goes on"
-    assert own.get(f"/v2/models/{NAME}/ready")[0] == 200
-
-    settings = own.folder / NAME / "model-settings.json"
-    settings.write_text(settings.read_text().replace('"queue"', '"quue"'))
-    status, answer = own.post(f"/v2/repository/models/{NAME}/load")
-    assert status == 500 and "quue" in answer["error"]
-    running.clear()
-    for client in clients:
-        client.join()
-    assert set(statuses) == {200} and len(statuses) > 4
-
-
-def test_a_stopped_server_answers_what_it_accepted_and_takes_nothing_new(own: Server) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        accepted = [pool.submit(own.infer, NAME, HUGE, outputs=["spent"]) for _ in range(3)]
-        while own.metric(f'apex_waiting_requests{{model="{NAME}"}}') < 2:
-            time.sleep(0.01)
-        own.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + 30
-        while own.infer(NAME, png(IMAGE), outputs=["spent"])[0] != 0:
-            assert time.monotonic() < until
-        assert [call.result()[0] for call in accepted] == [200, 200, 200]
-    assert own.stop() == 0
-
-
-def test_a_server_that_cannot_load_its_model_is_never_ready_and_says_why(bundles: dict[int, Path], tmp_path: Path) -> None:
-    folder = export(bundles[1], tmp_path)
-    broken = next((folder / NAME).glob("bundle-*")) / "model.onnx"
-    broken.write_bytes(broken.read_bytes()[:-1])
-    server = Server.start(folder, None)
-    try:
-        while server.process.poll() is None:  # the server as a whole calls itself ready when it has no model left
-            assert server.get(f"/v2/models/{NAME}/ready")[0] != 200
-    finally:
-        server.stop()
-    assert "model.onnx: it was changed after the bundle was built" in server.log.read_text()
-
-
-def test_loading_again_and_unloading(own: Server) -> None:
-    serving = f'apex_model_loaded{{model="{NAME}"'
-    for _ in range(2):  # the same bundle: the new one takes its place in the metrics too
-        assert own.post(f"/v2/repository/models/{NAME}/load")[0] == 200
-        assert own.metric(serving) == 1 and own.infer(NAME, png(IMAGE))[0] == 200
-    assert own.post(f"/v2/repository/models/{NAME}/unload")[0] == 200
-    assert own.infer(NAME, png(IMAGE))[0] == 404 and own.metric(serving) == 0
-    assert own.post(f"/v2/repository/models/{NAME}/load")[0] == 200 and own.infer(NAME, png(IMAGE))[0] == 200
-
-
-IN_A_WORKER = """
-import asyncio, multiprocessing
-from mlserver import ModelSettings
-from mlserver.errors import MLServerError
-from apex_runtime.serving.mlserver_model import ApexModel
-
-def load():
-    try:
-        asyncio.run(ApexModel(ModelSettings(name="blobs", implementation=ApexModel)).load())
-    except MLServerError as error:
-        print(error)
-
-process = multiprocessing.get_context("fork").Process(target=load)
-process.start()
-process.join()
-"""
-
-
-def test_a_worker_process_of_mlserver_is_refused(tmp_path: Path) -> None:
-    assert "Set it to 0 in settings.json" in run([sys.executable, "-c", IN_A_WORKER], tmp_path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apex_runtime.errors import ConfigError
 from apex_runtime.routing.budget import parse_budget
 from apex_runtime.serving.refusals import Outcome, Refusal
-from apex_runtime.serving.request import RequestTensor, read_request
+from apex_runtime.serving.request import RequestTensor, read_request, read_timeout
 from apex_runtime.serving.settings import ServingSettings, parse_settings
 
 SETTINGS = ServingSettings(budget="0.5", max_image_bytes=2000, max_pixels=500)
@@ -142,6 +142,17 @@ def test_what_is_too_large_is_refused_before_it_is_decoded() -> None:
     for tensors in ((image(bomb),), (image(b"x" * 2001),), (pixels([], (100, 100, 3)),)):
         refusal = refused(*tensors)
         assert refusal.outcome is Outcome.TOO_LARGE and "the limit is" in refusal.message
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(None, 3.0), (0, 3.0), (500_000, 0.5), (1.5e6, 1.5)])
+def test_a_timeout_is_in_microseconds(value: Any, seconds: float) -> None:
+    assert read_timeout(value, 3000) == seconds
+
+
+@pytest.mark.parametrize("value", [-1, True, "soon", float("nan"), float("inf"), [5]])
+def test_a_timeout_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(Refusal, match="timeout"):
+        read_timeout(value, 3000)
 
 
 @pytest.mark.parametrize(
