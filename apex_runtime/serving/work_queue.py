@@ -10,6 +10,7 @@ from typing import TypeVar
 from apex_runtime.serving.refusals import Outcome, Refusal
 
 T = TypeVar("T")
+_WAITED = "while it waited; nothing was computed"
 
 
 class WorkQueue:
@@ -49,9 +50,12 @@ class WorkQueue:
             async with asyncio.timeout_at(until):
                 await self._places.acquire()
         except TimeoutError as error:
-            raise _late("while it waited; nothing was computed") from error
+            raise _late(_WAITED) from error
         finally:
             self.waiting -= 1
+        if asyncio.get_running_loop().time() >= until:  # a place that is free is taken without a look at the clock
+            self._places.release()
+            raise _late(_WAITED)
 
     def _done(self, call: asyncio.Future[T]) -> None:
         self.running -= 1

@@ -88,6 +88,16 @@ def test_what_waits_too_long_is_answered_and_never_computed() -> None:
     in_loop(scenario)
 
 
+def test_what_comes_too_late_is_not_even_begun() -> None:
+    async def scenario() -> None:
+        queue, computed = WorkQueue(workers=1, limit=4), []
+        assert await outcome_of(queue.run(lambda: computed.append(1), after(-0.01))) is Outcome.LATE
+        assert await queue.run(lambda: "next", after(LONG)) == "next"
+        assert not computed and (queue.running, queue.waiting) == (0, 0)
+
+    in_loop(scenario)
+
+
 def test_a_late_result_is_thrown_away_and_its_place_stays_taken_until_it_is_done() -> None:
     async def scenario() -> None:
         queue, gate = WorkQueue(workers=1, limit=0), Gate()
