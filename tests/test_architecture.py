@@ -119,8 +119,31 @@ def test_every_import_of_the_runtime_is_a_dependency() -> None:
     # imported late: three behind a reason code, two behind an error that says what to install, the last only where it is there
     optional = {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "rasterio", "supervision", "faster_coco_eval", "matplotlib"}
     for path in modules("apex_runtime"):
-        assert tops(path) - OURS <= declared | optional, path
+        served = SERVED if path.parent.name == "serving" else set()
+        assert tops(path) - OURS <= declared | optional | served, path
 
+
+def test_what_servers_bring_is_needed_by_what_they_host_and_late_elsewhere() -> None:
+    for path in (ROOT / "apex_runtime" / "serving").glob("*.py"):  # elsewhere they are not imported at all, see above
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        first = {name for node in tree.body for name in _names(node)} & SERVED
+        assert first == HOSTED.get(path.stem, set()), path
+
+
+def _names(node: ast.stmt) -> set[str]:
+    found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    found += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    return {name.split(".")[0] for name in found}
+
+
+# Packages of the extra serve, and what Triton puts on the path of a model. Modules that only a server imports begin with them.
+SERVED = {"fastapi", "google", "grpc", "mlserver", "prometheus_client", "triton_python_backend_utils", "tritonclient"}
+HOSTED = {
+    "mlserver_model": {"mlserver"},
+    "mlserver_limits": {"fastapi", "grpc", "mlserver"},
+    "triton_preprocess": {"triton_python_backend_utils"},
+    "triton_postprocess": {"triton_python_backend_utils"},
+}
 
 WITHOUT_TORCH = """
 import importlib, pkgutil, sys
@@ -133,6 +156,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import apex_runtime
 names = [found.name for found in pkgutil.walk_packages(apex_runtime.__path__, "apex_runtime.")]
+names = [name for name in names if name.rpartition(".")[2] not in sys.argv[1:]]
 for name in names:
     importlib.import_module(name)
 print(len(names))
@@ -140,6 +164,6 @@ print(len(names))
 
 
 def test_every_runtime_module_imports_where_torch_cannot() -> None:
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *HOSTED], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) >= len([p for p in modules("apex_runtime") if p.name != "__init__.py"])
+    assert int(run.stdout) >= len([p for p in modules("apex_runtime") if p.name != "__init__.py"]) - len(HOSTED)

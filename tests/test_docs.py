@@ -87,6 +87,7 @@ def test_every_command_is_shown_somewhere() -> None:
         "apex-rt doctor",
         "apex-rt bench",
         "apex-rt inspect",
+        "apex-rt export-server",
         "apex-rt release-check",
     ):
         assert command in shown

@@ -44,6 +44,7 @@ RUNS = [
     "apex-train self-train --data nuclei --unlabelled images --output runs/self --rounds 1 --epochs 1 --views none "
     "--min-score 0.01 --unsure-score 0.01 --min-stability 0 --min-agreement 0 --min-consistency 0 --set train.size=128 "
     "--set train.crop=64 --set train.batch=5 --set train.workers=0",
+    "apex-rt export-server bundle --for mlserver -o server --name cells --budget 0.25",
     "apex-rt release-check --root releasable",
 ]
 

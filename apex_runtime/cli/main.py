@@ -11,6 +11,7 @@ COMMANDS = {
     "build-engine": ("apex_runtime.cli.build_engine:build_engine", "Build an engine bundle from an exported model."),
     "doctor": ("apex_runtime.cli.doctor:doctor", "Say which backends this machine can build and run, and what is missing."),
     "eval": ("apex_runtime.cli.eval:evaluate", "Average precision of an engine on a labelled data set, per budget."),
+    "export-server": ("apex_runtime.cli.export_server:export_server", "Write what MLServer or Triton needs to serve a bundle."),
     "infer": ("apex_runtime.cli.infer:infer", "Detect and segment the objects in images and clips."),
     "inspect": ("apex_runtime.cli.inspect:inspect", "Say what is in an engine bundle or an exported model."),
     "parity": ("apex_runtime.cli.parity:parity", "Compare two forms of one model: is the fast one still the same?"),

@@ -16,6 +16,7 @@ import numpy as np
 from apex_runtime.backends.session import Session, Tiles
 from apex_runtime.detections import Detections
 from apex_runtime.errors import ImageError, UsageError
+from apex_runtime.model_info import ModelInfo
 from apex_runtime.postprocess.detections import detections_of_image
 from apex_runtime.postprocess.letterbox import Letterbox, letterbox_image
 from apex_runtime.routing.budget import Budget, parse_budget
@@ -58,6 +59,34 @@ def check_image(image: np.ndarray) -> None:
         )
 
 
+def prepare_image(image: np.ndarray, budget: Budget, info: ModelInfo) -> Prepared:
+    """Letterbox one image, uint8 [h,w,3], and turn the budget into its K. Raises ImageError, UsageError."""
+    check_image(image)
+    canvas, letterbox = letterbox_image(image, info.input.height, info.input.width)
+    content_N = content_tiles(letterbox, info.tiles)
+    tiles = plan_tiles(budget, content_N, info)
+    return Prepared(canvas, padding_bonus(content_N), letterbox, int(content_N.sum()), tiles)
+
+
+def checked_filter(info: ModelInfo, min_score: float, max_detections: int | None, classes: Sequence[str] | None) -> Filter:
+    """The filter of a model with this passport; ``classes`` are its names. Raises UsageError."""
+    if not 0 <= min_score <= 1:
+        raise UsageError(f"--min-score {min_score}: a score is between 0 and 1.", "The default is 0.001.")
+    if max_detections is not None and max_detections < 1:
+        raise UsageError(f"--max-detections {max_detections}: expected at least 1.", "Leave it out for all.")
+    return Filter(min_score, max_detections, _labels(info, classes))
+
+
+def _labels(info: ModelInfo, classes: Sequence[str] | None) -> frozenset[int] | None:
+    if not classes:
+        return None
+    names = [category.name for category in info.classes]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise UsageError(f"--classes {','.join(unknown)}: this engine does not know it.", f"It knows: {', '.join(names)}.")
+    return frozenset(index for index, name in enumerate(names) if name in classes)
+
+
 class Predictor:
     """Detects with a session. ``predict`` for a list of images; ``prepare``, ``run`` and ``finish`` for pipelines."""
 
@@ -91,29 +120,11 @@ class Predictor:
 
     def filter(self, min_score: float, max_detections: int | None, classes: Sequence[str] | None) -> Filter:
         """The checked filter; ``classes`` are names of this model. Raises UsageError."""
-        if not 0 <= min_score <= 1:
-            raise UsageError(f"--min-score {min_score}: a score is between 0 and 1.", "The default is 0.001.")
-        if max_detections is not None and max_detections < 1:
-            raise UsageError(f"--max-detections {max_detections}: expected at least 1.", "Leave it out for all.")
-        return Filter(min_score, max_detections, self._labels(classes))
-
-    def _labels(self, classes: Sequence[str] | None) -> frozenset[int] | None:
-        if not classes:
-            return None
-        names = [category.name for category in self.info.classes]
-        unknown = [name for name in classes if name not in names]
-        if unknown:
-            raise UsageError(f"--classes {','.join(unknown)}: this engine does not know it.", f"It knows: {', '.join(names)}.")
-        return frozenset(index for index, name in enumerate(names) if name in classes)
+        return checked_filter(self.info, min_score, max_detections, classes)
 
     def prepare(self, image: np.ndarray, budget: Budget) -> Prepared:
         """Letterbox one image, uint8 [h,w,3], and turn the budget into its K. Raises ImageError, UsageError."""
-        check_image(image)
-        canvas, letterbox = letterbox_image(image, self.info.input.height, self.info.input.width)
-        content_N = content_tiles(letterbox, self.info.tiles)
-        n_content = int(content_N.sum())
-        tiles = plan_tiles(budget, content_N, self.info)
-        return Prepared(canvas, padding_bonus(content_N), letterbox, n_content, tiles)
+        return prepare_image(image, budget, self.info)
 
     def run(self, batch: Sequence[Prepared]) -> list[dict[str, np.ndarray]]:
         """The graph outputs of each image, without the batch axis; all must have the same K. Raises BackendError."""

@@ -1,0 +1,1 @@
+"""Engines behind inference servers: MLServer hosts the runtime itself, Triton runs the graph between two Python models."""

@@ -1,0 +1,117 @@
+"""A served engine: opened and warmed up in a thread, asked through a bounded queue, counted, and drained when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apex_runtime.errors import ApexError, BackendError, UsageError
+from apex_runtime.machine import usable_cpus
+from apex_runtime.serving.answer import answer_of, check_outputs
+from apex_runtime.serving.metrics import ServingMetrics, serving_metrics
+from apex_runtime.serving.refusals import Outcome, Refusal, invalid
+from apex_runtime.serving.request import DetectionRequest, read_timeout
+from apex_runtime.serving.settings import ServingSettings
+from apex_runtime.serving.work_queue import WorkQueue
+
+if TYPE_CHECKING:
+    from apex_runtime.engine import Engine
+
+Answer = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """One engine for many requests. ``name`` is the label of its metrics."""
+
+    name: str
+    engine: Engine
+    settings: ServingSettings
+    queue: WorkQueue
+    metrics: ServingMetrics
+
+    @classmethod
+    async def open(cls, name: str, bundle: Path, settings: ServingSettings) -> Service:
+        """Verify and load a bundle and answer one image, so that what is ready has worked. The event loop goes on meanwhile.
+
+        Raises UsageError, ModelError, BundleError, BackendError.
+        """
+        engine = await asyncio.to_thread(_warm_engine, bundle, settings)
+        queue = WorkQueue(settings.workers or usable_cpus(), settings.queue)
+        service = cls(name, engine, settings, queue, serving_metrics())
+        service.metrics.began(name, service.digest, queue)
+        return service
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
+        return self.engine.opened.digest
+
+    async def answer(self, read: Callable[[], DetectionRequest], wanted: Collection[str], timeout: Any = None) -> Answer:
+        """The ``wanted`` outputs of the request that ``read`` finds, in a thread. ``timeout``: the parameter of the request.
+
+        Raises Refusal, and counts how it ended.
+        """
+        arrived = perf_counter()
+        outcome = Outcome.FAILED
+        try:
+            check_outputs(wanted)
+            until = asyncio.get_running_loop().time() + read_timeout(timeout, self.settings.timeout_ms)
+            found = await self.queue.run(lambda: self._compute(read(), wanted), until)
+            outcome = Outcome.OK
+            self.metrics.total.labels(self.name).observe(perf_counter() - arrived)
+            return found
+        except Refusal as refusal:
+            outcome = refusal.outcome
+            raise
+        except asyncio.CancelledError:
+            outcome = Outcome.CANCELLED
+            raise
+        finally:
+            self.metrics.requests.labels(self.name, outcome.label).inc()
+
+    async def close(self) -> None:
+        """Answer what was accepted, take nothing new, and let the engine go."""
+        await self.queue.close()
+        self.metrics.ended(self.name, self.digest)
+
+    def _compute(self, request: DetectionRequest, wanted: Collection[str]) -> Answer:
+        started = perf_counter()
+        settings = self.settings
+        try:
+            result = self.engine.predict_one(
+                request.pixels(settings.max_pixels),
+                request.budget,
+                settings.min_score,
+                settings.max_detections,
+                settings.classes,
+            )
+            found = answer_of(result, self.engine.info, wanted)
+        except UsageError as error:  # a budget that this engine cannot mean
+            raise invalid(error.message, error.remedy) from error
+        except BackendError as error:
+            raise Refusal(Outcome.FAILED, error.message, error.remedy) from error
+        self.metrics.compute.labels(self.name).observe(perf_counter() - started)
+        self.metrics.tiles.labels(self.name).observe(result.budget.spent)
+        return found
+
+
+def _warm_engine(bundle: Path, settings: ServingSettings) -> Engine:
+    """An engine that has found something in an image of its own size, under the budget that requests get."""
+    from apex_runtime.engine import load
+
+    engine = load(bundle, settings.threads, settings.device)
+    size = engine.info.input
+    image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    try:
+        result = engine.predict_one(image, settings.budget, settings.min_score, settings.max_detections, settings.classes)
+        answer_of(result, engine.info)
+    except ApexError as error:
+        raise type(error)(f"{bundle}: the first image failed: {error.message}", error.remedy, code=error.code) from error
+    return engine

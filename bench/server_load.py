@@ -1,0 +1,193 @@
+"""Does a served engine keep its promises under load: 80 % of what it can do for minutes, three times that, and afterwards?
+
+    python bench/server_load.py --seconds 300 --evidence bench/evidence/server-load.json
+
+The engine is exported for MLServer and started on the first core, the client has the others. How many requests a second it
+answers is measured first, with as many clients as keep it busy. Then, at a rate that does not wait for answers: a share of that
+with mixed budgets and one wrong request in twenty; ``--overload`` times that; the share again, until it is as it was.
+
+``capacity``: good answers a second. Times of good answers are counted from the moment of the plan. ``recovered_seconds``: after
+the end of the overload, the end of the last second in which a good request failed or the median was above the p99 of before.
+Exit code 1: a promise was not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from evidence import write_evidence
+from server_client import Answered, Client, Mix, closed_loop, good, moments, open_loop, statuses
+from server_memory import Memory
+from server_process import ServerProcess, free_ports
+
+from apex_runtime.data.sources import resolve_sources
+from apex_runtime.engine import default_engine
+from apex_runtime.serving.mlserver_export import Ports, export_mlserver
+from apex_runtime.serving.settings import ServingSettings
+
+MODEL = "engine"
+RATIO = 3.0  # p99 over p50
+RECOVERY = 5.0  # seconds
+GROWTH_PERCENT = 3.0
+REFUSALS = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+Row = dict[str, Any]
+
+
+@click.command()
+@click.option("--engine", type=click.Path(exists=True, path_type=Path), help="A bundle.  [default: the shipped one]")
+@click.option("--data", default="engines/samples", show_default=True, help="Image, folder or pattern.")
+@click.option("--budget", "budgets", default="0.125,0.25,0.5,1.0", show_default=True)
+@click.option("--min-score", default=0.3, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Images at a time.")
+@click.option("--queue", default=16, show_default=True)
+@click.option("--timeout-ms", default=5000.0, show_default=True)
+@click.option("--probe-seconds", default=30.0, show_default=True, help="How long the capacity is measured.")
+@click.option("--seconds", default=300.0, show_default=True, help="Of the sustained load.")
+@click.option("--share", default=0.8, show_default=True, help="Of the capacity.")
+@click.option("--bad-share", default=0.05, show_default=True, help="Requests that are wrong.")
+@click.option("--overload", default=3.0, show_default=True, help="Times the capacity.")
+@click.option("--overload-seconds", default=30.0, show_default=True)
+@click.option("--recovery-seconds", default=15.0, show_default=True, help="How long it is watched afterwards.")
+@click.option("--arrivals", type=click.Choice(["even", "poisson"]), default="even", show_default=True)
+@click.option("--evidence", type=click.Path(path_type=Path))
+def main(engine: Path | None, data: str, evidence: Path | None, **asked: Any) -> None:
+    """Measure, print a line per phase; ``--evidence`` also writes what was seen every second."""
+    images = [item.path.read_bytes() for item in resolve_sources(data)]
+    settings = ServingSettings(
+        min_score=asked["min_score"], workers=asked["workers"], queue=asked["queue"], timeout_ms=asked["timeout_ms"]
+    )
+    first, *others = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        export_mlserver(engine or default_engine(), Path(folder), MODEL, settings, Ports("127.0.0.1", *free_ports(3)))
+        server = ServerProcess.start(Path(folder), MODEL, [first] if others else [])
+        if others:
+            os.sched_setaffinity(0, others)
+        try:
+            found = asyncio.run(phases(server, images, asked))
+        finally:
+            code = server.stop()
+            os.sched_setaffinity(0, [first, *others])
+    found["exit_code"] = code
+    promises = judge(found)
+    for line in said(found):
+        click.echo(line)
+    for promise, kept in promises.items():
+        click.echo(f"{'kept' if kept else 'BROKEN'}: {promise}")
+    if evidence is not None:
+        cores = {"server": [first] if others else "all", "client": others or "all"}
+        versions = {name: importlib.metadata.version(name) for name in ("mlserver", "tritonclient", "grpcio")}
+        terms = {"asked": asked | {"images": len(images), "cores": cores}, "serving_versions": versions}
+        write_evidence(evidence, {**terms, **found, "promises": promises})
+    if not all(promises.values()):
+        raise SystemExit(1)
+
+
+async def phases(server: ServerProcess, images: Sequence[bytes], asked: dict[str, Any]) -> Row:
+    """Capacity, sustained load, overload, recovery: a row for each."""
+    budgets = asked["budgets"].split(",")
+    client = Client(server.grpc, MODEL, asked["timeout_ms"])
+    memory = Memory(server)
+    probe = await closed_loop(client, Mix(images, budgets, 0.0), asked["workers"] + 2, asked["probe_seconds"])
+    capacity = sum(one.status == "OK" for one in probe) / asked["probe_seconds"]
+    mix = Mix(images, budgets, asked["bad_share"])
+
+    async def at_rate(rate: float, seconds: float) -> list[Answered]:
+        return await open_loop(client, mix, moments(rate, seconds, asked["arrivals"]), memory.watch)
+
+    memory.mark()
+    sustained = await at_rate(capacity * asked["share"], asked["seconds"])
+    grown = memory.since_mark()
+    overload = await at_rate(capacity * asked["overload"], asked["overload_seconds"])
+    recovery = await at_rate(capacity * asked["share"], asked["recovery_seconds"])
+    await client.close()
+    calm = row(sustained)
+    # Requests of the overload are all answered when it returns: what the recovery took began with its last arrival.
+    tail = max((one.at + one.seconds for one in overload), default=0.0) - asked["overload_seconds"]
+    return {
+        "capacity": capacity,
+        "probe": row(probe),
+        "sustained": calm,
+        "memory": grown,
+        "overload": row(overload) | {"deadline_ms": asked["timeout_ms"]},
+        "recovery": row(recovery) | {"recovered_seconds": max(0.0, tail) + recovered(recovery, calm["p99_ms"] / 1000)},
+    }
+
+
+def row(found: Sequence[Answered]) -> Row:
+    """Good requests by status and in milliseconds, wrong ones by status, and both per second of the plan."""
+    asked_well = good(found)
+    times = np.array([one.seconds for one in asked_well if one.status == "OK"]) * 1000
+    refused = np.array([one.seconds for one in asked_well if one.status in REFUSALS]) * 1000
+    return {
+        "requests": len(found),
+        "good": statuses(asked_well),
+        "wrong": statuses([one for one in found if one.asked.bad]),
+        **{f"p{q}_ms": _percentile(times, q) for q in (50, 95, 99, 100)},
+        "refused_p99_ms": _percentile(refused, 99),
+        "seconds": per_second(asked_well),
+    }
+
+
+def _percentile(values: np.ndarray, q: float) -> float:
+    return float(np.percentile(values, q)) if len(values) else float("nan")
+
+
+def per_second(found: Sequence[Answered]) -> list[Row]:
+    """Of each second of the plan: how many good requests failed, and the median of the others in milliseconds."""
+    rows = []
+    for second in range(int(max((one.at for one in found), default=0)) + 1):
+        part = [one for one in found if int(one.at) == second]
+        times = np.array([one.seconds for one in part if one.status == "OK"]) * 1000
+        rows.append({"failed": sum(one.status != "OK" for one in part), "p50_ms": _percentile(times, 50)})
+    return rows
+
+
+def recovered(found: Sequence[Answered], usual_s: float) -> float:
+    """Seconds until nothing fails and the median is at most ``usual_s``, for good."""
+    seconds = per_second(good(found))
+    bad = [place for place, one in enumerate(seconds) if one["failed"] or not one["p50_ms"] <= usual_s * 1000]
+    return float(bad[-1] + 1) if bad else 0.0
+
+
+def judge(found: Row) -> dict[str, bool]:
+    """Every promise, and whether it was kept."""
+    calm, storm = found["sustained"], found["overload"]
+    return {
+        "no error on good requests under sustained load": set(calm["good"]) == {"OK"},
+        "every wrong request is called invalid": set(calm["wrong"]) <= {"INVALID_ARGUMENT"},
+        f"p99 at most {RATIO:g} times p50": calm["p99_ms"] <= RATIO * calm["p50_ms"],
+        f"memory grows by at most {GROWTH_PERCENT:g} %": found["memory"]["growth_percent"] <= GROWTH_PERCENT,
+        "overload is refused, by codes of its own": bool(set(storm["good"]) & REFUSALS)
+        and set(storm["good"]) <= REFUSALS | {"OK"},
+        "good answers under overload come within the deadline": storm["p100_ms"] <= storm["deadline_ms"],
+        f"recovers within {RECOVERY:g} s": found["recovery"]["recovered_seconds"] <= RECOVERY,
+        "stops when it is asked to": found["exit_code"] == 0,
+    }
+
+
+def said(found: Row) -> list[str]:
+    """The phases in words."""
+    memory, storm = found["memory"], found["overload"]
+    refused = 1 - storm["good"].get("OK", 0) / sum(storm["good"].values())
+    lines = [f"capacity: {found['capacity']:.1f} good answers/s"]
+    for name in ("sustained", "overload", "recovery"):
+        one = found[name]
+        lines.append(f"{name}: {one['requests']} requests, good {one['good']}, wrong {one['wrong']}")
+        lines.append(f"  p50 {one['p50_ms']:.0f} ms, p95 {one['p95_ms']:.0f}, p99 {one['p99_ms']:.0f}, most {one['p100_ms']:.0f}")
+    lines.append(f"refused under overload: {100 * refused:.1f} %, p99 {storm['refused_p99_ms']:.0f} ms")
+    lines.append(f"recovered after {found['recovery']['recovered_seconds']:.1f} s")
+    mib = f"{memory['first_mib']:.0f} to {memory['last_mib']:.0f} MiB"
+    lines.append(f"memory: {mib}, {memory['mib_per_minute']:+.2f} MiB a minute")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
