@@ -16,6 +16,7 @@ import numpy as np
 from apex_runtime.backends.session import Session, Tiles
 from apex_runtime.detections import Detections
 from apex_runtime.errors import ImageError, UsageError
+from apex_runtime.model_info import ModelInfo
 from apex_runtime.postprocess.detections import detections_of_image
 from apex_runtime.postprocess.letterbox import Letterbox, letterbox_image
 from apex_runtime.routing.budget import Budget, parse_budget
@@ -47,6 +48,25 @@ class Filter:
     min_score: float = 0.001
     max_detections: int | None = None
     labels: frozenset[int] | None = None
+
+
+def filter_of(info: ModelInfo, min_score: float, max_detections: int | None, classes: Sequence[str] | None) -> Filter:
+    """The checked filter; ``classes`` are names of this model. Raises UsageError."""
+    if not 0 <= min_score <= 1:
+        raise UsageError(f"--min-score {min_score}: a score is between 0 and 1.", "The default is 0.001.")
+    if max_detections is not None and max_detections < 1:
+        raise UsageError(f"--max-detections {max_detections}: expected at least 1.", "Leave it out for all.")
+    return Filter(min_score, max_detections, _labels(info, classes))
+
+
+def _labels(info: ModelInfo, classes: Sequence[str] | None) -> frozenset[int] | None:
+    if not classes:
+        return None
+    names = [category.name for category in info.classes]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise UsageError(f"--classes {','.join(unknown)}: this engine does not know it.", f"It knows: {', '.join(names)}.")
+    return frozenset(index for index, name in enumerate(names) if name in classes)
 
 
 def check_image(image: np.ndarray) -> None:
@@ -91,20 +111,7 @@ class Predictor:
 
     def filter(self, min_score: float, max_detections: int | None, classes: Sequence[str] | None) -> Filter:
         """The checked filter; ``classes`` are names of this model. Raises UsageError."""
-        if not 0 <= min_score <= 1:
-            raise UsageError(f"--min-score {min_score}: a score is between 0 and 1.", "The default is 0.001.")
-        if max_detections is not None and max_detections < 1:
-            raise UsageError(f"--max-detections {max_detections}: expected at least 1.", "Leave it out for all.")
-        return Filter(min_score, max_detections, self._labels(classes))
-
-    def _labels(self, classes: Sequence[str] | None) -> frozenset[int] | None:
-        if not classes:
-            return None
-        names = [category.name for category in self.info.classes]
-        unknown = [name for name in classes if name not in names]
-        if unknown:
-            raise UsageError(f"--classes {','.join(unknown)}: this engine does not know it.", f"It knows: {', '.join(names)}.")
-        return frozenset(index for index, name in enumerate(names) if name in classes)
+        return filter_of(self.info, min_score, max_detections, classes)
 
     def prepare(self, image: np.ndarray, budget: Budget) -> Prepared:
         """Letterbox one image, uint8 [h,w,3], and turn the budget into its K. Raises ImageError, UsageError."""
