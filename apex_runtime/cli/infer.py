@@ -133,8 +133,9 @@ def infer(
     An image larger than 1.5 times the engine's input is cut into windows that share one budget. --look and --ignore take a region
     in pixels, a JSON file {"image.png": [[x, y, w, h]]} or a GeoJSON file, and may be repeated.
 
-    With --on the images go in blocks to workers of Ray (extra ray), which may be on many machines, with the same results; --threads
-    are then those of each worker. SOURCE may also be a URL of a store (s3://...) or a .parquet file with a column "path" or "url".
+    With --on the images go in blocks to workers of Ray (extra ray), which may be on many machines, with the same results;
+    --threads are those of each worker. SOURCE may then be a URL of a store (s3://...) or a .parquet file with a column "path" or
+    "url" too. What one block gave lies in the folder shards as well.
 
     \b
     Examples:
@@ -176,7 +177,9 @@ def infer(
         return _sources(source, Path(output), images_are_frames, fps)
 
     if on is not None:
-        asked = Asked(source, Path(chosen_engine), Path(output), parsed, batch, threads, device, policy, on, workers, block, shards)
+        asked = Asked(
+            source, Path(chosen_engine), Path(output), parsed, batch, threads, device, policy, on, workers, block, shards
+        )
         summary = run_job(asked, find, options_for, partial(_settings, classes=classes), resume)
     else:
         refuse_ray_options(workers, block, shards)

@@ -101,9 +101,8 @@ def _files(output: Path) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """A folder without what a worker that was killed left in it; it is gone after the block."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """A new folder that is gone after the block."""
+    folder.mkdir()
     try:
         yield folder
     finally:

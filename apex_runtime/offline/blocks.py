@@ -7,7 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from apex_runtime.outputs.formats import YOLO, relative_path
 
@@ -46,7 +46,8 @@ class Block:
 
     def singles(self) -> list[Block]:
         """A block for each image."""
-        return [replace(self, images=(image,)) for image in self.images]
+        relatives = _Relatives([*(image.name for image in self.images), *self.kin])
+        return [Block((image,), relatives.of([image.name])) for image in self.images]
 
     def to_json(self) -> bytes:
         """For the way to a worker."""

@@ -59,6 +59,7 @@ def check_address(text: str) -> str:
 def ray_modules() -> ModuleType:
     """Ray with Ray Data, without its reports to its makers. Raises MissingPackageError that names the extra."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # every actor of Ray Data is warned of, though what it needs is held
     try:
         import ray
         import ray.data

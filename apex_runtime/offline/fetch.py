@@ -21,7 +21,9 @@ def fsspec_module() -> ModuleType:
     try:
         import fsspec
     except ImportError as error:
-        raise MissingPackageError(f"URLs are read by fsspec ({error}).", 'Install the extra ray: pip install ".[ray]".') from error
+        raise MissingPackageError(
+            f"URLs are read by fsspec ({error}).", 'Install the extra ray: pip install ".[ray]".'
+        ) from error
     return fsspec
 
 

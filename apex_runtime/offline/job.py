@@ -43,7 +43,9 @@ class Plan:
 class Job:
     """One job. Use it once: ``Job(...).execute()``."""
 
-    def __init__(self, plan: Plan, passport: Passport, stop: threading.Event | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, plan: Plan, passport: Passport, stop: threading.Event | None = None, progress: Progress | None = None
+    ) -> None:
         self._plan = plan
         self._ids = {image.name: image.number for image in plan.images}
         self._folder = OutputFolder(plan.output, passport.info.classes)
@@ -52,6 +54,7 @@ class Job:
         self._progress = progress or (lambda _done, _failed: None)
         self._shards: dict[str, Shard] = {}
         self._facts: dict[str, Any] = {}
+        self._seconds = {"first": 0.0, "store": 0.0, "merge": 0.0}
 
     def execute(self, answers: Answers, pool: Pool, resume: bool = False) -> dict[str, Any]:
         """Do it; the summary, which is also written. ``answers``: what does the blocks; ``pool``: how many do at a time.
@@ -60,19 +63,23 @@ class Job:
         on a worker, DataError when the shards do not add up, OSError when the output folder cannot be written. What was done
         stays done.
         """
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         merged = self._folder.start(self._ids, self._plan.settings, resume)
         before = merged | (self._take_over(merged) if resume else set())
         blocks = plan_blocks(self._plan.images, before, pool.workers, self._plan.block, self._plan.work.options.save)
         self._progress(len(before), 0)
         done, failed = len(before), 0
         for block, outcome in all_answers(blocks, answers, self._stop):
+            self._seconds["first"] = self._seconds["first"] or time.perf_counter() - started
             shard = self._take(block, outcome)
             done, failed = done + len(shard.index.names), failed + len(shard.index.failures)
             self._progress(done, failed)
         facts = self._facts or {"backend": None, "threads": self._plan.work.threads, "lanes": 1}
+        totals = self._merge(merged)
         ray = {"workers": pool.workers, "gpu": pool.gpu, "blocks": len(blocks), "shards": self._plan.shards}
-        return self._finish(merged, before, facts | {"ray": ray}, started)
+        ray |= {"seconds": {name: round(value, 3) for name, value in self._seconds.items()}}
+        ray |= {"driver_cpu_seconds": round(time.process_time() - cpu, 3)}
+        return self._finish(merged, before, totals, facts | {"ray": ray}, started)
 
     def _take_over(self, merged: set[str]) -> set[str]:
         """The shards of an earlier try; the names of the images in them."""
@@ -81,23 +88,32 @@ class Job:
         return {name for shard in shards for name in shard.index.names if name in self._ids} - merged
 
     def _take(self, block: Block, outcome: Outcome) -> Shard:
+        started = time.perf_counter()
         shard = self._shards[block.key] = self._store.write(block, outcome)
         self._facts = self._facts or outcome.facts
+        self._seconds["store"] += time.perf_counter() - started
         return shard
 
-    def _finish(self, merged: set[str], before: set[str], facts: dict[str, Any], started: float) -> dict[str, Any]:
-        """Merge, and write the files that are made of the whole."""
-        totals = Totals()
+    def _merge(self, merged: set[str]) -> Totals:
+        started, totals = time.perf_counter(), Totals()
         for record in read_journal(self._plan.output / JOURNAL):
             totals.add(record)
-        shards, folder = list(self._shards.values()), self._folder
-        added = merge(self._store, shards, folder, self._ids, merged, totals, complete=not self._stop.is_set())
-        save = self._plan.work.options.save
+        shards = list(self._shards.values())
+        merge(self._store, shards, self._folder, self._ids, merged, totals, complete=not self._stop.is_set())
+        self._seconds["merge"] = time.perf_counter() - started
+        return totals
+
+    def _finish(
+        self, merged: set[str], before: set[str], totals: Totals, facts: dict[str, Any], started: float
+    ) -> dict[str, Any]:
+        """Write the files that are made of the whole."""
+        save, folder = self._plan.work.options.save, self._folder
         if CSV in save:
             write_table(self._plan.output / TABLE, folder.records(), folder.categories, self._plan.work.options.draw_score)
         if GEOJSON in save:
-            facts |= {"images_without_place": sum(shard.index.without_place for shard in shards)}
-        counts = Counts(len(self._ids), len(merged) + added - len(before), len(folder.failures), len(before))
+            facts |= {"images_without_place": sum(shard.index.without_place for shard in self._shards.values())}
+        done = len({name for shard in self._shards.values() for name in shard.index.names if name in self._ids} | merged)
+        counts = Counts(len(self._ids), done - len(before), len(folder.failures), len(before))
         summary = run_summary(counts, totals, time.perf_counter() - started, self._plan.settings, facts)
         folder.finish(summary)
         return summary

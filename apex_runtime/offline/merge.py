@@ -20,8 +20,8 @@ def merge(
     before: Collection[str],
     totals: Totals,
     complete: bool,
-) -> int:
-    """Append the images of ``shards`` to the journal of ``folder``, and their failures; how many images that are.
+) -> None:
+    """Append the images of ``shards`` to the journal of ``folder``, and their failures.
 
     ``ids``: of all images of the job. ``before``: those that the journal has. An image of a shard that is among them, or no more
     among the sources, is left out. ``complete``: that none is missing is proved too. ``totals`` counts what is appended.
@@ -35,6 +35,7 @@ def merge(
         seen.add(name)
         folder.append(number, line)
         totals.count(head_of(line), detections)
+    folder.sort_journal()  # an earlier try may have begun it
     folder.failures += _failures(shards, ids, seen)
     failed = [failure.file_name for failure in folder.failures]
     if len(set(failed)) != len(failed) or seen & set(failed):
@@ -43,7 +44,6 @@ def merge(
     if complete and missing:
         cause = f"{folder.folder}: {len(missing)} images have no answer in the shards, the first is {missing[0]}."
         raise DataError(cause, "Run the command again with --resume.", path=folder.folder)
-    return len(seen) - len(before)
 
 
 def _lines(

@@ -65,8 +65,6 @@ def _pack_bundle(folder: Path) -> tuple[Parcel, Passport]:
     verify_artefacts(folder, manifest)
     names = [MANIFEST_NAME, *(item.path for item in manifest.artefacts)]
     contents = [(folder / name).read_bytes() for name in names]
-    files = {
-        f"engine/{name}": (data, hashlib.sha256(data).hexdigest()) for name, data in zip(names, contents, strict=True)
-    }
+    files = {f"engine/{name}": (data, hashlib.sha256(data).hexdigest()) for name, data in zip(names, contents, strict=True)}
     model = model_of(folder, manifest)
     return Parcel("engine", files), Passport(read_onnx(model).info, sha256_of(model), manifest.backend != "ort-cpu")

@@ -42,7 +42,14 @@ def _schema(pa: ModuleType) -> Any:
     box, number = pa.list_(pa.float64()), pa.float64()
     mask = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
     annotation = pa.struct(
-        [("id", pa.int64()), ("category_id", pa.int64()), ("bbox", box), ("score", number), ("area", number), ("segmentation", mask)]
+        [
+            ("id", pa.int64()),
+            ("category_id", pa.int64()),
+            ("bbox", box),
+            ("score", number),
+            ("area", number),
+            ("segmentation", mask),
+        ]
     )
     tile = pa.struct([("id", pa.int64()), ("level", pa.int64()), ("window", pa.int64()), ("bbox", box)])
     times = pa.struct([(name, number) for name in ("decode", "graph", "post", "total")])

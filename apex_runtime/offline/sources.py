@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -87,5 +88,7 @@ def _named_urls(urls: Sequence[str], source: str) -> list[_Found]:
     schemes = {url.partition("://")[0] for url in urls}
     if len(schemes) > 1:
         raise UsageError(f"{source}: URLs of {' and '.join(sorted(schemes))}.", "Give those of one store.", path=source)
-    common = os.path.commonprefix([url.split("/")[:-1] for url in urls])
-    return [("/".join(url.split("/")[len(common) :]), url, url) for url in urls]
+    parts = [url.split("/") for url in urls]
+    levels = zip(*(words[:-1] for words in parts), strict=False)
+    common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    return [("/".join(words[common:]), url, url) for words, url in zip(parts, urls, strict=True)]

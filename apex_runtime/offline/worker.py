@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import traceback
@@ -15,6 +14,7 @@ from apex_runtime.errors import ApexError, BundleError
 from apex_runtime.offline.block_run import Work, run_block
 from apex_runtime.offline.blocks import Block
 from apex_runtime.offline.outcome import Outcome
+from apex_runtime.offline.scratch import Scratch
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,9 +33,9 @@ class BlockWorker:
         """``parcel``: a reference to the engine's ``Parcel`` in Ray's store, in a list, so that it is not fetched before.
         ``digest``: SHA-256 of the model. ``release``: version of this package where the job was started."""
         self._work = work
-        self._scratch = Path(tempfile.gettempdir()) / f"apex-x-{os.getuid()}" / _actor_name()
         self._error: BaseException | None = None
         try:
+            self._scratch = Scratch()
             self._opened = self._open(parcel, digest, release)
         except Exception as error:
             self._error = error
@@ -51,7 +51,7 @@ class BlockWorker:
         if self._error is not None:
             return _error(block, self._error)
         try:
-            return run_block(block, self._opened, self._work, self._scratch)
+            return run_block(block, self._opened, self._work, self._scratch.folder / "block")
         except Exception as error:
             return _error(block, error)
 
@@ -59,20 +59,15 @@ class BlockWorker:
         import ray
 
         if version(PACKAGE) != release:
-            raise BundleError(f"{PACKAGE} {version(PACKAGE)} is installed, the job is of {release}.", "Install the same everywhere.")
-        with tempfile.TemporaryDirectory() as folder:
+            raise BundleError(
+                f"{PACKAGE} {version(PACKAGE)} is installed, the job is of {release}.", "Install the same everywhere."
+            )
+        with tempfile.TemporaryDirectory(dir=self._scratch.folder) as folder:
             path = ray.get(parcel[0]).unpack(Path(folder))
             opened = open_engine(path, self._work.threads, self._work.device, self._work.policy, many=True)
         if opened.digest != digest:
             raise BundleError("the engine is not the one of the job.", "Run the job again.")
         return opened
-
-
-def _actor_name() -> str:
-    """The same after a restart, so that what the actor left behind is found and removed."""
-    import ray
-
-    return str(ray.get_runtime_context().get_actor_id())
 
 
 def _error(block: Block, error: BaseException) -> Outcome:

@@ -112,6 +112,19 @@ class OutputFolder:
         self._journal.write(line)
         self._journal.flush()
 
+    def sort_journal(self) -> None:
+        """Put the lines of the journal in the order of their ids, where they are not; nothing can be added after that."""
+        assert self._journal is not None
+        self._journal.close()
+        if self._lines == sorted(self._lines):
+            return
+        lines: list[tuple[int, int]] = []
+        with replacing(self.folder / JOURNAL) as stream:
+            for (number, _offset), line in zip(sorted(self._lines), self._sorted(), strict=True):
+                lines.append((number, stream.tell()))
+                stream.write(line)
+        self._lines = lines
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Close the journal and write the three files made of it."""
         if self._journal is not None:
