@@ -59,7 +59,6 @@ def check_address(text: str) -> str:
 def ray_modules() -> ModuleType:
     """Ray with Ray Data, without its reports to its makers. Raises MissingPackageError that names the extra."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # every actor of Ray Data is warned of, though what it needs is held
     try:
         import ray
         import ray.data
@@ -74,8 +73,9 @@ def joined(address: str, workers: int | None, threads: int | None) -> Iterator[C
 
     Raises MissingPackageError, BackendError.
     """
-    if address == LOCAL:  # nobody else can reach it; else a file with a token would be left in the home folder
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if address == LOCAL:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else can reach it; a token would be left in the home folder
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let every other process of the machine go first
     ray = ray_modules()
     if ray.is_initialized():
         yield _capacity(ray)
