@@ -2,10 +2,11 @@
 
     python bench/ray_scaling.py bench/evidence/ray-job.json --nodes 1,10,100 --evidence bench/evidence/ray-scaling.json
 
-The blocks that ``bench/ray_job.py`` measured are drawn again and again and given to the workers of so many simulated nodes. Three
+The blocks that ``bench/ray_job.py`` measured are drawn again and again and given to the workers of so many simulated nodes. Four
 things are shared by all: the store that the images are read from and the network of the driver, each so many bytes a second
-(assumed, see the options), and the driver itself, one process that hands out blocks, writes shards, and at last merges them; its
-seconds are measured. Each takes one after the other, so that a worker may wait for it. Nothing here ran on many machines.
+(assumed, see the options), and two threads of the driver, of which one hands out blocks, the other writes shards, and at last
+merges them; their seconds are measured. Each takes one after the other, so that a worker may wait for it. Nothing here ran on
+many machines, and that Ray schedules thousands of workers as fast as two is assumed too.
 
 For each number of nodes: images per second, their share of what the nodes could do alone (``efficiency``), how busy each shared
 thing was while blocks were done, how the time is divided, and ``bottleneck``: the largest part of the time that is not the
@@ -26,10 +27,12 @@ import numpy as np
 from evidence import write_evidence
 
 NOTHING = 0.1  # of the time: a bottleneck that costs less is none
+SHARED = ("store", "network", "scheduler", "driver")
 WORDS = {
     "store": "the store of the images",
     "network": "the network of the driver",
-    "driver": "the driver while blocks are done",
+    "scheduler": "Ray in the driver, which hands out blocks",
+    "driver": "the driver, which writes shards",
     "merge": "the driver's merge at the end",
     "listing": "listing the images",
     "start": "starting the workers",
@@ -79,7 +82,7 @@ def row(node: dict[str, Any], cluster: Cluster, images: int) -> dict[str, Any]:
     alone = sum(seconds for _images, seconds, _bytes in blocks) / cluster.speed / (cluster.nodes * cluster.workers)
     total = listing + node["start_seconds"] + phase["seconds"] + merge
     # what the blocks took longer than the workers alone belongs to whatever was busiest, or to the last blocks
-    busiest = max(("store", "network", "driver"), key=lambda name: phase["busy"][name])
+    busiest = max(SHARED, key=lambda name: phase["busy"][name])
     longer = phase["seconds"] - alone
     losses = {"listing": listing, "start": node["start_seconds"], "merge": merge, "tail": min(longer, phase["tail"])}
     losses[busiest] = max(0.0, longer - losses["tail"])
@@ -117,7 +120,7 @@ def simulate(node: dict[str, Any], cluster: Cluster, blocks: Sequence[Drawn]) ->
     """Events in the order of time: a worker is free, its block was read, its block was done. A shared thing that is asked at a
     time gives its answer after all that asked before. Seconds of the phase, of its tail (from the first worker that finds no
     block to the last that ends one), and how busy each shared thing was."""
-    free = dict.fromkeys(("store", "network", "driver"), 0.0)
+    free = dict.fromkeys(SHARED, 0.0)
     used = dict.fromkeys(free, 0.0)
 
     def served(name: str, at: float, seconds: float) -> float:
@@ -137,7 +140,7 @@ def simulate(node: dict[str, Any], cluster: Cluster, blocks: Sequence[Drawn]) ->
                 continue
             index, following = following, following + 1
             images = blocks[index][0]
-            handed = served("driver", at, hand_out)
+            handed = served("scheduler", at, hand_out)
             event = (served("store", handed, images * node["read_bytes_per_image"] / cluster.store), "read")
         elif kind == "read":
             event = (at + blocks[index][1] / cluster.speed, "done")
