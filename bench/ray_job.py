@@ -36,6 +36,7 @@ from apex_runtime.engine import default_engine
 
 REACH = 0.85
 POLL = 0.02  # seconds
+SCHEDULED = 500  # blocks that nothing is done with
 
 
 @click.command()
@@ -68,7 +69,9 @@ def main(data: Path, engine: Path | None, images: int, rounds: int, kills: int, 
     if evidence is not None:
         contract = asked | {"images": images, "rounds": rounds, "kill_images": kill_images, "reach": REACH}
         digest = sha256_of(model if model.is_file() else model / "model.onnx")
-        node = node_figures(samples, asked["workers"])
+        blocks = [block for sample in samples for block in sample["blocks"]]
+        largest = max(blocks, key=lambda block: block["bytes"])
+        node = node_figures(samples, asked["workers"], scheduling(asked["workers"], largest["images"], largest["bytes"]))
         write_evidence(
             evidence,
             {
@@ -227,11 +230,42 @@ def figures(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def node_figures(samples: Sequence[dict[str, Any]], workers: int) -> dict[str, Any]:
-    """What the scaling model reads: the trace of the blocks, bytes, and the driver's seconds for each image."""
+class Idle:
+    """A worker that answers at once, with as many bytes as a block gave."""
+
+    def __init__(self, work: Any, parcel: list[Any], digest: str, release: str) -> None:
+        self._lines = b"x" * int(digest)
+
+    def __call__(self, table: Any) -> Any:
+        """As ``BlockWorker``."""
+        from apex_runtime.offline.blocks import Block
+        from apex_runtime.offline.outcome import Outcome
+
+        return Outcome(Block.from_json(table.column("block")[0].as_py()).key, self._lines).to_table()
+
+
+def scheduling(workers: int, images: int, size: float, count: int = SCHEDULED) -> float:
+    """Seconds for each block that Ray Data and the way of a block and its answer take when nothing is done with it."""
+    from apex_runtime.offline.blocks import Image, plan_blocks
+    from apex_runtime.offline.cluster import Pool, joined
+    from apex_runtime.offline.rounds import ray_answers
+
+    names = [f"{number:08}.png" for number in range(1, images * count + 1)]
+    every = [Image(name, number, f"/data/{name}", name) for number, name in enumerate(names, 1)]
+    with joined("ray", workers, 1):
+        answers: Any = ray_answers(None, None, str(int(size)), "", Pool(workers, 1, False), Idle)  # type: ignore[arg-type]
+        outcomes = answers(plan_blocks(every, (), workers, images, ()), 2)
+        next(outcomes)
+        started = time.perf_counter()
+        for _outcome in outcomes:
+            pass
+        return (time.perf_counter() - started) / (count - 1)
+
+
+def node_figures(samples: Sequence[dict[str, Any]], workers: int, per_block: float) -> dict[str, Any]:
+    """What the scaling model reads: the trace of the blocks, bytes, and the driver's seconds for each image and block."""
     images, blocks = sum(sample["images"] for sample in samples), [block for sample in samples for block in sample["blocks"]]
     driver = {name: sum(sample["driver"][name] for sample in samples) for name in samples[0]["driver"]}
-    within = driver["store"] + driver["merge"]  # what is left of the processor time is Ray's, by the block
     return {
         "workers": workers,
         "images": images,
@@ -239,7 +273,7 @@ def node_figures(samples: Sequence[dict[str, Any]], workers: int) -> dict[str, A
         "result_bytes_per_image": sum(block["bytes"] for block in blocks) / images,
         "start_seconds": min(sample["first_block_seconds"] - sample["blocks"][0]["seconds"] for sample in samples),
         "driver_seconds_per_image": {name: driver[name] / images for name in ("listing", "store", "merge", "coco")},
-        "driver_seconds_per_block": max(0.0, driver["cpu"] - within) / len(blocks),
+        "driver_seconds_per_block": per_block,
         "blocks": blocks,
     }
 

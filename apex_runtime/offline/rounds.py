@@ -67,8 +67,9 @@ def _lost(block: Block) -> Outcome:
     return Outcome(block.key, failures=tuple(Failure(image.name, reason, remedy, LOST) for image in block.images))
 
 
-def ray_answers(work: Work, parcel: Parcel, digest: str, release: str, pool: Pool) -> Answers:
-    """The pool of workers as a job of Ray Data. The engine lies in Ray's store until the job ends."""
+def ray_answers(work: Work, parcel: Parcel, digest: str, release: str, pool: Pool, worker: type[Any] | None = None) -> Answers:
+    """The pool of workers as a job of Ray Data. The engine lies in Ray's store until the job ends. ``worker``: a class in the
+    place of ``BlockWorker``, to measure what remains without work."""
     ray = ray_modules()
     reference = ray.put(parcel)
 
@@ -77,7 +78,7 @@ def ray_answers(work: Work, parcel: Parcel, digest: str, release: str, pool: Poo
             size = min(pool.workers, len(blocks))
             rows = [{"block": block.to_json()} for block in blocks]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _worker_class(),
+                worker or _worker_class(),
                 fn_constructor_args=(work, [reference], digest, release),
                 batch_size=1,
                 batch_format="pyarrow",
