@@ -88,7 +88,7 @@ _ONE_BY_ONE = "note: frames go one by one, each needs the tiles of the one befor
 @click.option(
     "--on",
     metavar="ray[://ADDRESS]",
-    help="Run as a job of Ray: ray (started here, ended with the job), ray://auto (the cluster of this node) or ray://HOST:10001.",
+    help="Run as a job of Ray: ray (started here, ended with the job), ray://auto (the cluster of this node) or ray://HOST:6379.",
 )
 @click.option("--workers", type=click.IntRange(1, 100_000), help="With --on: engines at a time.  [default: as many as fit]")
 @click.option("--block", type=click.IntRange(1, 10_000), help="With --on: images a worker takes at a time.  [default: up to 64]")

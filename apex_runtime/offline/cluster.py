@@ -14,7 +14,8 @@ from apex_runtime.errors import BackendError, MissingPackageError, UsageError
 from apex_runtime.machine import usable_cpus
 
 LOCAL, JOIN = "ray", "ray://auto"
-_CLIENT = re.compile(r"ray://[^/\s:]+:\d{1,5}")
+_HEAD = re.compile(r"ray://([^/\s:]+:\d{1,5})")
+_CLIENT_PORT = ":10001"
 _CORES = 4  # of a worker, where there are so many: it decodes images beside its engine, and each engine takes memory
 
 
@@ -48,11 +49,16 @@ class Capacity:
 
 def check_address(text: str) -> str:
     """``ray``, ``ray://auto`` or ``ray://HOST:PORT``. Raises UsageError."""
-    if text in (LOCAL, JOIN) or _CLIENT.fullmatch(text):
+    if text.endswith(_CLIENT_PORT):  # Ray Data 2.60 fails there with an AttributeError
+        raise UsageError(
+            f"--on {text}: this is the port of Ray's client, through which Ray Data cannot run.",
+            "Make this machine a node (ray start --address HOST:6379 --num-cpus 0), then --on ray://auto.",
+        )
+    if text in (LOCAL, JOIN) or _HEAD.fullmatch(text):
         return text
     raise UsageError(
         f"--on {text}: neither ray, ray://auto nor ray://HOST:PORT.",
-        "ray starts one on this machine; ray://auto joins the cluster of this node; ray://HOST:10001 asks for one from outside.",
+        "ray starts one on this machine; ray://auto takes the cluster that this node is part of; ray://HOST:6379 that of this head.",
     )
 
 
@@ -94,7 +100,7 @@ def joined(address: str, workers: int | None, threads: int | None) -> Iterator[C
 def _start(ray: ModuleType, address: str, workers: int | None, threads: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address != LOCAL:
-        ray.init(address=address.removeprefix("ray://") if address == JOIN else address, **quiet)
+        ray.init(address=address.removeprefix("ray://"), **quiet)
         return
     cpus = max(usable_cpus(), (workers or 1) * (threads or 1))
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)

@@ -38,9 +38,9 @@ def test_a_worker_that_fits_nowhere_is_refused() -> None:
 
 
 def test_addresses() -> None:
-    for good in ("ray", "ray://auto", "ray://head.example:10001", "ray://10.0.0.3:10001"):
+    for good in ("ray", "ray://auto", "ray://head.example:6379", "ray://10.0.0.3:6379"):
         assert check_address(good) == good
-    for bad in ("", "dask", "ray://", "ray://head", "ray:head:1", "ray://head:1/x", "http://head:10001"):
+    for bad in ("", "dask", "ray://", "ray://head", "ray://head:10001", "ray:head:1", "ray://head:1/x", "http://head:10001"):
         with pytest.raises(UsageError, match="--on"):
             check_address(bad)
 

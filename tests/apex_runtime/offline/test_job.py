@@ -231,3 +231,18 @@ def test_parquet_shards_say_the_same(jobs: Bench) -> None:
             assert mine[key] == theirs[key], key
     (large,) = [row for row in rows if row["file_name"] == "deep/large.png"]
     assert {tile["window"] for tile in large["tiles"]} - {None}
+
+
+def test_images_of_a_store_give_what_files_give(jobs: Bench, plain: Path) -> None:
+    pytest.importorskip("fsspec")
+    urls = [
+        replace(image, location=f"file://{image.location}", shown=f"file://{image.location}") for image in images_in(jobs.folder)
+    ]
+    urls.append(replace(urls[0], name="zz.png", number=12, location="file:///none/zz.png", shown="file:///none/zz.png"))
+    plan = Plan(urls, jobs.work, jobs.output, SETTINGS, 4)
+    summary = Job(plan, jobs.passport).execute(jobs.answers(), POOL)
+    assert results_of(jobs.output) == results_of(plain)
+    assert summary["images"] == {"found": 12, "done": 9, "failed": 3, "resumed": 0}
+    for item, image in zip(failures(jobs.output), ("2.png", "text.png", "zz.png"), strict=True):
+        assert item["file_name"] == image and item["reason"].startswith("file:///") and "worker" not in item["reason"]
+    assert not (jobs.output.parent / "block").exists(), "what was fetched is gone"
