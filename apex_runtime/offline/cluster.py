@@ -58,7 +58,7 @@ def check_address(text: str) -> str:
         return text
     raise UsageError(
         f"--on {text}: neither ray, ray://auto nor ray://HOST:PORT.",
-        "ray starts one on this machine; ray://auto takes the cluster that this node is part of; ray://HOST:6379 that of this head.",
+        "ray starts one on this machine; ray://auto takes the cluster of this node; ray://HOST:6379 that of this head.",
     )
 
 

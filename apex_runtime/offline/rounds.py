@@ -88,8 +88,13 @@ def ray_answers(work: Work, parcel: Parcel, digest: str, release: str, pool: Poo
                 max_restarts=-1,
                 max_task_retries=RETRIES,
             )
-            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from Outcome.from_table(table)
+            try:
+                for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                    yield from Outcome.from_table(table)
+            except Exception as error:  # of Ray: its head is gone, a worker cannot even be started
+                cause = str(error).strip().splitlines()
+                remedy = "Look at the log of Ray; what is done is kept: go on with --resume."
+                raise BackendError(f"Ray ended the job: {cause[-1] if cause else type(error).__name__}", remedy) from error
 
     return answers
 

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
         height, width = ((128, 128), (128, 64), (32, 128))[index % 3]
         save(tmp_path / "in" / f"{index}.png", discs(height, width, (16, 16, 10), (40, 20, 8)))
     save(tmp_path / "in" / "7.jpg", discs(128, 128, (64, 64, 20)))
-    save(tmp_path / "in" / "deep" / "large.png", discs(300, 420, (60, 60, 30), (200, 250, 30)))
+    save(tmp_path / "in" / "deep" / "large.png", discs(150, 260, (60, 60, 30), (200, 100, 30)))
     (tmp_path / "in" / "2.png").write_bytes(b"")
     (tmp_path / "in" / "text.png").write_text("not an image")
     return tmp_path / "in"

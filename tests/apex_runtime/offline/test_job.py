@@ -61,7 +61,7 @@ def same(plain: Path, output: Path) -> None:
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("block", [1, 50])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(50, marks=pytest.mark.slow)])
 def test_results_are_those_of_one_run(jobs: Bench, plain: Path, block: int) -> None:
     seen: list[tuple[int, int]] = []
     summary = jobs.run(block=block, progress=lambda done, failed: seen.append((done, failed)))
@@ -111,8 +111,7 @@ def dying(answers: Answers, after: int) -> Answers:
     return some
 
 
-@pytest.mark.parametrize("after", [0, 2])
-@pytest.mark.parametrize("then", [3, 2])
+@pytest.mark.parametrize(("after", "then"), [(2, 2), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, 3), (1, 3)))])
 def test_a_job_goes_on_from_its_shards(jobs: Bench, plain: Path, after: int, then: int) -> None:
     with pytest.raises(Killed):
         jobs.run(dying(jobs.answers(), after))
@@ -204,6 +203,7 @@ def test_other_settings_and_other_people_s_folders_are_refused(jobs: Bench) -> N
         SETTINGS["budget"] = "0.5"
 
 
+@pytest.mark.slow
 def test_images_that_came_later_move_the_ids_of_what_is_done(jobs: Bench, opened: Opened, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         jobs.run(dying(jobs.answers(), 2))
