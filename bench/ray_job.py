@@ -162,7 +162,7 @@ def blocks_of(output: Path) -> list[dict[str, float]]:
         {
             "images": len(index["names"]) + len(index["failures"]),
             "seconds": index["seconds"],
-            "bytes": shard.with_suffix(".jsonl").stat().st_size,
+            "bytes": shard.with_name(f"{shard.stem.removeprefix('_')}.jsonl").stat().st_size,
         }
         for shard, index in zip(shards, indices, strict=True)
     ]

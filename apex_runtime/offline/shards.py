@@ -1,9 +1,10 @@
 """The shards of a job: what each finished block gave, on the disk of who started the job, and nothing else writes there.
 
-``shards/000000065-1f0c...jsonl``  the images of the block as in results.jsonl; named by the first image and a hash of the block
-``shards/000000065-1f0c...parquet``  the same as a table, when asked for
-``shards/000000065-1f0c...json``  the index. It comes last: a shard without it, or whose lines are not the ones of which it has
-                                  the SHA-256, is not there, and its block is done again under the same name
+``shards/000000065-1f0c...jsonl``   the images of the block as in results.jsonl; named by the first image and a hash of the block
+``shards/000000065-1f0c...parquet`` the same as a table, when asked for; the name of the lines then begins with ``_``, and readers
+                                    of tables skip them
+``shards/_000000065-1f0c...json``   the index. It comes last: a shard without it, or whose lines are not the ones of which it has
+                                    the SHA-256, is not there, and its block is done again under the same name
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from apex_runtime.files import write_atomically
 from apex_runtime.offline.blocks import Block
 from apex_runtime.offline.outcome import Outcome
 from apex_runtime.offline.parquet import parquet_bytes
-from apex_runtime.pipeline.results import SHARDS, Failure, head_of
+from apex_runtime.pipeline.results import SHARDS, Failure, head_of, remove_shards
 
 FORMATS = ("jsonl", "parquet")
 
@@ -68,13 +69,12 @@ class ShardStore:
     def finished(self) -> list[Shard]:
         """What is whole, by the ids of the images; what is not is removed."""
         found = []
-        for path in sorted(self.folder.glob("*.jsonl")):
-            index = self._index(path)
+        for key in sorted({path.stem.removeprefix("_") for path in self.folder.glob("*")}):
+            index = self._index(key)
             if index is not None:
-                found.append(Shard(path.stem, index))
+                found.append(Shard(key, index))
             else:
-                for ending in (".json", ".jsonl", ".parquet"):
-                    path.with_suffix(ending).unlink(missing_ok=True)
+                remove_shards(self.output, key)
         return found
 
     def write(self, block: Block, outcome: Outcome) -> Shard:
@@ -85,8 +85,9 @@ class ShardStore:
             if not path.resolve().is_relative_to(self.output.resolve()):
                 raise DataError(f"{name}: a worker sent a file that does not stay in the output folder.", "Check the workers.")
             write_atomically(path, content)
-        write_atomically(self.folder / f"{block.key}.jsonl", outcome.lines)
-        if self.kind == "parquet":
+        tables = self.kind == "parquet"
+        write_atomically(self.folder / f"{'_' * tables}{block.key}.jsonl", outcome.lines)
+        if tables:
             write_atomically(self.folder / f"{block.key}.parquet", parquet_bytes(outcome.lines))
         digest = hashlib.sha256(outcome.lines).hexdigest()
         index = Index(
@@ -107,7 +108,7 @@ class ShardStore:
 
     def lines(self, shard: Shard) -> Iterator[bytes]:
         """The lines of a shard. Raises DataError when they are not the ones that were written."""
-        path = self.folder / f"{shard.key}.jsonl"
+        path = self._lines_of(shard.key)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -117,14 +118,19 @@ class ShardStore:
         yield from content.splitlines(keepends=True)
 
     def _with_index(self, shard: Shard) -> Shard:
-        write_atomically(self.folder / f"{shard.key}.json", json.dumps(asdict(shard.index)).encode())
+        write_atomically(self.folder / f"_{shard.key}.json", json.dumps(asdict(shard.index)).encode())
         return shard
 
-    def _index(self, path: Path) -> Index | None:
+    def _lines_of(self, key: str) -> Path:
+        """Where the lines of a shard are; an earlier try may have asked for another format."""
+        hidden = self.folder / f"_{key}.jsonl"
+        return hidden if hidden.exists() else self.folder / f"{key}.jsonl"
+
+    def _index(self, key: str) -> Index | None:
         try:
-            index = Index.parse(path.with_suffix(".json").read_bytes())
-            whole = hashlib.sha256(path.read_bytes()).hexdigest() == index.sha256
-            wanted = self.kind != "parquet" or path.with_suffix(".parquet").is_file()
+            index = Index.parse((self.folder / f"_{key}.json").read_bytes())
+            whole = hashlib.sha256(self._lines_of(key).read_bytes()).hexdigest() == index.sha256
+            wanted = self.kind != "parquet" or (self.folder / f"{key}.parquet").is_file()
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return index if whole and wanted else None

@@ -30,7 +30,7 @@ SHARDS = "shards"  # of a job on several machines (offline.shards)
 NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, TABLE, SHARDS, *FOLDERS.values())
 IDS_PER_IMAGE = 1_000_000  # more objects than any scene has
 _ANNOTATIONS = b',"annotations":['  # cannot be part of a name: in a string its quotes have backslashes
-_SHARD = re.compile(r"\d{9}-[0-9a-f]{16}\.(jsonl|parquet|json)")
+_SHARD = re.compile(r"_?\d{9}-[0-9a-f]{16}\.(jsonl|parquet|json)")
 STATES = ("running", "interrupted", "done")
 
 
@@ -205,10 +205,10 @@ class OutputFolder:
                 yield stream.readline()
 
 
-def remove_shards(folder: Path) -> None:
-    """The shards of an earlier job in an output folder; nothing else that may lie there."""
-    for path in (folder / SHARDS).glob("*"):
-        if _SHARD.fullmatch(path.name):
+def remove_shards(folder: Path, key: str = "") -> None:
+    """The shards of an earlier job in an output folder, or the one of this name; nothing else that may lie there."""
+    for path in list((folder / SHARDS).glob("*")):
+        if _SHARD.fullmatch(path.name) and key in path.name:
             path.unlink()
     with suppress(OSError):  # not there, or not empty
         (folder / SHARDS).rmdir()
