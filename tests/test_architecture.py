@@ -116,8 +116,9 @@ def test_every_import_of_the_runtime_is_a_dependency() -> None:
     """What only tests or training bring along must not be needed by the first README command."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {IMPORT_NAME.get(Requirement(line).name, Requirement(line).name) for line in project["dependencies"]}
-    # imported late: three behind a reason code, two behind an error that says what to install, the last only where it is there
-    optional = {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "rasterio", "supervision", "faster_coco_eval", "matplotlib"}
+    # imported late: three behind a reason code, one only where it is there, the others behind an error that says what to install
+    optional = {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "faster_coco_eval", "rasterio", "supervision", "matplotlib"}
+    optional |= {"ray", "pyarrow", "fsspec"}  # the extra ray
     for path in modules("apex_runtime"):
         served = SERVED if path.parent.name == "serving" else set()
         assert tops(path) - OURS <= declared | optional | served, path

@@ -51,6 +51,9 @@ LONG = (
     *("training", "training-nodes"),
 )
 
+# What the blocks of a document import of an extra that the tests do not need; with it they are run by a step of .ci/run.
+EXTRAS = {"many-machines": "ray"}
+
 
 @pytest.mark.parametrize(
     "document", [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else (), id=path.stem) for path in DOCUMENTS]
@@ -58,6 +61,8 @@ LONG = (
 def test_the_commands_of_a_document_run(document: Path, checkout: Path) -> None:
     found = [block for block in blocks(document) if LARGE not in block[1]]
     assert found, f"{document.name} has no commands"
+    if extra := EXTRAS.get(document.stem):
+        pytest.importorskip(extra, reason=f"the extra {extra} is not installed")
     run_blocks(document, found, checkout)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ from apex_runtime.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from apex_runtime.bundle.load import Opened
     from apex_runtime.data.sources import SourceItem
+    from apex_runtime.model_info import ModelInfo
     from apex_runtime.pipeline.predictor import Predictor
     from apex_runtime.pipeline.stages import RunOptions
     from apex_runtime.routing.budget import Budget
 
 _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
+_ONE_BY_ONE = "note: frames go one by one, each needs the tiles of the one before; --hysteresis 0 makes batches of them"
 
 
 @click.command()
@@ -84,6 +85,14 @@ _ON_INTERRUPT = "interrupted: finishing the batch; once more to leave at once"
 )
 @click.option("--fps", type=FiniteRange(0, 1000, min_open=True), help="Frames per second of --video.  [default: 25]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run in the same folder.")
+@click.option(
+    "--on",
+    metavar="ray[://ADDRESS]",
+    help="Run as a job of Ray: ray (started here, ended with the job), ray://auto (the cluster of this node) or ray://HOST:6379.",
+)
+@click.option("--workers", type=click.IntRange(1, 100_000), help="With --on: engines at a time.  [default: as many as fit]")
+@click.option("--block", type=click.IntRange(1, 10_000), help="With --on: images a worker takes at a time.  [default: up to 64]")
+@click.option("--shards", type=click.Choice(["jsonl", "parquet"]), help="With --on: format of the shards.  [default: jsonl]")
 @json_option
 def infer(
     source: str,
@@ -108,6 +117,10 @@ def infer(
     images_are_frames: bool,
     fps: float | None,
     resume: bool,
+    on: str | None,
+    workers: int | None,
+    block: int | None,
+    shards: str | None,
     as_json: bool,
 ) -> None:
     """Detect and segment the objects in SOURCE: an image or a clip, a folder of them, a quoted pattern, a .txt list of paths, or
@@ -120,6 +133,10 @@ def infer(
     An image larger than 1.5 times the engine's input is cut into windows that share one budget. --look and --ignore take a region
     in pixels, a JSON file {"image.png": [[x, y, w, h]]} or a GeoJSON file, and may be repeated.
 
+    With --on the images go in blocks to workers of Ray (extra ray), which may be on many machines, with the same results;
+    --threads are those of each worker. SOURCE may then be a URL of a store (s3://...) or a .parquet file with a column "path" or
+    "url" too. What one block gave lies in the folder shards as well.
+
     \b
     Examples:
       apex-rt infer scan.png --output out/
@@ -131,13 +148,17 @@ def infer(
       apex-rt infer yard.png --look 100,80,400,300 --ignore 0,0,1920,60 --budget 0.25 --output out/
       find . -name '*.png' | apex-rt infer - --save yolo,csv --output out/
       apex-rt infer 'scans/**/*.tif' --engine bundle/ --budget 16 --batch 4 --output out/ --resume
+      apex-rt infer images/ --on ray --workers 4 --save none --output out/
+      apex-rt infer s3://bucket/scans --on ray://auto --device cuda --shards parquet --save none --output out/
     """
     from apex_runtime.bundle.load import open_engine
-    from apex_runtime.data.regions import parse_regions
+    from apex_runtime.cli.infer_ray import Asked, refuse_ray_options, run_job
+    from apex_runtime.data.regions import check_regions, parse_regions
     from apex_runtime.engine import default_engine
+    from apex_runtime.offline.block_run import engine_facts
     from apex_runtime.outputs.formats import parse_formats
     from apex_runtime.pipeline.batching import parse_batch
-    from apex_runtime.pipeline.predictor import Predictor
+    from apex_runtime.pipeline.predictor import Predictor, checked_filter
     from apex_runtime.pipeline.stages import RunOptions
     from apex_runtime.routing.planner import planned
     from apex_runtime.windows.plan import parse_windowing
@@ -145,51 +166,49 @@ def infer(
     (parsed,) = chosen_budgets([budget], [] if tiles is None else [tiles])
     regions = parse_regions(look, "--look"), parse_regions(ignore, "--ignore")
     kinds = parse_formats(save)
-    items = _sources(source, Path(output), images_are_frames, fps)
-    for kind, option in zip(regions, ("--look", "--ignore"), strict=True):
-        kind.check_names({item.clip.name if item.clip else item.relative for item in items}, option)
-    clips = any(item.clip for item in items)
-    deadline = parsed.kind == "ms"
-    many = len(items) > 1 and not clips and not deadline
-    opened = open_engine(engine or default_engine(), threads, device, policy, many=many)
-    say_fallback(opened)
-    predictor = Predictor(opened.session)
-    images = parse_batch(batch, opened.executed)
-    parsed = planned(parsed, opened, threads, images, device, engine or default_engine())
-    _check_budget(parsed, predictor)
-    windowing = parse_windowing(window, overlap, predictor.info.input)
-    options = RunOptions(
-        parsed,
-        predictor.filter(min_score, max_detections, classes),
-        draw_score,
-        images,
-        hysteresis,
-        kinds,
-        windowing,
-        *regions,
-        opened.lanes,
-    )
-    if clips and images > 1 and hysteresis > 0:
-        click.echo(
-            "note: frames go one by one, each needs the tiles of the one before; --hysteresis 0 makes batches of them", err=True
+    chosen_engine = engine or default_engine()
+
+    def options_for(info: ModelInfo, budget: Budget, images: int = 1, lanes: int = 1) -> RunOptions:
+        _check_budget(budget, info)
+        wanted, windowing = checked_filter(info, min_score, max_detections, classes), parse_windowing(window, overlap, info.input)
+        return RunOptions(budget, wanted, draw_score, images, hysteresis, kinds, windowing, *regions, lanes)
+
+    def find() -> list[SourceItem]:
+        return _sources(source, Path(output), images_are_frames, fps)
+
+    if on is not None:
+        asked = Asked(
+            source, Path(chosen_engine), Path(output), parsed, batch, threads, device, policy, on, workers, block, shards
         )
-    settings = _settings(opened, options, classes, clips) | {
-        "deadline_tiles": int(parsed.value) if deadline else None,
-        "window": [windowing.asked, windowing.overlap],
-    }
-    summary = _run(predictor, items, Path(output), options, settings, _facts(opened, threads), resume)
+        summary = run_job(asked, find, options_for, partial(_settings, classes=classes), resume)
+    else:
+        refuse_ray_options(workers, block, shards)
+        items = find()
+        check_regions({item.clip.name if item.clip else item.relative for item in items}, *regions)
+        clips = any(item.clip for item in items)
+        many = len(items) > 1 and not clips and parsed.kind != "ms"
+        opened = open_engine(chosen_engine, threads, device, policy, many=many)
+        say_fallback(opened)
+        images = parse_batch(batch, opened.executed)
+        options = options_for(
+            opened.session.info, planned(parsed, opened, threads, images, device, chosen_engine), images, opened.lanes
+        )
+        if clips and images > 1 and hysteresis > 0:
+            click.echo(_ONE_BY_ONE, err=True)
+        settings = _settings(opened.digest, options, parsed, classes, clips)
+        summary = _run(Predictor(opened.session), items, Path(output), options, settings, engine_facts(opened, threads), resume)
     click.echo(json.dumps(summary, indent=2) if as_json else report(summary, Path(output), kinds))
     if summary["images"]["failed"] or summary["status"] != "done":
         raise SystemExit(1)
 
 
-def _check_budget(budget: Budget, predictor: Predictor) -> None:
+def _check_budget(budget: Budget, info: ModelInfo) -> None:
     """A budget that this engine cannot meet fails before the first image. Raises UsageError."""
     import numpy as np
 
     from apex_runtime.routing.split import plan_tiles
 
-    plan_tiles(budget, np.ones(predictor.info.tiles.count, bool), predictor.info)
+    plan_tiles(budget, np.ones(info.tiles.count, bool), info)
 
 
 def _sources(source: str, output: Path, images_are_frames: bool, fps: float | None) -> list[SourceItem]:
@@ -209,10 +228,12 @@ def _sources(source: str, output: Path, images_are_frames: bool, fps: float | No
     return plan_frames(items, images_are_frames, fps)
 
 
-def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...], clips: bool) -> dict[str, Any]:
-    """What decides the results: a run may be resumed only with the same."""
+def _settings(digest: str, options: RunOptions, asked: Budget, classes: tuple[str, ...], clips: bool = False) -> dict[str, Any]:
+    """What decides the results: a run may be resumed only with the same. ``digest``: of the model; ``asked``: the budget before
+    a deadline became tiles."""
+    windowing = options.windowing
     return {
-        "model_sha256": opened.digest,
+        "model_sha256": digest,
         "budget": options.budget.asked,
         "min_score": options.wanted.min_score,
         "draw_score": options.draw_score,
@@ -222,13 +243,9 @@ def _settings(opened: Opened, options: RunOptions, classes: tuple[str, ...], cli
         "look": list(options.look.asked),
         "ignore": list(options.ignore.asked),
         "hysteresis": options.hysteresis if clips else None,
+        "deadline_tiles": int(options.budget.value) if asked.kind == "ms" else None,
+        "window": None if windowing is None else [windowing.asked, windowing.overlap],
     }
-
-
-def _facts(opened: Opened, threads: int | None) -> dict[str, Any]:
-    names = {"requested": opened.requested, "selected": opened.selected, "executed": opened.executed}
-    refusals = [asdict(refusal) for refusal in opened.refusals]
-    return {"backend": names | {"reason": opened.reason or None, "refusals": refusals}, "threads": threads, "lanes": opened.lanes}
 
 
 def _run(

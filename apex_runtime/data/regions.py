@@ -56,6 +56,12 @@ class Regions:
             raise UsageError(f"{option}: {unknown[0]!r} is not among the images.", "Names are relative to the source.")
 
 
+def check_regions(names: Collection[str], look: Regions, ignore: Regions) -> None:
+    """``check_names`` of ``--look`` and ``--ignore``. Raises UsageError."""
+    look.check_names(names, "--look")
+    ignore.check_names(names, "--ignore")
+
+
 def _placed(polygons: GeoPolygons, path: Path | None) -> list[GeoPolygon]:
     scene = None if path is None else open_scene(path)
     if scene is None or scene.georeference is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -108,6 +109,11 @@ def _of_list(lines: IO[bytes], name: str, base: Path) -> list[SourceItem]:
     paths = [Path(os.path.abspath(base / entry)) for entry in entries if entry and not entry.startswith("#")]
     if not paths:
         raise UsageError(f"{name}: no path in this list.", "Write one path per line.", path=name)
+    return items_of(paths)
+
+
+def items_of(paths: Iterable[Path]) -> list[SourceItem]:
+    """Absolute paths, each once, named relative to the deepest folder that holds them all."""
     paths = sorted(set(paths))
     common = Path(os.path.commonpath([path.parent for path in paths]))
     return sorted((SourceItem(path, path.relative_to(common).as_posix()) for path in paths), key=lambda item: item.relative)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -26,14 +26,25 @@ _FEWER_IS_DAMAGE = 0.9  # of the frames in the header; edit lists of healthy fil
 
 
 class Reader:
-    """Reads ``items``. ``expected``: how many of them there are; it falls when a clip ends early, and is right at the end."""
+    """Reads ``items``. ``expected``: how many of them there are; it falls when a clip ends early, and is right at the end.
 
-    def __init__(self, predictor: Predictor, options: RunOptions, ids: Mapping[str, int], folder: OutputFolder) -> None:
+    ``fetch`` is called with each image that is no frame, in the thread that decodes it, before its file is opened.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        options: RunOptions,
+        ids: Mapping[str, int],
+        folder: OutputFolder,
+        fetch: Callable[[SourceItem], None] | None = None,
+    ) -> None:
         self.expected = len(ids)
         self._predictor = predictor
         self._options = options
         self._ids = ids
         self._folder = folder
+        self._fetch = fetch
 
     def stream(self, items: Sequence[SourceItem], done: Collection[str]) -> Iterator[Large | Loaded | Done | Failure]:
         """Everything that is not ``done``, in the order of ``items``; of clips that have to be drawn again also what is."""
@@ -69,6 +80,8 @@ class Reader:
     def _image(self, item: SourceItem) -> Large | Loaded | Failure:
         number = self._ids[item.relative]
         try:
+            if self._fetch is not None:
+                self._fetch(item)
             large = open_large(item, number, self._predictor, self._options)
             return large or read(item, number, self._predictor, self._options)
         except Exception as error:  # whatever one file does to a decoder, the next one gets its turn

@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,9 +26,11 @@ JOURNAL = "results.jsonl"
 RESULTS = "results.json"
 FAILURES = "failures.json"
 SUMMARY = "summary.json"
-NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, TABLE, *FOLDERS.values())
+SHARDS = "shards"  # of a job on several machines (offline.shards)
+NAMES = (JOURNAL, RESULTS, FAILURES, SUMMARY, TABLE, SHARDS, *FOLDERS.values())
 IDS_PER_IMAGE = 1_000_000  # more objects than any scene has
 _ANNOTATIONS = b',"annotations":['  # cannot be part of a name: in a string its quotes have backslashes
+_SHARD = re.compile(r"_?\d{9}-[0-9a-f]{16}\.(jsonl|parquet|json)")
 STATES = ("running", "interrupted", "done")
 
 
@@ -101,6 +105,26 @@ class OutputFolder:
         self._journal.write(_line(record))
         self._journal.flush()
 
+    def append(self, number: int, line: bytes) -> None:
+        """Append the line that another journal has of an image, and ``number`` in it."""
+        assert self._journal is not None
+        self._lines.append((number, self._journal.tell()))
+        self._journal.write(line)
+        self._journal.flush()
+
+    def sort_journal(self) -> None:
+        """Put the lines of the journal in the order of their ids, where they are not; nothing can be added after that."""
+        assert self._journal is not None
+        self._journal.close()
+        if self._lines == sorted(self._lines):
+            return
+        lines: list[tuple[int, int]] = []
+        with replacing(self.folder / JOURNAL) as stream:
+            for (number, _offset), line in zip(sorted(self._lines), self._sorted(), strict=True):
+                lines.append((number, stream.tell()))
+                stream.write(line)
+        self._lines = lines
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Close the journal and write the three files made of it."""
         if self._journal is not None:
@@ -121,6 +145,7 @@ class OutputFolder:
             remove_files_of(self.folder, record["file_name"])
         for name in (JOURNAL, RESULTS, FAILURES, TABLE):
             (self.folder / name).unlink(missing_ok=True)
+        remove_shards(self.folder)
         return set()
 
     def _take_over(self, ids: dict[str, int], settings: dict[str, Any]) -> set[str]:
@@ -178,6 +203,15 @@ class OutputFolder:
             for _id, offset in sorted(self._lines):
                 stream.seek(offset)
                 yield stream.readline()
+
+
+def remove_shards(folder: Path, key: str = "") -> None:
+    """The shards of an earlier job in an output folder, or the one of this name; nothing else that may lie there."""
+    for path in list((folder / SHARDS).glob("*")):
+        if _SHARD.fullmatch(path.name) and key in path.name:
+            path.unlink()
+    with suppress(OSError):  # not there, or not empty
+        (folder / SHARDS).rmdir()
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -256,6 +290,25 @@ def _line(record: dict[str, Any]) -> bytes:
     """A line of the journal; the annotations come last, where ``_cut`` finds them."""
     ordered = {name: value for name, value in record.items() if name != "annotations"} | {"annotations": record["annotations"]}
     return json.dumps(ordered, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def head_of(line: bytes) -> dict[str, Any]:
+    """The record in a line of the journal without its annotations, which are the most of it and are not parsed.
+
+    Raises ValueError.
+    """
+    head, _found = _cut(line)
+    return dict(json.loads(head + b"}"))
+
+
+def detections_in(line: bytes) -> int:
+    """How many annotations a line of the journal has: in a string the quotes of this key would have backslashes."""
+    return line.count(b'"category_id":')
+
+
+def renumbered_line(line: bytes, image_id: int) -> bytes:
+    """The line of an image that has another id in this run. Raises ValueError."""
+    return _line(_renumbered(json.loads(line), image_id))
 
 
 def _cut(line: bytes) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ import errno
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from queue import Queue
@@ -34,7 +34,7 @@ from apex_runtime.pipeline.reader import Reader
 from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, read_journal
 from apex_runtime.pipeline.scenes import Large, LookedLarge, look_at_large
 from apex_runtime.pipeline.stages import Done, Loaded, Looked, RunOptions, look
-from apex_runtime.pipeline.totals import Totals
+from apex_runtime.pipeline.totals import Counts, Totals, run_summary
 from apex_runtime.routing.hysteresis import TileMemory
 from apex_runtime.routing.quadtree import flat_ids
 from apex_runtime.video.statistics import video_summary
@@ -54,7 +54,11 @@ _OF_ONE_IMAGE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # disk errors 
 
 
 class Run:
-    """One run over ``items`` into ``folder``. Use it once: ``Run(...).execute()``."""
+    """One run over ``items`` into ``folder``. Use it once: ``Run(...).execute()``.
+
+    A run may be a part of a larger one: ``ids`` are then the ids of its images there, ``kin`` names of images of other parts that
+    claim the same name of a file, and ``fetch`` brings an image to its path before it is read (raises ApexError).
+    """
 
     def __init__(
         self,
@@ -64,11 +68,14 @@ class Run:
         options: RunOptions,
         stop: threading.Event | None = None,
         progress: Progress | None = None,
+        ids: Mapping[str, int] | None = None,
+        kin: Iterable[str] = (),
+        fetch: Callable[[SourceItem], None] | None = None,
     ) -> None:
         self.predictor = predictor
         self.folder = folder
         self.options = options
-        self.ids = {item.relative: number for number, item in enumerate(items, 1)}
+        self.ids = dict(ids) if ids is not None else {item.relative: number for number, item in enumerate(items, 1)}
         self.items = items
         self.stop = stop or threading.Event()
         self.progress = progress or (lambda _done, _failed: None)
@@ -78,10 +85,10 @@ class Run:
         self._exhausted = False
         self._totals = Totals()
         self._scenes = threading.Semaphore(_SCENES)
-        self._reader = Reader(predictor, options, self.ids, folder)
+        self._reader = Reader(predictor, options, self.ids, folder, fetch)
         self._memory = TileMemory(options.hysteresis)
         self._films = ClipWriter(folder.folder / FOLDERS[ANNOTATED])
-        self._files = ImageFiles(folder.folder, options.save, folder.categories, self.ids, options.draw_score)
+        self._files = ImageFiles(folder.folder, options.save, folder.categories, [*self.ids, *kin], options.draw_score)
         self._paths = {item.relative: item.path for item in items}
         self._lanes = Lanes(options.lanes, self.stop)
         self._loaded: Queue[Large | Loaded | Done | Failure | None] = Queue(maxsize=(1 + options.lanes) * options.batch)
@@ -282,20 +289,9 @@ class Run:
         self.done += 1
 
     def _summary(self, settings: dict[str, Any], facts: dict[str, Any], seconds: float) -> dict[str, Any]:
-        failed = len(self.folder.failures)
-        finished = self.resumed + self.done
-        found = self._reader.expected
-        return {
-            "status": "done" if finished + failed == found else "interrupted",
-            "settings": settings,
-            **facts,
-            "images": {"found": found, "done": finished, "failed": failed, "resumed": self.resumed},
-            **self._totals.summary(),
-            **self._video(),
-            **({"images_without_place": self._files.without_place} if GEOJSON in self.options.save else {}),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(self.done / seconds, 3) if seconds > 0 else 0.0,
-        }
+        counts = Counts(self._reader.expected, self.done, len(self.folder.failures), self.resumed)
+        place = {"images_without_place": self._files.without_place} if GEOJSON in self.options.save else {}
+        return run_summary(counts, self._totals, seconds, settings, facts | self._video() | place)
 
     def _video(self) -> dict[str, Any]:
         clips = {item.clip.name: item.clip for item in self.items if item.clip}
