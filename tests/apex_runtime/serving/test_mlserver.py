@@ -146,6 +146,8 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
     assert server.post("/v2/models/other/infer", body(png(IMAGE)))[0] == 404
     status, answer = server.post(path, b"not gzip", Content_Encoding="gzip")
     assert status == 400 and "not gzip" in answer["error"]
+    status, answer = server.post(path, gzip.compress(body(png(IMAGE)))[:-9], Content_Encoding="gzip")
+    assert status == 400 and "ends before its gzip" in answer["error"]
     assert server.infer(NAME, png(IMAGE))[0] == 200
 
 
