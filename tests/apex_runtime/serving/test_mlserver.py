@@ -119,7 +119,7 @@ def test_an_image_without_objects_has_empty_outputs(by_grpc: Any, server: Server
         (png(IMAGE), {"budget": "nan"}, 400, "INVALID_ARGUMENT", "above 0"),
         (png(IMAGE), {"budget": "-1"}, 400, "INVALID_ARGUMENT", "above 0"),
         (png(IMAGE), {"budget": "1.5"}, 400, "INVALID_ARGUMENT", "share above 1.0"),
-        (png(IMAGE), {"budget": "8ms"}, 400, "INVALID_ARGUMENT", "latency table"),
+        (png(IMAGE), {"budget": "8ms"}, 400, "INVALID_ARGUMENT", "for a deadline. Give the budget in tiles"),
         (b"\x89PNG" + b"x" * 1_000_000, {}, 413, "RESOURCE_EXHAUSTED", "the limit is 1000000"),
         (png(np.zeros((6000, 6000, 3), np.uint8)), {}, 413, "RESOURCE_EXHAUSTED", "the limit is 30000000"),
         (png(IMAGE), {"parameters": {"timeout": -4}}, 400, "INVALID_ARGUMENT", "timeout"),
