@@ -96,7 +96,8 @@ def parse_checkpoint(data: bytes, path: Path) -> dict[str, Any]:
         # Its text is not shown: it advises to load the file as a pickle, which would run whatever is in it.
         raise ModelError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}).",
-            "Give a .pt file of tensors, such as apex-train fit writes.",
+            "Give a .pt file of tensors, such as apex-train fit writes; where it is the last.pt of a run, copy the newest "
+            "epoch_*.pt beside it over it, and the run goes on from there.",
             path=path,
         ) from error
     if not isinstance(content, dict):

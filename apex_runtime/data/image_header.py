@@ -21,6 +21,9 @@ _NODATA_CHARACTERS = 32  # a double has fewer
 _TAGS = (_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _BANDS, _PLANAR, _TILE, _EXTRA, _NODATA)
 _PRIVATE = 65000  # a tag that means nothing
 _EXIF = b"Exif\0\0"
+# Segments, chunks or directory entries that are looked at: no writer comes near, and a file that is made of nothing else would
+# keep the interpreter's lock for seconds, with a server that waits for it.
+_MOST_PARTS = 200_000
 
 
 class Header(NamedTuple):
@@ -61,7 +64,9 @@ def _png(data: Buffer) -> Header:
 def _png_exif(data: Buffer) -> bytes:
     """The eXIf chunk, which may stand before or after the pixels."""
     at = 8
-    while at + 8 <= len(data):
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(data):
+            break
         (length,) = struct.unpack_from(">I", data, at)
         if data[at + 4 : at + 8] == b"eXIf":
             return data[at + 8 : at + 8 + length]
@@ -71,7 +76,7 @@ def _png_exif(data: Buffer) -> bytes:
 
 def _jpeg(data: Buffer) -> Header:
     at, exif = 2, b""
-    while True:
+    for _ in range(_MOST_PARTS):
         at = data.find(b"\xff", at)
         if at < 0:
             raise ValueError("its header is cut off")
@@ -91,6 +96,7 @@ def _jpeg(data: Buffer) -> Header:
             if marker == 0xE1 and not exif and data[at + 4 : at + 10] == _EXIF:
                 exif = data[at + 10 : at + 2 + length]
             at += 2 + length
+    raise ValueError("its header has too many parts")
 
 
 def _bmp(data: Buffer) -> Header:
@@ -165,6 +171,8 @@ def _tiff_tags(data: Buffer) -> dict[int, _Tag]:
     place = order + ("Q" if big else "I")
     (first,) = struct.unpack_from(place, data, 8 if big else 4)
     (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, first)
+    if entries > _MOST_PARTS:
+        raise ValueError("its TIFF directory has too many entries")
     size, value_at, start = (20, 12, first + 8) if big else (12, 8, first + 2)
     tags: dict[int, _Tag] = {}
     for entry in range(start, start + entries * size, size):
@@ -210,7 +218,9 @@ def _webp(data: Buffer) -> Header:
 
 def _webp_exif(data: Buffer) -> bytes:
     at = 12
-    while at + 8 <= len(data):
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(data):
+            break
         (length,) = struct.unpack_from("<I", data, at + 4)
         if data[at : at + 4] == b"EXIF":
             return data[at + 8 : at + 8 + length]

@@ -16,8 +16,8 @@ from typing import Any
 from apex_runtime.bundle.hashing import sha256_of
 from apex_runtime.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
 from apex_runtime.bundle.verify import verify_artefacts
-from apex_runtime.errors import UsageError
-from apex_runtime.files import write_atomically
+from apex_runtime.errors import BundleError, UsageError
+from apex_runtime.files import replacing, write_atomically
 from apex_runtime.serving.exported import check_name, checked_bundle
 from apex_runtime.serving.settings import MEBIBYTE, ServingSettings
 
@@ -37,17 +37,23 @@ class Ports:
 
 
 def _copy_bundle(bundle: Path, manifest: Manifest, folder: Path) -> Path:
-    """A copy of ``bundle`` below ``folder``, by the hash of its manifest; what is there already is verified instead."""
+    """A copy of ``bundle`` below ``folder``, by the hash of its manifest; one that is there and whole is left as it is."""
     target = folder / f"bundle-{sha256_of(bundle / MANIFEST_NAME)[:12]}"
-    if (target / MANIFEST_NAME).is_file():
-        verify_artefacts(target, read_manifest(target))
+    if _is_whole(target):
         return target
     for artefact in manifest.artefacts:
-        part = target / artefact.path
-        part.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle / artefact.path, part)
+        with (bundle / artefact.path).open("rb") as source, replacing(target / artefact.path) as part:
+            shutil.copyfileobj(source, part)
     write_atomically(target / MANIFEST_NAME, (bundle / MANIFEST_NAME).read_bytes())  # last: it makes the folder a bundle
     return target
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        verify_artefacts(target, read_manifest(target))
+    except BundleError:
+        return False
+    return True
 
 
 def export_mlserver(bundle: Path, folder: Path, name: str, settings: ServingSettings, ports: Ports) -> list[Path]:

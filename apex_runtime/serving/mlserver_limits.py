@@ -49,12 +49,14 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def limit_bodies(model: str, max_image_bytes: int) -> None:
+def limit_bodies(model: str, max_image_bytes: int, *, loaded: bool) -> None:
     """Refuse bodies that are longer than an image of ``max_image_bytes`` in base64, with 413, from now on.
 
-    MLServer reads a body before it knows for which model: the largest limit counts, for models of others in this process too.
+    Until it is ``loaded`` a model changes nothing for the one of its name that serves: it may turn out to be broken. MLServer
+    reads a body before it knows for which model: the largest limit counts, for models of others in this process too.
     """
-    _limits[model] = max_image_bytes * 4 // 3 + _ENVELOPE
+    limit = max_image_bytes * 4 // 3 + _ENVELOPE
+    _limits[model] = limit if loaded else _limits.get(model, limit)
     Request.body = _limited_body
 
 
@@ -69,7 +71,7 @@ class BodyRefused(MLServerError, HTTPException):
 
 
 async def _limited_body(self: Request) -> bytes:
-    """The body of a request, unpacked. Raises BodyRefused: 413 as soon as it is too long, 400 for broken gzip."""
+    """The body of a request, unpacked. Raises BodyRefused: 413 when it is too long, 400 for broken gzip."""
     if not hasattr(self, "_body"):
         limit = max(_limits.values())
         packed = await _read(self, limit)
@@ -101,6 +103,8 @@ def _unpacked(packed: bytes, limit: int) -> bytes:
         raise BodyRefused(f"the body is not gzip ({error}).", Outcome.INVALID) from error
     if len(found) > limit:
         raise _too_long(limit)
+    if not unpacker.eof:
+        raise BodyRefused("the body ends before its gzip does.", Outcome.INVALID)
     return found
 
 

@@ -36,8 +36,9 @@ class ApexModel(MLModel):
             name_grpc_codes()
             quiet_refusals()
             settings = self._serving_settings()
-            limit_bodies(self.name, settings.max_image_bytes)
+            limit_bodies(self.name, settings.max_image_bytes, loaded=False)
             self.service = await Service.open(self.name, Path(await get_model_uri(self.settings)), settings)
+            limit_bodies(self.name, settings.max_image_bytes, loaded=True)
         except ApexError as error:
             raise MLServerError(f"{self.name}: not loaded: {error}", Outcome.FAILED.status) from error
         self.inputs = [MetadataTensor(name=name, datatype=kind, shape=shape) for name, kind, shape in _INPUTS]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.errors import ApexError, BackendError, UsageError
 from apex_runtime.machine import usable_cpus
 from apex_runtime.serving.answer import answer_of, check_outputs
@@ -94,12 +95,21 @@ class Service:
             )
             found = answer_of(result, self.engine.info, wanted)
         except UsageError as error:  # a budget that this engine cannot mean
-            raise invalid(error.message, error.remedy) from error
+            raise _of_a_client(error) from error
         except BackendError as error:
             raise Refusal(Outcome.FAILED, error.message, error.remedy) from error
         self.metrics.compute.labels(self.name).observe(perf_counter() - started)
         self.metrics.tiles.labels(self.name).observe(result.budget.spent)
         return found
+
+
+def _of_a_client(error: UsageError) -> Refusal:
+    """A refusal of the engine for who sent the request, who can run no command here and need not know where the bundle lies."""
+    if error.code == ReasonCode.LATENCY_TABLE_MISSING:
+        return invalid(
+            "budget: there is no latency table on this server for a deadline.", REMEDIES[ReasonCode.LATENCY_TABLE_MISSING]
+        )
+    return invalid(error.message, error.remedy)
 
 
 def _warm_engine(bundle: Path, settings: ServingSettings) -> Engine:

@@ -78,12 +78,14 @@ def _write(staging: Path, name: str, file: OnnxFile, bundle: Path, settings: Ser
     for model, module in zip((first, last), _PYTHON, strict=True):
         shutil.copyfile(Path(__file__).with_name(module), staging / model / VERSION / "model.py")
         (staging / model / VERSION / INFO_FILE).write_text(file.info.to_json(), encoding="utf-8")
+    # Triton wants this folder of the ensemble, and neither git nor a store of objects keeps an empty one.
+    (staging / name / VERSION / "ensemble.txt").write_text(f"The steps are {first}, {graph}, {last}.\n", encoding="utf-8")
     _write_graph(staging / graph, file, bundle, options)
     _write_warm_up(staging / graph / "warmup", inputs)
 
 
 def _folder(folder: Path, config: Config) -> None:
-    (folder / VERSION).mkdir(parents=True)  # the ensemble's stays empty, and must be there
+    (folder / VERSION).mkdir(parents=True)
     (folder / "config.pbtxt").write_text(as_text(config), encoding="utf-8")
 
 

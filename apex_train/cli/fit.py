@@ -213,7 +213,8 @@ def _train(
         say(f"weights of {init}: {peers.together(functools.partial(trainer.initialise, init))}")
     if resume:
         trainer.resume(output / "last.pt")
-        say(f"resumed at epoch {trainer.epoch + 1}, step {trainer.step}")
+        at_end = trainer.epoch >= run.train.epochs
+        say(f"{'the run is at its end:' if at_end else 'resumed at'} epoch {trainer.epoch + (not at_end)}, step {trainer.step}")
     if trainer.selection.metric is None:
         why = "no val split" if trainer.val_set is None else "the router changes no figure that is taken with all tiles"
         say(f"{why}: nothing is measured, best.pt is the newest epoch")

@@ -40,6 +40,24 @@ def test_header_of_big_tiff_and_lossless_webp() -> None:
     assert header is not None and (header.width, header.height) == (47, 33)
 
 
+JPEG = encode(picture(33, 47), ".jpg")
+BIG_TIFF = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 250_000) + struct.pack("<HHQQ", 256, 4, 1, 70000) * 250_000
+
+
+@pytest.mark.parametrize("data", [JPEG[:2] + b"\xff\xe1\0\2" * 250_000 + JPEG[2:], JPEG[:3] + b"\xff" * 250_000, BIG_TIFF])
+def test_a_header_of_very_many_parts_is_not_read_to_its_end(data: bytes) -> None:
+    with pytest.raises(ValueError, match="too many"):
+        read_header(data)
+
+
+def test_an_orientation_behind_very_many_chunks_is_not_looked_for() -> None:
+    """A 20 MB file can have two million, each of which takes a step of the interpreter; the size is that of the header still."""
+    turned = ORIENTED["png"](picture(33, 47), 6)
+    for chunks, orientation in ((3, 6), (250_000, 1)):
+        header = read_header(turned[:33] + bytes(12) * chunks + turned[33:])
+        assert header is not None and (header.width, header.height, header.orientation) == (47, 33, orientation)
+
+
 @pytest.mark.parametrize("kind", ORIENTED)
 def test_size_is_that_of_the_decoded_image_for_every_orientation(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.img"

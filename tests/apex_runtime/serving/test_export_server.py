@@ -41,6 +41,16 @@ def test_mlserver_again(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path
     assert done.code == 2 and "settings.json: not JSON" in done.err
 
 
+def test_a_copy_that_was_damaged_is_made_again(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ("export-server", tiny_bundle, "--for", "mlserver", "-o", tmp_path / "server", "--json")
+    copied = Path(json.loads(apex_rt(*words).out)["written"][-1])
+    for damage in (b"", b"damaged"):
+        (copied / "model.onnx").write_bytes(damage)
+        assert apex_rt(*words).code == 0
+        assert (copied / "model.onnx").read_bytes() == (tiny_bundle / "model.onnx").read_bytes()
+    assert {path.name for path in copied.iterdir()} == {path.name for path in tiny_bundle.iterdir()}
+
+
 def test_triton(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: the extra serve")
     words = ("--budget", "0.25", "--max-batch", 16, "--delay-ms", 0.5, "--instances", 2, "--helpers", 3)

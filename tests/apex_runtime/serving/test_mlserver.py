@@ -119,7 +119,7 @@ def test_an_image_without_objects_has_empty_outputs(by_grpc: Any, server: Server
         (png(IMAGE), {"budget": "nan"}, 400, "INVALID_ARGUMENT", "above 0"),
         (png(IMAGE), {"budget": "-1"}, 400, "INVALID_ARGUMENT", "above 0"),
         (png(IMAGE), {"budget": "1.5"}, 400, "INVALID_ARGUMENT", "share above 1.0"),
-        (png(IMAGE), {"budget": "8ms"}, 400, "INVALID_ARGUMENT", "latency table"),
+        (png(IMAGE), {"budget": "8ms"}, 400, "INVALID_ARGUMENT", "for a deadline. Give the budget in tiles"),
         (b"\x89PNG" + b"x" * 1_000_000, {}, 413, "RESOURCE_EXHAUSTED", "the limit is 1000000"),
         (png(np.zeros((6000, 6000, 3), np.uint8)), {}, 413, "RESOURCE_EXHAUSTED", "the limit is 30000000"),
         (png(IMAGE), {"parameters": {"timeout": -4}}, 400, "INVALID_ARGUMENT", "timeout"),
@@ -146,6 +146,8 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
     assert server.post("/v2/models/other/infer", body(png(IMAGE)))[0] == 404
     status, answer = server.post(path, b"not gzip", Content_Encoding="gzip")
     assert status == 400 and "not gzip" in answer["error"]
+    status, answer = server.post(path, gzip.compress(body(png(IMAGE)))[:-9], Content_Encoding="gzip")
+    assert status == 400 and "ends before its gzip" in answer["error"]
     assert server.infer(NAME, png(IMAGE))[0] == 200
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import HUGE, IMAGE, NAME, SETTINGS, Server, export_blobs, here, png, run, shown, uri_of
+from served import HUGE, IMAGE, NAME, SETTINGS, Server, body, export_blobs, here, png, run, shown, uri_of
 
 from apex_runtime.engine import Engine
 from apex_runtime.serving.mlserver_export import Ports, export_mlserver
@@ -70,7 +70,14 @@ def test_a_new_bundle_takes_over_without_a_lost_request_and_a_broken_one_does_no
     assert own.infer(NAME, png(IMAGE))[1]["model_version"] == second, "the one before goes on"
     assert own.get(f"/v2/models/{NAME}/ready")[0] == 200
 
+    small = SETTINGS.model_copy(update={"max_image_bytes": 1})
     settings = own.folder / NAME / "model-settings.json"
+    limits = [f'"max_image_bytes": {each.max_image_bytes}' for each in (SETTINGS, small)]
+    settings.write_text(settings.read_text().replace(*limits))
+    assert limits[1] in settings.read_text() and own.post(f"/v2/repository/models/{NAME}/load")[0] == 500
+    long = body(png(IMAGE)) + b" " * 1_200_000  # longer than a megabyte and an image of one byte
+    assert own.post(f"/v2/models/{NAME}/infer", long)[0] == 200, "the limits of the one before stay too"
+
     settings.write_text(settings.read_text().replace('"queue"', '"quue"'))
     status, answer = own.post(f"/v2/repository/models/{NAME}/load")
     assert status == 500 and "quue" in answer["error"]

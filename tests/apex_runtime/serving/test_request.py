@@ -92,6 +92,7 @@ def test_a_share_in_four_bytes_is_the_share_that_was_meant(thousandths: int) -> 
         (["\u0663"], "BYTES"),
         ([b"\xff"], "BYTES"),
         ([10**400], "INT64"),
+        ([1e300], "FP32"),
         ([[]], "FP32"),
         ([None], "FP32"),
         ([0.1, 0.2], "FP32"),
