@@ -196,6 +196,7 @@ def test_it_is_written_again_beside_other_models(export, bundle: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [NAME, f"{NAME}_graph", f"{NAME}_postprocess", f"{NAME}_preprocess", "other"]
     )
+    assert all(any(path.iterdir()) for path in tmp_path.glob(f"{NAME}*/**/")), "an empty folder is lost on the way to a store"
 
 
 # What the check finds.
