@@ -109,9 +109,9 @@ def _first_request(info: ModelInfo, settings: ServingSettings, options: TritonOp
 
 
 def _write_warm_up(folder: Path, inputs: dict[str, np.ndarray]) -> None:
-    folder.mkdir()
     for name, array in inputs.items():
         if array.any():
+            folder.mkdir(exist_ok=True)
             (folder / name).write_bytes(np.ascontiguousarray(array).tobytes())
 
 
