@@ -36,9 +36,9 @@ class Capacity:
     gpus: tuple[float, ...]
 
     def pool(self, workers: int | None, threads: int | None, gpu: bool) -> Pool:
-        """As many workers as fit, unless the user says. Raises UsageError when not even one does."""
+        """As many workers as fit, unless the user says; they share the cores then. Raises UsageError when not even one fits."""
         most = int(max(self.cpus, default=0))
-        threads = threads or max(1, min(_CORES, most))
+        threads = threads or max(1, min(_CORES, most, int(sum(self.cpus)) // (workers or 1)))
         if threads > most:
             raise UsageError(f"--threads {threads}: no node of this cluster has more than {most} CPUs.", "Give fewer.")
         fitting = sum(int(min(cpus // threads, gpus if gpu else cpus)) for cpus, gpus in zip(self.cpus, self.gpus, strict=True))
