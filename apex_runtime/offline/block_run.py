@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import JOURNAL, Failure, OutputFolder, detections_in, head_of
 from apex_runtime.pipeline.runner import Run
 from apex_runtime.pipeline.stages import RunOptions
+
+_LONGEST = 255  # bytes of a name of a file; a signed URL has more
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def _path(image: Image, folder: Path) -> Path:
     if not image.is_remote:
         return Path(image.location)
     name = image.location.rpartition("/")[2]
-    return folder / "input" / str(image.number) / (name if name.strip(".") else "image")
+    usable = name.strip(".") and len(os.fsencode(name)) <= _LONGEST
+    return folder / "input" / str(image.number) / (name if usable else "image")
 
 
 def _as_shown(failure: Failure, images: dict[str, Image], paths: dict[str, str]) -> Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class Capacity:
     gpus: tuple[float, ...]
 
     def pool(self, workers: int | None, threads: int | None, gpu: bool) -> Pool:
-        """As many workers as fit, unless the user says. Raises UsageError when not even one does."""
+        """As many workers as fit, unless the user says; they share the cores then. Raises UsageError when not even one fits."""
         most = int(max(self.cpus, default=0))
-        threads = threads or max(1, min(_CORES, most))
+        threads = threads or max(1, min(_CORES, most, int(sum(self.cpus)) // (workers or 1)))
         if threads > most:
             raise UsageError(f"--threads {threads}: no node of this cluster has more than {most} CPUs.", "Give fewer.")
         fitting = sum(int(min(cpus // threads, gpus if gpu else cpus)) for cpus, gpus in zip(self.cpus, self.gpus, strict=True))
@@ -75,12 +76,15 @@ def ray_modules() -> ModuleType:
 
 @contextmanager
 def joined(address: str, workers: int | None, threads: int | None) -> Iterator[Capacity]:
-    """Ray at this address for the time of the block. Of this machine: its own, on the loopback interface, which ends with it.
+    """Ray at this address for the time of the block. Of this machine: its own, which ends with it and takes work from this
+    process alone: only its children know the token.
 
     Raises MissingPackageError, BackendError.
     """
     if address == LOCAL:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else can reach it; a token would be left in the home folder
+        # Ray listens on every interface and runs what it is sent with this token; it would leave one in the home folder.
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let every other process of the machine go first
     ray = ray_modules()
     if ray.is_initialized():
@@ -103,7 +107,7 @@ def _start(ray: ModuleType, address: str, workers: int | None, threads: int | No
         ray.init(address=address.removeprefix("ray://"), **quiet)
         return
     cpus = max(usable_cpus(), (workers or 1) * (threads or 1))
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
 
 
 def _capacity(ray: ModuleType) -> Capacity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ MAX_BYTES = 2 << 30  # of one image; what is in it is checked by its header, as 
 _PIECE = 4 << 20
 _TRIES = 3
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, ValueError)  # trying again does not help
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # this machine's disk
 _REMEDY = "Check the URL, and that every worker may read it."
 
 
@@ -40,7 +42,7 @@ def file_system(url: str) -> tuple[object, str]:
 
 
 def fetch(url: str, target: Path) -> None:
-    """Copy an object to a file. Raises ImageError."""
+    """Copy an object to a file. Raises ImageError, and OSError when the disk of this machine is full."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, _TRIES + 1):
         try:
@@ -50,6 +52,8 @@ def fetch(url: str, target: Path) -> None:
         except ImageError:
             raise
         except Exception as error:  # each store has errors of its own
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise
             if attempt == _TRIES or isinstance(error, _FINAL):
                 cause = str(error).strip() or type(error).__name__
                 raise ImageError(f"{url}: cannot be read ({cause}).", _REMEDY, path=url) from error

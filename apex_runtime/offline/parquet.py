@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from apex_runtime.errors import MissingPackageError, UsageError
+from apex_runtime.errors import ApexError, MissingPackageError, UsageError
 
 COLUMNS = ("path", "url")  # of a source, the first that is there
 MAX_ROWS = 100_000_000
@@ -69,7 +69,11 @@ def listed_paths(source: str) -> Iterator[str]:
             column = _column(source, table)
             for batch in table.iter_batches(columns=[column]):
                 yield from _texts(source, column, batch.column(0).to_pylist())
-    except (OSError, pa.ArrowException) as error:
+    except ApexError:
+        raise
+    except ImportError as error:
+        raise MissingPackageError(f"{source}: {error}.", "Install that package.", path=source) from error
+    except Exception as error:  # each store has errors of its own, and a text may not be UTF-8
         raise UsageError(f"{source}: not a Parquet file that can be read ({error}).", _REMEDY, path=source) from error
 
 

@@ -21,7 +21,7 @@ from apex_runtime.files import write_atomically
 from apex_runtime.offline.blocks import Block
 from apex_runtime.offline.outcome import Outcome
 from apex_runtime.offline.parquet import parquet_bytes
-from apex_runtime.pipeline.results import SHARDS, Failure, head_of, remove_shards
+from apex_runtime.pipeline.results import SHARDS, Failure, head_of, shard_files
 
 FORMATS = ("jsonl", "parquet")
 
@@ -69,12 +69,12 @@ class ShardStore:
     def finished(self) -> list[Shard]:
         """What is whole, by the ids of the images; what is not is removed."""
         found = []
-        for key in sorted({path.stem.removeprefix("_") for path in self.folder.glob("*")}):
+        for key in sorted({path.stem.removeprefix("_") for path in shard_files(self.output)}):
             index = self._index(key)
             if index is not None:
                 found.append(Shard(key, index))
             else:
-                remove_shards(self.output, key)
+                self._remove(*self._names(key))
         return found
 
     def write(self, block: Block, outcome: Outcome) -> Shard:
@@ -85,10 +85,14 @@ class ShardStore:
             if not path.resolve().is_relative_to(self.output.resolve()):
                 raise DataError(f"{name}: a worker sent a file that does not stay in the output folder.", "Check the workers.")
             write_atomically(path, content)
-        tables = self.kind == "parquet"
-        write_atomically(self.folder / f"{'_' * tables}{block.key}.jsonl", outcome.lines)
-        if tables:
-            write_atomically(self.folder / f"{block.key}.parquet", parquet_bytes(outcome.lines))
+        index_name, hidden, open_name, table = self._names(block.key)
+        if self.kind == "parquet":
+            self._remove(index_name, open_name)
+            write_atomically(self.folder / hidden, outcome.lines)
+            write_atomically(self.folder / table, parquet_bytes(outcome.lines))
+        else:
+            self._remove(index_name, hidden, table)  # an earlier try may have asked for tables
+            write_atomically(self.folder / open_name, outcome.lines)
         digest = hashlib.sha256(outcome.lines).hexdigest()
         index = Index(
             names=names,
@@ -120,6 +124,15 @@ class ShardStore:
     def _with_index(self, shard: Shard) -> Shard:
         write_atomically(self.folder / f"_{shard.key}.json", json.dumps(asdict(shard.index)).encode())
         return shard
+
+    @staticmethod
+    def _names(key: str) -> tuple[str, str, str, str]:
+        """The files that a shard may have: its index, its lines beside a table, its lines alone, its table."""
+        return f"_{key}.json", f"_{key}.jsonl", f"{key}.jsonl", f"{key}.parquet"
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _lines_of(self, key: str) -> Path:
         """Where the lines of a shard are; an earlier try may have asked for another format."""

@@ -59,9 +59,13 @@ def _of_store(url: str) -> list[_Found]:
 
 def _list(system: Any, root: str, url: str) -> list[str]:
     try:
-        return list(system.find(root))
+        found = list(system.find(root))
+        there = bool(found) or system.exists(root)
     except Exception as error:  # each store has errors of its own
         raise UsageError(f"{url}: cannot be listed ({error}).", "Check the URL, and that you may read it.", path=url) from error
+    if not there:
+        raise UsageError(f"{url}: nothing is there.", "Check the URL, and that you may read it.", path=url)
+    return found
 
 
 def _is_hidden(name: str) -> bool:

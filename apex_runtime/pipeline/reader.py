@@ -12,6 +12,7 @@ from pathlib import Path
 
 from apex_runtime.data.image import decode_image
 from apex_runtime.data.sources import Clip, SourceItem
+from apex_runtime.errors import ApexError
 from apex_runtime.outputs.formats import ANNOTATED, FOLDERS
 from apex_runtime.pipeline.predictor import Predictor
 from apex_runtime.pipeline.results import Failure, OutputFolder
@@ -28,7 +29,8 @@ _FEWER_IS_DAMAGE = 0.9  # of the frames in the header; edit lists of healthy fil
 class Reader:
     """Reads ``items``. ``expected``: how many of them there are; it falls when a clip ends early, and is right at the end.
 
-    ``fetch`` is called with each image that is no frame, in the thread that decodes it, before its file is opened.
+    ``fetch`` is called with each image that is no frame, in the thread that decodes it, before its file is opened. An ApexError
+    of it is a failure of the image, any other ends the run.
     """
 
     def __init__(
@@ -82,6 +84,9 @@ class Reader:
         try:
             if self._fetch is not None:
                 self._fetch(item)
+        except ApexError as error:  # all else concerns more than one image
+            return Failure.of(item.relative, error)
+        try:
             large = open_large(item, number, self._predictor, self._options)
             return large or read(item, number, self._predictor, self._options)
         except Exception as error:  # whatever one file does to a decoder, the next one gets its turn

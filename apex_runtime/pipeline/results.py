@@ -138,6 +138,7 @@ class OutputFolder:
 
         Its summary stays until ours replaces it: without one the rest would pass for somebody else's.
         """
+        remove_shards(self.folder)  # first: without a journal nothing says with which settings they were made
         for record in read_journal(self.folder / JOURNAL):
             clip = record.get("clip")
             if isinstance(clip, str):
@@ -145,15 +146,15 @@ class OutputFolder:
             remove_files_of(self.folder, record["file_name"])
         for name in (JOURNAL, RESULTS, FAILURES, TABLE):
             (self.folder / name).unlink(missing_ok=True)
-        remove_shards(self.folder)
         return set()
 
     def _take_over(self, ids: dict[str, int], settings: dict[str, Any]) -> set[str]:
         """Keep the finished images of an earlier run that are part of this one, under the ids of this one."""
         journal = self.folder / JOURNAL
+        if journal.exists() or shard_files(self.folder):
+            self._compare_settings(settings)
         if not journal.exists():
             return set()
-        self._compare_settings(settings)
         with replacing(journal) as stream:
             for record in read_journal(journal):
                 name = record["file_name"]
@@ -205,11 +206,15 @@ class OutputFolder:
                 yield stream.readline()
 
 
-def remove_shards(folder: Path, key: str = "") -> None:
-    """The shards of an earlier job in an output folder, or the one of this name; nothing else that may lie there."""
-    for path in list((folder / SHARDS).glob("*")):
-        if _SHARD.fullmatch(path.name) and key in path.name:
-            path.unlink()
+def shard_files(folder: Path) -> list[Path]:
+    """The files of the shards of an output folder; nothing else that may lie there."""
+    return [path for path in (folder / SHARDS).glob("*") if _SHARD.fullmatch(path.name)]
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the shards of an earlier job in an output folder."""
+    for path in shard_files(folder):
+        path.unlink()
     with suppress(OSError):  # not there, or not empty
         (folder / SHARDS).rmdir()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -15,6 +16,7 @@ from offline_workers import answers_here, images_in
 
 from apex_runtime.bundle.load import Opened
 from apex_runtime.errors import BackendError, DataError, UsageError
+from apex_runtime.offline import block_run
 from apex_runtime.offline.block_run import Work
 from apex_runtime.offline.blocks import Block
 from apex_runtime.offline.cluster import Pool
@@ -235,6 +237,46 @@ def test_parquet_shards_say_the_same(jobs: Bench) -> None:
             assert mine[key] == theirs[key], key
     (large,) = [row for row in rows if row["file_name"] == "deep/large.png"]
     assert {tile["window"] for tile in large["tiles"]} - {None}
+
+
+def test_a_full_disk_of_a_worker_ends_the_job(jobs: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(url: str, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(block_run, "fetch", full)
+    urls = [replace(image, location=f"file://{image.location}") for image in images_in(jobs.folder)]
+    with pytest.raises(OSError, match="No space left"):
+        Job(Plan(urls, jobs.work, jobs.output, SETTINGS, 4), jobs.passport).execute(jobs.answers(), POOL)
+
+
+@pytest.mark.slow
+def test_a_failure_beside_a_table_may_be_mended_without_tables(jobs: Bench, plain: Path) -> None:
+    good = (jobs.folder / "0.png").read_bytes()
+    (jobs.folder / "0.png").write_bytes(b"")
+    assert jobs.run(block=1, shards="parquet")["images"]["failed"] == 3
+    (jobs.folder / "0.png").write_bytes(good)
+    assert jobs.run(block=1, resume=True)["images"] == {"found": 11, "done": 9, "failed": 2, "resumed": 8}
+    same(plain, jobs.output)
+
+
+@pytest.mark.slow
+def test_other_files_among_the_shards_cost_nothing(jobs: Bench) -> None:
+    with pytest.raises(Killed):
+        jobs.run(dying(jobs.answers(), 2))
+    for name in ("_", "0", "00.txt", ".0.part", "json"):  # parts of the names of shards
+        (jobs.output / "shards" / name).write_text("of somebody")
+    did: list[str] = []
+    summary = jobs.run(jobs.answers(lambda block: bool(did.extend(image.name for image in block.images))), resume=True)
+    assert summary["images"]["resumed"] >= 4 and len(did) == 11 - summary["images"]["resumed"]
+    assert (jobs.output / "shards" / "00.txt").read_text() == "of somebody"
+
+
+def test_shards_without_a_journal_are_still_of_their_settings(jobs: Bench) -> None:
+    jobs.run()
+    (jobs.output / "results.jsonl").unlink()
+    plan = Plan(images_in(jobs.folder), jobs.work, jobs.output, SETTINGS | {"budget": "0.25"})
+    with pytest.raises(UsageError, match=r"had budget '0\.5'"):
+        Job(plan, jobs.passport).execute(jobs.answers(), POOL, resume=True)
 
 
 def test_images_of_a_store_give_what_files_give(jobs: Bench, plain: Path) -> None:

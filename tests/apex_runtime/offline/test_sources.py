@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pictures import save
 
 from apex_runtime.data.sources import SourceItem, resolve_sources
-from apex_runtime.errors import ImageError, UsageError
+from apex_runtime.errors import ImageError, MissingPackageError, UsageError
 from apex_runtime.offline import fetch as fetching
 from apex_runtime.offline.blocks import Image
 from apex_runtime.offline.fetch import fetch
@@ -92,11 +93,37 @@ def test_what_is_not_there_or_no_table(tmp_path: Path, folder: Path) -> None:
     for source, words in [
         (str(tmp_path / "none.parquet"), "not a Parquet file"),
         (str(tmp_path / "text.parquet"), "not a Parquet file"),
-        (f"file://{tmp_path}/nothing", "no images"),
+        (f"file://{tmp_path}/nothing", "nothing is there"),
+        (f"file://{tmp_path}/text.parquet/", "no images"),
+        ("nosuchstore://a/b.parquet", "Protocol not known"),
         ("nosuchstore://a/b", "cannot be opened"),
     ]:
         with pytest.raises(UsageError, match=words):
             images_of(source, never)
+
+
+def test_a_table_whose_texts_are_no_texts(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffers = [None, pyarrow.py_buffer(bytes([0, 0, 0, 0, 2, 0, 0, 0])), pyarrow.py_buffer(b"\xff\xfe")]
+    parquet.write_table(pyarrow.table({"path": pyarrow.Array.from_buffers(pyarrow.string(), 1, buffers)}), tmp_path / "l.parquet")
+    with pytest.raises(UsageError, match="can't decode"):
+        images_of(str(tmp_path / "l.parquet"), never)
+
+
+def test_a_store_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow", reason="the extra ray is not installed")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for source in ("s3://bucket/list.parquet", "s3://bucket/scans"):
+        with pytest.raises(MissingPackageError, match="s3fs"):
+            images_of(source, never)
+
+
+def test_a_full_disk_is_not_the_fault_of_an_image(folder: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        fetch(f"file://{folder}/b.png", tmp_path / "full.png")
 
 
 def test_an_object_is_fetched_whole_or_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +157,12 @@ def test_a_store_that_fails_now_and_then_is_asked_again(tmp_path: Path, monkeypa
         fetch("s3://bucket/a.png", tmp_path / "target")
 
 
+SIGNED = f"https://b/a.png?signature={'a' * 300}"
+
+
 def test_a_remote_image_keeps_its_name_and_stays_in_its_folder(tmp_path: Path) -> None:
     from apex_runtime.offline.block_run import _path
 
-    for location, name in [("s3://b/5-3-4.png", "5-3-4.png"), ("s3://b/..", "image"), ("s3://b/a/", "image")]:
+    for location, name in [("s3://b/5-3-4.png", "5-3-4.png"), ("s3://b/..", "image"), ("s3://b/a/", "image"), (SIGNED, "image")]:
         path = _path(Image("x", 7, location, location), tmp_path)
         assert path == tmp_path / "input" / "7" / name
