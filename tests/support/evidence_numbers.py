@@ -44,6 +44,7 @@ CONFIDENCE = re.compile(r"95 %(?=\s(?:interval|bootstrap))")
 CELL = re.compile(rf"[-+(]*(?:{NUMBER})(?:[-+()/,. ]|to|{NUMBER})*(?:{UNIT})?[).]*")
 SETTINGS = ("default",)  # what a column of settings is headed
 LOG = ROOT / "bench" / "LOG.md"
+FOLDER = ROOT / "bench" / "evidence"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def evidence(piece: Piece) -> set[Path]:
     named = {piece.document.parent / link for other in around for link in other.links}
     named |= {ROOT / span for other in around for span in other.spans if span.startswith("bench/")}
     resolved = {path.resolve() for path in named}
-    return {path for path in resolved if path == LOG or (path.parent == LOG.parent / "evidence" and path.is_file())}
+    return {path for path in resolved if path == LOG or (FOLDER in path.parents and path.suffix == ".json" and path.is_file())}
 
 
 def holds(path: Path, claim: Claim) -> bool:
