@@ -75,16 +75,24 @@ def difference(a: Trainer, b: Trainer) -> float:
     return max(float((x - y).abs().max() / x.abs().max().clamp(min=1e-12)) for x, y in pairs if x.is_floating_point())
 
 
+def drift(a: Trainer, b: Trainer) -> float:
+    """Of all weights together. Adam's step has the size of its rate however small a gradient is, so the rounding of sums in
+    another order can turn single weights; that says nothing of the run, and differs between processors."""
+    states = (run.model.state_dict().values() for run in (a, b))
+    x, y = (torch.cat([value.flatten() for value in state if value.is_floating_point()]) for state in states)
+    return float((x - y).norm() / x.norm())
+
+
 @pytest.mark.parametrize(("backward", "error"), [(False, TEXTS[0]), (True, TEXTS[1])], ids=["forward", "backward"])
 def test_out_of_memory_at_random_steps_changes_nothing(make, backward: bool, error: BaseException) -> None:
-    calm, disturbed = make("calm"), make("disturbed")
+    start, calm, disturbed = make("start"), make("calm"), make("disturbed")
     calm.fit()
     calls = set(np.random.default_rng(4).choice(np.arange(1, 8), 3, replace=False).tolist())
     fail_at(disturbed, calls, error, backward)
     disturbed.fit()
     assert disturbed.governor.recoveries == 3 and disturbed.governor.plan == Plan(1, recompute=True)
     assert disturbed.step == calm.step == 5 and disturbed.skipped_steps == 0
-    assert difference(calm, disturbed) <= 1e-5
+    assert drift(calm, disturbed) <= 1e-5 and drift(calm, start) > 1e-3
     lines = [[json.loads(line) for line in (run.output / "log.jsonl").open()] for run in (calm, disturbed)]
     assert [line["learning_rate"] for line in lines[0]] == [line["learning_rate"] for line in lines[1]]
     assert lines[1][-1]["memory"] | {"recoveries": 3, "micro_batch": 1, "accumulation": 4} == lines[1][-1]["memory"]
