@@ -90,11 +90,13 @@ def test_tables_that_list_no_images(columns: dict[str, list[Any]], words: str, t
 def test_what_is_not_there_or_no_table(tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("pyarrow", reason="the extra ray is not installed")
     (tmp_path / "text.parquet").write_text("path\na.png")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "note.md").write_text("no image")
     for source, words in [
         (str(tmp_path / "none.parquet"), "not a Parquet file"),
         (str(tmp_path / "text.parquet"), "not a Parquet file"),
         (f"file://{tmp_path}/nothing", "nothing is there"),
-        (f"file://{tmp_path}/text.parquet/", "no images"),
+        (f"file://{tmp_path}/bare", "no images"),
         ("nosuchstore://a/b.parquet", "Protocol not known"),
         ("nosuchstore://a/b", "cannot be opened"),
     ]:
