@@ -32,6 +32,7 @@ from apex_runtime.data.sources import resolve_sources
 from apex_runtime.engine import default_engine
 from apex_runtime.serving.mlserver_export import Ports, export_mlserver
 from apex_runtime.serving.settings import ServingSettings
+from apex_train.report.measure import finite
 
 MODEL = "engine"
 RATIO = 3.0  # p99 over p50
@@ -85,7 +86,7 @@ def main(engine: Path | None, data: str, evidence: Path | None, **asked: Any) ->
         cores = {"server": [first] if others else "all", "client": others or "all"}
         versions = {name: importlib.metadata.version(name) for name in ("mlserver", "tritonclient", "grpcio")}
         terms = {"asked": asked | {"images": len(images), "cores": cores}, "serving_versions": versions}
-        write_evidence(evidence, {**terms, **found, "promises": promises})
+        write_evidence(evidence, finite({**terms, **found, "promises": promises}))
     if not all(promises.values()):
         raise SystemExit(1)
 
