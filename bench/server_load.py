@@ -32,7 +32,6 @@ from apex_runtime.data.sources import resolve_sources
 from apex_runtime.engine import default_engine
 from apex_runtime.serving.mlserver_export import Ports, export_mlserver
 from apex_runtime.serving.settings import ServingSettings
-from apex_train.report.measure import finite
 
 MODEL = "engine"
 RATIO = 3.0  # p99 over p50
@@ -86,6 +85,8 @@ def main(engine: Path | None, data: str, evidence: Path | None, **asked: Any) ->
         cores = {"server": [first] if others else "all", "client": others or "all"}
         versions = {name: importlib.metadata.version(name) for name in ("mlserver", "tritonclient", "grpcio")}
         terms = {"asked": asked | {"images": len(images), "cores": cores}, "serving_versions": versions}
+        from apex_train.report.measure import finite  # brings torch, which the load is not to wait for
+
         write_evidence(evidence, finite({**terms, **found, "promises": promises}))
     if not all(promises.values()):
         raise SystemExit(1)

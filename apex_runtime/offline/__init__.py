@@ -1,0 +1,1 @@
+"""Jobs of many images on several machines: blocks through workers of Ray, shards, one merged result."""
