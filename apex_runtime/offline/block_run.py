@@ -85,15 +85,18 @@ def _path(image: Image, folder: Path) -> Path:
     """Where an image is read from: of a remote one the name stays, for it may say a place on the earth."""
     if not image.is_remote:
         return Path(image.location)
-    name = image.location.rpartition("/")[2]
+    name = image.shown.rpartition("/")[2]
     usable = name.strip(".") and len(os.fsencode(name)) <= _LONGEST
     return folder / "input" / str(image.number) / (name if usable else "image")
 
 
 def _as_shown(failure: Failure, images: dict[str, Image], paths: dict[str, str]) -> Failure:
-    """In the words of the user, who may not know where the worker read the image from."""
-    shown, path = images[failure.file_name].shown, paths[failure.file_name]
-    return replace(failure, reason=failure.reason.replace(path, shown), remedy=failure.remedy.replace(path, shown))
+    """In the words of the user, who may not know where the worker read the image from, and without a signature."""
+    image = images[failure.file_name]
+    reason, remedy = failure.reason, failure.remedy
+    for read_from in (paths[failure.file_name], image.location):
+        reason, remedy = reason.replace(read_from, image.shown), remedy.replace(read_from, image.shown)
+    return replace(failure, reason=reason, remedy=remedy)
 
 
 def _files(output: Path) -> Iterator[tuple[str, bytes]]:

@@ -18,7 +18,7 @@ _TURNS = 4  # blocks for every worker at least, or some would wait for the last 
 @dataclass(frozen=True)
 class Image:
     """One image of a job. ``number``: its id. ``location``: an absolute path, or a URL that fsspec reads. ``shown``: what its
-    user wrote, for messages."""
+    user wrote, for messages and for the name of the file on a worker; of a signed URL without the signature."""
 
     name: str
     number: int

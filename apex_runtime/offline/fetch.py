@@ -14,8 +14,12 @@ MAX_BYTES = 2 << 30  # of one image; what is in it is checked by its header, as 
 _PIECE = 4 << 20
 _TRIES = 3
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, ValueError)  # trying again does not help
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # this machine's disk
 _REMEDY = "Check the URL, and that every worker may read it."
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether this machine has no room left for files."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def fsspec_module() -> ModuleType:
@@ -52,7 +56,7 @@ def fetch(url: str, target: Path) -> None:
         except ImageError:
             raise
         except Exception as error:  # each store has errors of its own
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if is_full_disk(error):
                 raise
             if attempt == _TRIES or isinstance(error, _FINAL):
                 cause = str(error).strip() or type(error).__name__

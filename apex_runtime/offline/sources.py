@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from apex_runtime.data.image import EXTENSIONS
 from apex_runtime.data.sources import SourceItem, items_of
@@ -88,11 +89,21 @@ def _named(texts: Iterable[str], source: str) -> list[_Found]:
 
 
 def _named_urls(urls: Sequence[str], source: str) -> list[_Found]:
-    """Named relative to the deepest prefix that all have."""
+    """Named relative to the deepest prefix that all have, without signatures where these names differ all the same."""
     schemes = {url.partition("://")[0] for url in urls}
     if len(schemes) > 1:
         raise UsageError(f"{source}: URLs of {' and '.join(sorted(schemes))}.", "Give those of one store.", path=source)
-    parts = [url.split("/") for url in urls]
+    unsigned = [_unsigned(url) for url in urls]
+    shown = unsigned if len(set(unsigned)) == len(urls) else urls
+    parts = [url.split("/") for url in shown]
     levels = zip(*(words[:-1] for words in parts), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    return [("/".join(words[common:]), url, url) for words, url in zip(parts, urls, strict=True)]
+    return [("/".join(words[common:]), url, said) for words, url, said in zip(parts, urls, shown, strict=True)]
+
+
+def _unsigned(url: str) -> str:
+    """A URL of the web without what lets its holder read the object, and changes from day to day: query, fragment, password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return url  # of a store: what follows a ? may be part of a name
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -13,6 +13,7 @@ from apex_runtime.bundle.load import Opened, open_engine
 from apex_runtime.errors import ApexError, BundleError
 from apex_runtime.offline.block_run import Work, run_block
 from apex_runtime.offline.blocks import Block
+from apex_runtime.offline.fetch import is_full_disk
 from apex_runtime.offline.outcome import Outcome
 from apex_runtime.offline.scratch import Scratch
 
@@ -75,6 +76,7 @@ def _error(block: Block, error: BaseException) -> Outcome:
     if isinstance(error, ApexError):
         return Outcome(block.key, error=f"{where}: {error.message}", remedy=error.remedy)
     if isinstance(error, OSError):
-        return Outcome(block.key, error=f"{where}: {error}", remedy="Make room on that machine, then go on with --resume.")
+        remedy = "Make room on that machine" if is_full_disk(error) else "Mend that on the machine"
+        return Outcome(block.key, error=f"{where}: {error}", remedy=f"{remedy}, then go on with --resume.")
     trace = "".join(traceback.format_exception(error)[-3:])
     return Outcome(block.key, error=f"{where}: {trace}", remedy="Report this.")

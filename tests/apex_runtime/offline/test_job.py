@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from apex_runtime.offline.job import Job, Plan
 from apex_runtime.offline.outcome import Outcome
 from apex_runtime.offline.parcel import Passport
 from apex_runtime.offline.rounds import LOST, Answers
+from apex_runtime.offline.worker import BlockWorker
 
 pytest.importorskip("pyarrow", reason="the extra ray is not installed")
 
@@ -247,6 +249,14 @@ def test_a_full_disk_of_a_worker_ends_the_job(jobs: Bench, monkeypatch: pytest.M
     urls = [replace(image, location=f"file://{image.location}") for image in images_in(jobs.folder)]
     with pytest.raises(OSError, match="No space left"):
         Job(Plan(urls, jobs.work, jobs.output, SETTINGS, 4), jobs.passport).execute(jobs.answers(), POOL)
+
+
+@pytest.mark.parametrize(("code", "remedy"), [(errno.ENOSPC, "Make room on that"), (errno.EACCES, "Mend that on the")])
+def test_only_a_full_disk_is_answered_with_room(code: int, remedy: str, jobs: Bench, work: Work, passport: Passport) -> None:
+    worker = BlockWorker(work, [], passport.digest, "0")
+    worker._error = OSError(code, os.strerror(code))
+    outcome = worker._answer(Block(tuple(images_in(jobs.folder))[:1]))
+    assert os.strerror(code) in outcome.error and outcome.remedy == f"{remedy} machine, then go on with --resume."
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from apex_runtime.offline import fetch as fetching
 from apex_runtime.offline.blocks import Image
 from apex_runtime.offline.fetch import fetch
 from apex_runtime.offline.sources import images_of
+from apex_runtime.pipeline.results import Failure
 
 pytest.importorskip("fsspec", reason="the extra ray is not installed")
 
@@ -157,6 +158,26 @@ def test_a_store_that_fails_now_and_then_is_asked_again(tmp_path: Path, monkeypa
     store.tries = -9
     with pytest.raises(ImageError, match="connection reset"):
         fetch("s3://bucket/a.png", tmp_path / "target")
+
+
+def test_names_of_signed_urls_hold_no_signature(tmp_path: Path) -> None:
+    urls = [f"https://who:secret@store.example/x/{name}.png?X-Signature=ab/c{name}#part" for name in "ab"]
+    found = images_of(str(table(tmp_path / "urls.parquet", url=urls)), never)
+    assert [(image.name, image.shown, image.location) for image in found] == [
+        (f"{name}.png", f"https://store.example/x/{name}.png", url) for name, url in zip("ab", urls, strict=True)
+    ]
+    pages = [f"https://store.example/get?image={name}" for name in "ab"]
+    listed = images_of(str(table(tmp_path / "pages.parquet", url=pages)), never)
+    assert [image.name for image in listed] == ["get?image=a", "get?image=b"], "nothing else tells them apart"
+
+
+def test_failures_of_signed_urls_hold_no_signature() -> None:
+    from apex_runtime.offline.block_run import _as_shown
+
+    signed, shown = "https://b/a.png?signature=secret", "https://b/a.png"
+    failure = Failure("a.png", f"/tmp/x/1/a.png: cannot be read ({signed} is gone).", f"Look at {signed}.", "unreadable")
+    said = _as_shown(failure, {"a.png": Image("a.png", 1, signed, shown)}, {"a.png": "/tmp/x/1/a.png"})
+    assert said.reason == f"{shown}: cannot be read ({shown} is gone)." and said.remedy == f"Look at {shown}."
 
 
 SIGNED = f"https://b/a.png?signature={'a' * 300}"
