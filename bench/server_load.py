@@ -4,7 +4,8 @@
 
 The engine is exported for MLServer and started on the first core, the client has the others. How many requests a second it
 answers is measured first, with as many clients as keep it busy. Then, at a rate that does not wait for answers: a share of that
-with mixed budgets and one wrong request in twenty; ``--overload`` times that; the share again, until it is as it was.
+with mixed budgets and one wrong request in twenty; ``--overload`` times that; the share again, until it is as it was. At last the
+capacity once more, which tells whether the machine kept its speed.
 
 ``capacity``: good answers a second. Times of good answers are counted from the moment of the plan. ``recovered_seconds``: after
 the end of the overload, the end of the last second in which a good request failed or the median was above the p99 of before.
@@ -97,8 +98,12 @@ async def phases(server: ServerProcess, images: Sequence[bytes], asked: dict[str
     budgets = asked["budgets"].split(",")
     client = Client(server.grpc, MODEL, asked["timeout_ms"])
     memory = Memory(server)
-    probe = await closed_loop(client, Mix(images, budgets, 0.0), asked["workers"] + 2, asked["probe_seconds"])
-    capacity = sum(one.status == "OK" for one in probe) / asked["probe_seconds"]
+
+    async def busy() -> tuple[Row, float]:
+        found = await closed_loop(client, Mix(images, budgets, 0.0), asked["workers"] + 2, asked["probe_seconds"])
+        return row(found), sum(one.status == "OK" for one in found) / asked["probe_seconds"]
+
+    probe, capacity = await busy()
     mix = Mix(images, budgets, asked["bad_share"])
 
     async def at_rate(rate: float, seconds: float) -> list[Answered]:
@@ -109,13 +114,15 @@ async def phases(server: ServerProcess, images: Sequence[bytes], asked: dict[str
     grown = memory.since_mark()
     overload = await at_rate(capacity * asked["overload"], asked["overload_seconds"])
     recovery = await at_rate(capacity * asked["share"], asked["recovery_seconds"])
+    _again, capacity_after = await busy()
     await client.close()
     calm = row(sustained)
     # Requests of the overload are all answered when it returns: what the recovery took began with its last arrival.
     tail = max((one.at + one.seconds for one in overload), default=0.0) - asked["overload_seconds"]
     return {
         "capacity": capacity,
-        "probe": row(probe),
+        "capacity_after": capacity_after,
+        "probe": probe,
         "sustained": calm,
         "memory": grown,
         "overload": row(overload) | {"deadline_ms": asked["timeout_ms"]},
@@ -179,7 +186,7 @@ def said(found: Row) -> list[str]:
     """The phases in words."""
     memory, storm = found["memory"], found["overload"]
     refused = 1 - storm["good"].get("OK", 0) / sum(storm["good"].values())
-    lines = [f"capacity: {found['capacity']:.1f} good answers/s"]
+    lines = [f"capacity: {found['capacity']:.1f} good answers/s, at the end {found['capacity_after']:.1f}"]
     for name in ("sustained", "overload", "recovery"):
         one = found[name]
         lines.append(f"{name}: {one['requests']} requests, good {one['good']}, wrong {one['wrong']}")
