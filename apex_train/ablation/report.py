@@ -65,7 +65,9 @@ def log_entry(report: dict[str, Any], command: str, today: date) -> str:
     asked = (
         f"{study['data']}, {study['split']}, {study['metric']} in points; {study['epochs']} epochs, {len(study['seeds'])} seeds"
     )
-    judged = f"{study['test']} test, p by Holm over {len(report['comparisons'])} comparisons, alpha {study['alpha']:g}"
+    count = len(report["comparisons"])
+    family = "of one comparison" if count == 1 else f"by Holm over {count} comparisons"
+    judged = f"{study['test']} test, p {family}, alpha {study['alpha']:g}"
     lines = [
         f"## {today.isoformat()}: {study['name']} (ablation)",
         "",
