@@ -49,7 +49,7 @@ def _of_store(url: str) -> list[_Found]:
     system, root = file_system(url)
     paths = sorted(_list(system, root, url))
     if root in paths:
-        return [(PurePosixPath(root).name, url, url)]
+        return [(PurePosixPath(_unsigned(root)).name, url, _unsigned(url))]
     prefix = root.rstrip("/") + "/"
     names = [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
     images = [name for name in names if name.lower().endswith(EXTENSIONS) and not _is_hidden(name)]

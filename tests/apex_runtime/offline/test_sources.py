@@ -14,6 +14,7 @@ from pictures import save
 from apex_runtime.data.sources import SourceItem, resolve_sources
 from apex_runtime.errors import ImageError, MissingPackageError, UsageError
 from apex_runtime.offline import fetch as fetching
+from apex_runtime.offline import sources
 from apex_runtime.offline.blocks import Image
 from apex_runtime.offline.fetch import fetch
 from apex_runtime.offline.sources import images_of
@@ -169,6 +170,18 @@ def test_names_of_signed_urls_hold_no_signature(tmp_path: Path) -> None:
     pages = [f"https://store.example/get?image={name}" for name in "ab"]
     listed = images_of(str(table(tmp_path / "pages.parquet", url=pages)), never)
     assert [image.name for image in listed] == ["get?image=a", "get?image=b"], "nothing else tells them apart"
+
+
+def test_the_name_of_one_signed_url_holds_no_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = "https://store.example/x/a.png?X-Signature=ab/c"
+
+    class Web:
+        def find(self, root: str) -> list[str]:
+            return [root]
+
+    monkeypatch.setattr(sources, "file_system", lambda url: (Web(), url))
+    (one,) = images_of(signed, never)
+    assert (one.name, one.shown, one.location) == ("a.png", "https://store.example/x/a.png", signed)
 
 
 def test_failures_of_signed_urls_hold_no_signature() -> None:
