@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"validated": "#1a7f37", "harmful": "#b42318", "no difference shown": "#667085"}
 _ROW, _WIDTH, _DPI = 0.42, 9.0, 110  # inches, inches, dots per inch
+_LINE = 90  # characters that fit into the width
 
 
 def png(report: dict[str, Any]) -> bytes:
@@ -25,7 +27,8 @@ def png(report: dict[str, Any]) -> bytes:
     ax.set_yticks(range(len(rows)), [f"{row['factor']}: {row['level']} against {row['reference']}" for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(f"{study['metric']} on {study['split']}, difference in points; {100 * (1 - study['alpha']):g} % interval")
-    ax.set_title(f"{study['name']}: {len(study['seeds'])} seeds in pairs, {study['epochs']} epochs", fontsize=11, loc="left")
+    title = f"{study['name']}: {len(study['seeds'])} seeds in pairs, {study['epochs']} epochs"
+    figure.suptitle(textwrap.fill(title, _LINE), fontsize=11, x=0.01, horizontalalignment="left")
     ax.grid(axis="x", alpha=0.3)
     handles, labels = ax.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))

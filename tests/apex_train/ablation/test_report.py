@@ -8,7 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jsonschema
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -73,6 +75,12 @@ def test_the_picture_is_a_png_that_grows_with_the_comparisons(report: dict[str, 
         return int.from_bytes(data[20:24], "big")
 
     assert height(png(report)) > height(png(report | {"comparisons": report["comparisons"][:1]})) > 100
+
+
+def test_a_long_name_is_not_cut_off_at_the_edge_of_the_picture(report: dict[str, Any]) -> None:
+    named = report | {"study": report["study"] | {"name": "mask losses, " * 12}}
+    image = cv2.imdecode(np.frombuffer(png(named), np.uint8), cv2.IMREAD_COLOR)
+    assert (image[:60, -4:] == 255).all() and (image[:60] < 128).any()
 
 
 def test_an_interval_without_ends_is_null_and_a_question_mark(report: dict[str, Any]) -> None:
