@@ -15,6 +15,7 @@ from apex_runtime.model_info import Category
 from apex_train.model.config import STRIDES, ModelConfig
 
 MIN_CROP = 64
+MaskRegion = Literal["box", "wide"]
 
 
 class _Section(BaseModel):
@@ -96,6 +97,9 @@ class LossConfig(_Section):
     mask_boundary: float = Field(default=0.0, ge=0, description="distance of wrong cells from the true contour")
     mask_multiscale: float = Field(default=0.0, ge=0, description="BCE and Dice in cells twice and four times as large")
     mask_quality: float = Field(default=0.0, ge=0, description="of the head model.mask_quality, which must be on")
+    mask_region: MaskRegion = Field(
+        default="wide", description="cells that mask terms look at: the box, or a margin around it too"
+    )
     oracle: float = Field(default=0.2, ge=0)
     budget: float = Field(default=0.0, ge=0, description="of the price for meaning to look at more than routing.share")
     peripheral: float = Field(default=1.0, ge=0)

@@ -63,8 +63,8 @@ def mask_losses(heads: HeadOutputs, targets: Batch, assignment: Assignment, conf
     image, anchor, item = choose_instances(assignment, targets.has_mask, config.masks_per_object)
     if len(image) == 0:
         return None
-    target = targets.masks[image, item].float() / 255
-    pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, targets.boxes[image, item])
+    target, boxes = targets.masks[image, item].float() / 255, targets.boxes[image, item]
+    pairs = compare(heads.coefficients[image, anchor], heads.prototypes, image, target, boxes, config.mask_region)
     losses = {key: loss(pairs) for key, loss in _OF_PAIRS.items() if key in weights}
     if "mask_quality" in weights and heads.quality is not None:
         losses["mask_quality"] = mask_quality(heads.quality[image, anchor], pairs)

@@ -1,7 +1,7 @@
 """Masks of matched instances, prototypes combined by an instance's coefficients, and the two losses that every recipe has.
 
 Shapes: X compared instances, h and w cells of the prototypes' grid (stride 4). All mask losses look at the same region of an
-instance, its box with a margin, and give one value per instance.
+instance, its box or that with a margin, and give one value per instance.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apex_train.config import MaskRegion
 from apex_train.losses.assignment import Assignment
 from apex_train.model.config import MASK_STRIDE
 
-MARGIN = 1.25  # the compared region is this much larger than the box, for what is predicted just outside it is shown too
+MARGIN = 1.25  # the wide region is this much larger than the box, for where a predicted box is too large, more is shown
 DRAWN = 0.5  # a cell belongs to the truth, where that must be yes or no, when more than this share of it is covered
 
 
@@ -51,14 +52,21 @@ def choose_instances(assignment: Assignment, has_mask_BG: Tensor, per_object: in
     return image, anchor, object_BA[image, anchor]
 
 
-def compare(coefficients_XP: Tensor, prototypes_BPhw: Tensor, image_X: Tensor, target_Xhw: Tensor, boxes_X4: Tensor) -> MaskPairs:
+def compare(
+    coefficients_XP: Tensor,
+    prototypes_BPhw: Tensor,
+    image_X: Tensor,
+    target_Xhw: Tensor,
+    boxes_X4: Tensor,
+    region: MaskRegion = "wide",
+) -> MaskPairs:
     """The masks that the coefficients draw, beside ``target_Xhw``; boxes in pixels. ``image_X`` is ascending, as
     ``choose_instances`` gives it."""
     batch, height, width = len(prototypes_BPhw), *prototypes_BPhw.shape[2:]
     counts = torch.bincount(image_X, minlength=batch).tolist()  # one wait for a GPU, not one per image
     pairs = zip(coefficients_XP.float().split(counts), prototypes_BPhw.float().flatten(2), strict=True)
     logits = torch.cat([coefficients @ prototypes for coefficients, prototypes in pairs]).unflatten(1, (height, width))
-    return MaskPairs(logits, target_Xhw, _region(boxes_X4 / MASK_STRIDE, height, width))
+    return MaskPairs(logits, target_Xhw, _inside(boxes_X4 / MASK_STRIDE, height, width, region))
 
 
 def mask_bce(pairs: MaskPairs) -> Tensor:
@@ -79,12 +87,13 @@ def soft_dice(probability_Xhw: Tensor, target_Xhw: Tensor, weight_Xhw: Tensor) -
     return 1 - (2 * common + 1) / (sizes[0] + sizes[1] + 1)
 
 
-def _region(boxes_X4: Tensor, height: int, width: int) -> Tensor:
-    """float [X,h,w]: cells whose centre lies in the box grown by MARGIN and one cell."""
+def _inside(boxes_X4: Tensor, height: int, width: int, region: MaskRegion) -> Tensor:
+    """float [X,h,w]: ``box``, cells that the box touches; ``wide``, whose centre lies in the box grown by MARGIN and one cell."""
     middle = (boxes_X4[:, :2] + boxes_X4[:, 2:]) / 2
-    half = (boxes_X4[:, 2:] - boxes_X4[:, :2]) / 2 * MARGIN + 1
+    half = (boxes_X4[:, 2:] - boxes_X4[:, :2]) / 2
+    reach = half + 0.5 if region == "box" else half * MARGIN + 1
     x = torch.arange(width, device=boxes_X4.device) + 0.5
     y = torch.arange(height, device=boxes_X4.device) + 0.5
-    in_x = (x - middle[:, :1]).abs() < half[:, :1]
-    in_y = (y - middle[:, 1:]).abs() < half[:, 1:]
+    in_x = (x - middle[:, :1]).abs() < reach[:, :1]
+    in_y = (y - middle[:, 1:]).abs() < reach[:, 1:]
     return (in_y[:, :, None] & in_x[:, None, :]).float()
