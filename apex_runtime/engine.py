@@ -99,7 +99,7 @@ class Engine:
         """The budgets, deadlines among them as tiles, and whether there are any. Raises UsageError."""
         listed = [budgets] if isinstance(budgets, Budget) else budgets
         found = [planned(each, self.opened, self._threads, 1, self._device, self._path) for each in listed]
-        return found[0] if isinstance(budgets, Budget) else found, any(each.kind == "ms" for each in listed)
+        return found[0] if isinstance(budgets, Budget) else found, any(each.has_deadline for each in listed)
 
     def predict_one(
         self,

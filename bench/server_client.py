@@ -30,12 +30,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """``at``: seconds of the plan; ``seconds`` from then to the answer; ``status``: OK or the code of gRPC."""
+    """``at``: seconds of the plan; ``seconds`` from then to the answer; ``status``: OK or the code of gRPC; ``spent``: tiles."""
 
     asked: Asked
     at: float
     seconds: float
     status: str
+    spent: int = 0
 
 
 @dataclass
@@ -70,12 +71,13 @@ class Client:
         """Send a request whose moment is ``at`` seconds after ``started`` (``time.perf_counter``)."""
         from tritonclient.utils import InferenceServerException
 
-        status = "OK"
+        status, answer = "OK", None
         try:
-            await self._client.infer(self._model, self._inputs(asked), timeout=self._timeout)
+            answer = await self._client.infer(self._model, self._inputs(asked), timeout=self._timeout)
         except InferenceServerException as error:
             status = str(error.status()).removeprefix("StatusCode.")
-        return Answered(asked, at, time.perf_counter() - started - at, status)
+        seconds = time.perf_counter() - started - at
+        return Answered(asked, at, seconds, status, 0 if answer is None else int(answer.as_numpy("spent").item()))
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -9,6 +9,8 @@ capacity once more, which tells whether the machine kept its speed.
 
 ``capacity``: good answers a second. Times of good answers are counted from the moment of the plan. ``recovered_seconds``: after
 the end of the overload, the end of the last second in which a good request failed or the median was above the p99 of before.
+``tiles``: the mean that good answers spent, by the budget that was asked for; with ``--rush-budget`` some get less.
+``anchor_ms``: a fixed computation of the client, timed once a second, which tells how fast the machine was meanwhile.
 Exit code 1: a promise was not kept.
 """
 
@@ -23,23 +25,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from evidence import write_evidence
-from server_client import Answered, Client, Mix, closed_loop, good, moments, open_loop, statuses
+from server_anchor import Sample, anchored
+from server_client import Answered, Client, Mix, closed_loop, moments, open_loop
 from server_memory import Memory
 from server_process import ServerProcess, free_ports
+from server_rows import REFUSALS, Row, recovered, row
 
 from apex_runtime.data.sources import resolve_sources
 from apex_runtime.engine import default_engine
 from apex_runtime.serving.mlserver_export import Ports, export_mlserver
-from apex_runtime.serving.settings import ServingSettings
+from apex_runtime.serving.settings import parse_settings
 
 MODEL = "engine"
 RATIO = 3.0  # p99 over p50
 RECOVERY = 5.0  # seconds
 GROWTH_PERCENT = 3.0
-REFUSALS = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-Row = dict[str, Any]
 
 
 @click.command()
@@ -49,6 +50,8 @@ Row = dict[str, Any]
 @click.option("--min-score", default=0.3, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Images at a time.")
 @click.option("--queue", default=16, show_default=True)
+@click.option("--rush-budget", help="At most this while many wait.  [default: no limit]")
+@click.option("--rush-waiting", default=2, show_default=True, help="Requests that must wait for --rush-budget.")
 @click.option("--timeout-ms", default=5000.0, show_default=True)
 @click.option("--probe-seconds", default=30.0, show_default=True, help="How long the capacity is measured.")
 @click.option("--seconds", default=300.0, show_default=True, help="Of the sustained load.")
@@ -62,9 +65,8 @@ Row = dict[str, Any]
 def main(engine: Path | None, data: str, evidence: Path | None, **asked: Any) -> None:
     """Measure, print a line per phase; ``--evidence`` also writes what was seen every second."""
     images = [item.path.read_bytes() for item in resolve_sources(data)]
-    settings = ServingSettings(
-        min_score=asked["min_score"], workers=asked["workers"], queue=asked["queue"], timeout_ms=asked["timeout_ms"]
-    )
+    same = ("min_score", "workers", "queue", "timeout_ms", "rush_budget", "rush_waiting")
+    settings = parse_settings({name: asked[name] for name in same}, "server_load.py")
     first, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         export_mlserver(engine or default_engine(), Path(folder), MODEL, settings, Ports("127.0.0.1", *free_ports(3)))
@@ -106,64 +108,29 @@ async def phases(server: ServerProcess, images: Sequence[bytes], asked: dict[str
     probe, capacity = await busy()
     mix = Mix(images, budgets, asked["bad_share"])
 
-    async def at_rate(rate: float, seconds: float) -> list[Answered]:
-        return await open_loop(client, mix, moments(rate, seconds, asked["arrivals"]), memory.watch)
+    async def at_rate(rate: float, seconds: float) -> tuple[list[Answered], list[Sample]]:
+        return await anchored(open_loop(client, mix, moments(rate, seconds, asked["arrivals"]), memory.watch))
 
     memory.mark()
-    sustained = await at_rate(capacity * asked["share"], asked["seconds"])
+    sustained, beside_sustained = await at_rate(capacity * asked["share"], asked["seconds"])
     grown = memory.since_mark()
-    overload = await at_rate(capacity * asked["overload"], asked["overload_seconds"])
-    recovery = await at_rate(capacity * asked["share"], asked["recovery_seconds"])
+    overload, beside_overload = await at_rate(capacity * asked["overload"], asked["overload_seconds"])
+    recovery, beside_recovery = await at_rate(capacity * asked["share"], asked["recovery_seconds"])
     _again, capacity_after = await busy()
     await client.close()
-    calm = row(sustained)
+    calm = row(sustained, beside_sustained)
     # Requests of the overload are all answered when it returns: what the recovery took began with its last arrival.
     tail = max((one.at + one.seconds for one in overload), default=0.0) - asked["overload_seconds"]
+    late = max(0.0, tail) + recovered(recovery, calm["p99_ms"] / 1000)
     return {
         "capacity": capacity,
         "capacity_after": capacity_after,
         "probe": probe,
         "sustained": calm,
         "memory": grown,
-        "overload": row(overload) | {"deadline_ms": asked["timeout_ms"]},
-        "recovery": row(recovery) | {"recovered_seconds": max(0.0, tail) + recovered(recovery, calm["p99_ms"] / 1000)},
+        "overload": row(overload, beside_overload) | {"deadline_ms": asked["timeout_ms"]},
+        "recovery": row(recovery, beside_recovery) | {"recovered_seconds": late},
     }
-
-
-def row(found: Sequence[Answered]) -> Row:
-    """Good requests by status and in milliseconds, wrong ones by status, and both per second of the plan."""
-    asked_well = good(found)
-    times = np.array([one.seconds for one in asked_well if one.status == "OK"]) * 1000
-    refused = np.array([one.seconds for one in asked_well if one.status in REFUSALS]) * 1000
-    return {
-        "requests": len(found),
-        "good": statuses(asked_well),
-        "wrong": statuses([one for one in found if one.asked.bad]),
-        **{f"p{q}_ms": _percentile(times, q) for q in (50, 95, 99, 100)},
-        "refused_p99_ms": _percentile(refused, 99),
-        "seconds": per_second(asked_well),
-    }
-
-
-def _percentile(values: np.ndarray, q: float) -> float:
-    return float(np.percentile(values, q)) if len(values) else float("nan")
-
-
-def per_second(found: Sequence[Answered]) -> list[Row]:
-    """Of each second of the plan: how many good requests failed, and the median of the others in milliseconds."""
-    rows = []
-    for second in range(int(max((one.at for one in found), default=0)) + 1):
-        part = [one for one in found if int(one.at) == second]
-        times = np.array([one.seconds for one in part if one.status == "OK"]) * 1000
-        rows.append({"failed": sum(one.status != "OK" for one in part), "p50_ms": _percentile(times, 50)})
-    return rows
-
-
-def recovered(found: Sequence[Answered], usual_s: float) -> float:
-    """Seconds until nothing fails and the median is at most ``usual_s``, for good."""
-    seconds = per_second(good(found))
-    bad = [place for place, one in enumerate(seconds) if one["failed"] or not one["p50_ms"] <= usual_s * 1000]
-    return float(bad[-1] + 1) if bad else 0.0
 
 
 def judge(found: Row) -> dict[str, bool]:
@@ -191,6 +158,8 @@ def said(found: Row) -> list[str]:
         one = found[name]
         lines.append(f"{name}: {one['requests']} requests, good {one['good']}, wrong {one['wrong']}")
         lines.append(f"  p50 {one['p50_ms']:.0f} ms, p95 {one['p95_ms']:.0f}, p99 {one['p99_ms']:.0f}, most {one['p100_ms']:.0f}")
+        tiles = ", ".join(f"{spent:.1f} of {budget}" for budget, spent in one["tiles"].items())
+        lines.append(f"  tiles by budget: {tiles}; anchor p50 {one['anchor_p50_ms']:.2f} ms, p99 {one['anchor_p99_ms']:.2f}")
     lines.append(f"refused under overload: {100 * refused:.1f} %, p99 {storm['refused_p99_ms']:.0f} ms")
     lines.append(f"recovered after {found['recovery']['recovered_seconds']:.1f} s")
     mib = f"{memory['first_mib']:.0f} to {memory['last_mib']:.0f} MiB"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from apex_plugins.spec import MAX_DEPTH
@@ -27,19 +27,34 @@ _FORM = re.compile(
 @dataclass(frozen=True)
 class Budget:
     """A budget per image: ``asked`` as the user wrote it, and what it means. ``levels``: tiles of every level, coarsest first,
-    where the user shared them out; ``value`` is then their sum. One of kind ``ms`` means nothing before ``planner.planned``."""
+    where the user shared them out; ``value`` is then their sum. One of kind ``ms`` means nothing before ``planner.planned``.
+    ``limit``: another budget, of which it is at most; of one image, not of a scene of several windows."""
 
     asked: str
     kind: Literal["tiles", "share", "gflops", "ms"]
     value: float
     levels: tuple[int, ...] = ()
+    limit: Budget | None = None
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether it or its limit is a deadline that no latency table has turned into tiles."""
+        return self.kind == "ms" or (self.limit is not None and self.limit.has_deadline)
+
+    def at_most(self, other: Budget) -> Budget:
+        """The smaller of this budget and ``other``, image by image; of several limits the smallest counts.
+
+        ``asked`` stays what the user wrote. ``levels`` are dropped: how a smaller number is shared out, the engine decides.
+        """
+        return replace(self, levels=(), limit=other if self.limit is None else self.limit.at_most(other))
 
     def tiles_for(self, n_content: int, n_total: int, info: ModelInfo) -> int:
         """K, 1 <= K <= n_content: tiles for an image with ``n_content`` content tiles out of ``n_total``, of all levels together
         (``split`` shares them out).
 
-        A share is floor(share * n_content), at least 1; more than the image has is all it has. Raises UsageError when the GFLOPs
-        do not reach for one tile, and for a deadline that no latency table has turned into tiles.
+        A share is floor(share * n_content), at least 1; more than the image has is all it has. Never more than ``limit`` gives.
+        Raises UsageError when the GFLOPs do not reach for one tile, and for a deadline that no latency table has turned into
+        tiles; of the limit too.
         """
         if not 1 <= n_content <= n_total:
             raise ValueError(f"{n_content} content tiles of {n_total}")
@@ -54,7 +69,8 @@ class Budget:
             message = f"budget {self.asked}: a deadline needs the latency table of this engine on this machine."
             remedy = "Make one with apex-rt bench ENGINE, where deadlines are understood; else give tiles, a share or gflops."
             raise argument_error(ReasonCode.LATENCY_TABLE_MISSING, message, remedy=remedy)
-        return max(1, min(wanted, n_content))
+        most = n_content if self.limit is None else self.limit.tiles_for(n_content, n_total, info)
+        return max(1, min(wanted, most))
 
     def _affordable(self, n_total: int, info: ModelInfo) -> int:
         base, per_tile = info.gflops.base, info.gflops.per_tile

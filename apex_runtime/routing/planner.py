@@ -8,6 +8,7 @@ assumed. With a batch the time is that of the whole batch: its last image must b
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,13 @@ def planned(
     device: str = "cpu",
     engine: str | Path = "ENGINE",
 ) -> Budget:
-    """The budget as tiles where it was a deadline, and as it is otherwise; ``asked`` stays what the user wrote.
+    """The budget as tiles where it was a deadline, and as it is otherwise, and its limit likewise; ``asked`` stays as written.
 
     ``threads``, ``batch`` and ``device`` as the engine is used, ``engine`` as the user named it. Raises UsageError, code
     ``latency_table_missing``, without a table for just that; and one that names the least possible deadline.
     """
+    if budget.limit is not None:
+        budget = replace(budget, limit=planned(budget.limit, opened, threads, batch, device, engine))
     if budget.kind != "ms":
         return budget
     key = TableKey.of(opened, threads, batch, device)
@@ -40,8 +43,8 @@ def planned(
 
 
 def resolve_deadline(budget: Budget, table: LatencyTable) -> Budget:
-    """A budget of tiles that keeps the deadline. Raises UsageError when not even one tile fits."""
-    return Budget(budget.asked, "tiles", tiles_within(budget.value, table, budget.asked))
+    """A budget of tiles that keeps the deadline; its limit stays. Raises UsageError when not even one tile fits."""
+    return replace(budget, kind="tiles", value=tiles_within(budget.value, table, budget.asked))
 
 
 def tiles_within(milliseconds: float, table: LatencyTable, asked: str) -> int:

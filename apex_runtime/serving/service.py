@@ -14,6 +14,8 @@ import numpy as np
 from apex_runtime.backends.reasons import REMEDIES, ReasonCode
 from apex_runtime.errors import ApexError, BackendError, UsageError
 from apex_runtime.machine import usable_cpus
+from apex_runtime.routing.budget import Budget, parse_budget
+from apex_runtime.routing.planner import planned
 from apex_runtime.serving.answer import answer_of, check_outputs
 from apex_runtime.serving.metrics import ServingMetrics, serving_metrics
 from apex_runtime.serving.refusals import Outcome, Refusal, invalid
@@ -29,13 +31,14 @@ Answer = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """One engine for many requests. ``name`` is the label of its metrics."""
+    """One engine for many requests. ``name`` is the label of its metrics, ``rush`` what a request gets at most in a rush."""
 
     name: str
     engine: Engine
     settings: ServingSettings
     queue: WorkQueue
     metrics: ServingMetrics
+    rush: Budget | None = None
 
     @classmethod
     async def open(cls, name: str, bundle: Path, settings: ServingSettings) -> Service:
@@ -43,9 +46,9 @@ class Service:
 
         Raises UsageError, ModelError, BundleError, BackendError.
         """
-        engine = await asyncio.to_thread(_warm_engine, bundle, settings)
+        engine, rush = await asyncio.to_thread(_warm_engine, bundle, settings)
         queue = WorkQueue(settings.workers or usable_cpus(), settings.queue)
-        service = cls(name, engine, settings, queue, serving_metrics())
+        service = cls(name, engine, settings, queue, serving_metrics(), rush)
         service.metrics.began(name, service.digest, queue)
         return service
 
@@ -64,8 +67,9 @@ class Service:
         try:
             check_outputs(wanted)
             until = asyncio.get_running_loop().time() + read_timeout(timeout, self.settings.timeout_ms)
-            found = await self.queue.run(lambda: self._compute(read(), wanted), until)
+            found, rushed = await self.queue.run(lambda: self._compute(read, wanted), until)
             outcome = Outcome.OK
+            self.metrics.rushed.labels(self.name).inc(rushed)
             self.metrics.total.labels(self.name).observe(perf_counter() - arrived)
             return found
         except Refusal as refusal:
@@ -82,13 +86,16 @@ class Service:
         await self.queue.close()
         self.metrics.ended(self.name, self.digest)
 
-    def _compute(self, request: DetectionRequest, wanted: Collection[str]) -> Answer:
-        started = perf_counter()
+    def _compute(self, read: Callable[[], DetectionRequest], wanted: Collection[str]) -> tuple[Answer, bool]:
+        """The outputs, and whether the rush budget was a limit of them."""
         settings = self.settings
+        rush = self.rush if self.queue.waiting >= settings.rush_waiting else None
+        request = read()
+        started = perf_counter()
         try:
             result = self.engine.predict_one(
                 request.pixels(settings.max_pixels),
-                request.budget,
+                request.budget if rush is None else request.budget.at_most(rush),
                 settings.min_score,
                 settings.max_detections,
                 settings.classes,
@@ -100,7 +107,7 @@ class Service:
             raise Refusal(Outcome.FAILED, error.message, error.remedy) from error
         self.metrics.compute.labels(self.name).observe(perf_counter() - started)
         self.metrics.tiles.labels(self.name).observe(result.budget.spent)
-        return found
+        return found, rush is not None
 
 
 def _of_a_client(error: UsageError) -> Refusal:
@@ -112,16 +119,24 @@ def _of_a_client(error: UsageError) -> Refusal:
     return invalid(error.message, error.remedy)
 
 
-def _warm_engine(bundle: Path, settings: ServingSettings) -> Engine:
-    """An engine that has found something in an image of its own size, under the budget that requests get."""
+def _warm_engine(bundle: Path, settings: ServingSettings) -> tuple[Engine, Budget | None]:
+    """An engine that has answered an image of its own size under the budgets that requests get, and that of a rush.
+
+    The latter is planned once: what it means is not to change, or be found to mean nothing, in the middle of a rush.
+    """
     from apex_runtime.engine import load
 
     engine = load(bundle, settings.threads, settings.device)
     size = engine.info.input
     image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    budgets, rush = [parse_budget(settings.budget)], None
     try:
-        result = engine.predict_one(image, settings.budget, settings.min_score, settings.max_detections, settings.classes)
-        answer_of(result, engine.info)
+        if settings.rush_budget is not None:
+            rush = planned(parse_budget(settings.rush_budget), engine.opened, settings.threads, 1, settings.device, bundle)
+            budgets.append(rush)
+        for budget in budgets:
+            result = engine.predict_one(image, budget, settings.min_score, settings.max_detections, settings.classes)
+            answer_of(result, engine.info)
     except ApexError as error:
         raise type(error)(f"{bundle}: the first image failed: {error.message}", error.remedy, code=error.code) from error
-    return engine
+    return engine, rush

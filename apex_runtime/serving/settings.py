@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from apex_runtime.errors import ApexError, ConfigError
 from apex_runtime.routing.budget import parse_budget
@@ -18,6 +18,7 @@ class ServingSettings(BaseModel):
     ``max_image_bytes`` and ``max_pixels`` bound an image before it is decoded. ``queue``: requests that may wait, ``timeout_ms``:
     milliseconds from the arrival of a request to its answer, where the request does not say. ``workers``: images looked at at a
     time (None: one per usable core), each with ``threads`` threads of the engine; ``device`` as of ``apex_runtime.load``.
+    ``rush_waiting``: requests that wait when one is begun, from which on it gets at most ``rush_budget`` (None: never).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,14 +34,22 @@ class ServingSettings(BaseModel):
     workers: int | None = Field(default=None, ge=1, le=1024)
     threads: int = Field(default=1, ge=1, le=1024)
     device: str = "cpu"
+    rush_budget: str | None = None
+    rush_waiting: int = Field(default=2, ge=1)
 
-    @field_validator("budget")
+    @field_validator("budget", "rush_budget")
     @classmethod
-    def _means_something(cls, value: str) -> str:
+    def _means_something(cls, value: str | None) -> str | None:
         try:
-            return parse_budget(value).asked
+            return None if value is None else parse_budget(value).asked
         except ApexError as error:
             raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _can_rush(self) -> Self:
+        if self.rush_budget is not None and self.rush_waiting > self.queue:
+            raise ValueError(f"rush_budget: never more than {self.queue} wait (queue), and it begins at {self.rush_waiting}")
+        return self
 
 
 def parse_settings(raw: dict[str, Any], where: str) -> ServingSettings:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib.util
 import json
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from server_anchor import anchored, fixed_work, in_second
 from server_client import BAD, Answered, Asked, Mix, moments
-from server_load import judge, main, recovered, row
+from server_load import judge, main
 from server_memory import growth
+from server_rows import recovered, row
 
 
-def answered(at: float, seconds: float = 0.1, status: str = "OK", bad: str = "") -> Answered:
-    return Answered(Asked(b"", "1.0", bad), at, seconds, status)
+def answered(at: float, seconds: float = 0.1, status: str = "OK", bad: str = "", budget: str = "1.0", spent: int = 0) -> Answered:
+    return Answered(Asked(b"", budget, bad), at, seconds, status, spent)
 
 
 def test_even_requests_come_evenly_and_those_of_a_process_at_the_same_rate() -> None:
@@ -43,6 +48,49 @@ def test_a_row_counts_good_and_wrong_requests_apart() -> None:
     assert found["good"] == {"OK": 20, "INTERNAL": 1} and found["wrong"] == {"INVALID": 1}
     assert found["p50_ms"] == found["p100_ms"] == pytest.approx(50)
     assert [second["failed"] for second in found["seconds"]] == [1, 0]
+
+
+def test_a_row_tells_what_good_answers_spent_by_what_was_asked_for() -> None:
+    found = [answered(0, budget="1.0", spent=16), answered(0.1, budget="1.0", spent=4), answered(0.2, budget="0.25", spent=4)]
+    found += [answered(0.3, status="RESOURCE_EXHAUSTED"), answered(0.4, budget="0.5", status="DEADLINE_EXCEEDED")]
+    found += [answered(0.5, bad="garbage", spent=99)]
+    assert row(found)["tiles"] == {"0.25": 4.0, "1.0": 10.0}
+
+
+def test_the_anchor_is_told_of_every_second_and_of_the_phase() -> None:
+    samples = [(0.5, 2.0), (1.5, 4.0), (1.9, 6.0), (7.5, 3.0)]
+    found = row([answered(0), answered(1.2), answered(2.8)], samples)
+    assert [second["anchor_ms"] for second in found["seconds"]] == [2.0, 5.0, pytest.approx(float("nan"), nan_ok=True)]
+    assert found["anchor_p50_ms"] == 3.5 and found["anchor_p99_ms"] == pytest.approx(5.94)
+    assert math.isnan(row([answered(0)])["anchor_p50_ms"])
+    assert in_second(samples, 7) == 3.0
+
+
+def test_the_anchor_is_timed_beside_a_load_until_it_ends_and_the_loads_error_is_raised() -> None:
+    async def load() -> str:
+        await asyncio.sleep(0.35)
+        return "answers"
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    found, samples = asyncio.run(anchored(load(), every=0.1))
+    assert found == "answers" and 1 <= len(samples) <= 4
+    for place, (at, taken) in enumerate(samples):
+        assert (place + 0.5) * 0.1 <= at and taken > 0
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(anchored(broken()))
+
+
+def test_the_anchor_is_one_computation_in_one_thread() -> None:
+    work = fixed_work()
+    first, again = work(), fixed_work()()
+    np.testing.assert_array_equal(first, again)
+    before = time.process_time(), time.thread_time()
+    for _ in range(20):
+        work()
+    process, thread = time.process_time() - before[0], time.thread_time() - before[1]
+    assert thread > 0.9 * process, "no other thread computes"
 
 
 def test_recovered_is_when_nothing_fails_any_more_and_all_is_as_fast_as_before() -> None:
@@ -103,8 +151,12 @@ def test_a_broken_promise_is_noticed(place: tuple[str, ...], value: Any, promise
 def test_a_very_small_run(tmp_path: Path, repo_root: Path) -> None:
     words = ["--data", repo_root / "engines" / "samples", "--budget", "1,4", "--probe-seconds", 2, "--seconds", 3]
     words += ["--overload-seconds", 2, "--recovery-seconds", 2, "--queue", 2, "--evidence", tmp_path / "evidence.json"]
+    words += ["--rush-budget", 2, "--rush-waiting", 1]
     done = CliRunner().invoke(main, [str(word) for word in words])
     found = json.loads((tmp_path / "evidence.json").read_text())
     assert min(found["capacity"], found["capacity_after"]) > 0 and found["sustained"]["good"]["OK"] > 3, done.output
     assert found["promises"]["stops when it is asked to"] and "RESOURCE_EXHAUSTED" in found["overload"]["good"]
-    assert len(done.output.splitlines()) > 15
+    assert found["probe"]["tiles"]["1"] == found["overload"]["tiles"]["1"] == 1 and 2 <= found["overload"]["tiles"]["4"] < 4
+    assert found["asked"]["rush_budget"] == "2" and found["sustained"]["anchor_p50_ms"] > 0
+    assert found["sustained"]["seconds"][1]["anchor_ms"] > 0 and found["probe"]["anchor_p50_ms"] is None
+    assert len(done.output.splitlines()) > 18 and done.output.count("of 4; anchor p50") == 3

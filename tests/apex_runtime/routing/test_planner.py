@@ -135,3 +135,22 @@ def test_an_opened_engine_finds_its_table_and_no_other(tiny_onnx: Path, tmp_path
         planned(parse_budget("20ms"), opened, threads=2, batch=4, engine="my model.onnx")
     assert caught.value.code == "latency_table_missing"
     assert "apex-rt bench 'my model.onnx' --threads 2 --batch 4" in caught.value.remedy
+
+
+def test_a_limit_stays_and_is_planned_where_it_is_a_deadline(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APEX_CACHE_DIR", str(tmp_path))
+    opened = open_engine(tiny_onnx, threads=1)
+    eight, twenty = parse_budget("8"), parse_budget("20ms")
+    assert resolve_deadline(twenty.at_most(eight), RECORDED) == Budget("20ms", "tiles", 9, limit=eight)
+    with pytest.raises(UsageError) as caught:
+        planned(eight.at_most(twenty), opened, threads=1)
+    assert caught.value.code == "latency_table_missing"
+    write_table(table([(1, 10.0), (16, 25.0)], TableKey.of(opened, threads=1, batch=1)))
+    meant = Budget("20ms", "tiles", 11)
+    assert planned(twenty.at_most(eight), opened, threads=1) == Budget("20ms", "tiles", 11, limit=eight)
+    assert planned(eight.at_most(twenty), opened, threads=1) == Budget("8", "tiles", 8, limit=meant)
+    assert planned(eight.at_most(eight.at_most(twenty)), opened, threads=1).limit == Budget("8", "tiles", 8, limit=meant)
+    with pytest.raises(UsageError, match="budget 9ms"):
+        planned(eight.at_most(parse_budget("9ms")), opened, threads=1)

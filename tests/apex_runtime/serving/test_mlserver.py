@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from documents import ROOT
 from pycocotools import mask as coco_mask
-from served import HUGE, IMAGE, NAME, Server, body, export_blobs, here, png, run, shown, uri_of
+from served import HUGE, IMAGE, NAME, SETTINGS, Server, body, export_blobs, here, png, run, shown, uri_of
 
 from apex_runtime.engine import Engine, load
 
@@ -203,6 +203,22 @@ def test_a_full_queue_refuses_at_once(server: Server, by_grpc: Any) -> None:
     refusals = found.count("RESOURCE_EXHAUSTED") + len(refused)
     assert server.metric(f'apex_requests_total{{model="{NAME}",result="queue_full"}}') == before + refusals
     assert server.infer(NAME, png(IMAGE))[0] == 200
+
+
+def test_in_a_rush_some_get_less_and_afterwards_all_they_ask_for(bundles: dict[int, Path], tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"queue": 8, "rush_budget": "25%"})
+    rushing = Server.start(export_blobs(bundles[1], tmp_path, settings), NAME)
+    counted = f'apex_rushed_requests_total{{model="{NAME}"}}'
+    try:
+        calls = [lambda: rushing.infer(NAME, HUGE, budget="1.0", outputs=["spent"])] * 6
+        answers = all_at_once(calls)
+        assert [status for status, _answer in answers] == [200] * 6
+        spent = [answer["outputs"][0]["data"][0] for _status, answer in answers]
+        assert set(spent) == {4, 16} and rushing.metric(counted) == spent.count(4)
+        status, answer = rushing.infer(NAME, HUGE, budget="1.0", outputs=["spent"])
+        assert status == 200 and answer["outputs"][0]["data"] == [16] and rushing.metric(counted) == spent.count(4)
+    finally:
+        assert rushing.stop() == 0, rushing.log.read_text()
 
 
 def test_what_waits_past_its_deadline_is_never_computed(server: Server, by_grpc: Any) -> None:
