@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from apex_plugins.decode_nms.settings import IOU
 from apex_runtime.machine import gpus, processor, usable_cpus, versions
+from apex_runtime.model_info import Decode
 from apex_runtime.postprocess.letterbox import PAD_VALUE
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 # Of an engine of this package; a yardstick says its own.
 OWN_IMAGE_POLICY = f"letterbox, top left, pad {PAD_VALUE}"
-OWN_POSTPROCESSING = "no suppression; masks from prototypes at the size of the image"
+_SUPPRESSION: dict[Decode, str] = {"topk": "no suppression", "nms": f"NMS in the graph (IoU {IOU:g}, within a class)"}
 NOT_OF_A_MEASUREMENT = ("apex-x",)  # what is measured, not what it is measured with
 
 
@@ -118,7 +120,7 @@ def of_engine(opened: Opened, **measured: Any) -> Contract:
     return Contract(
         input=(info.input.height, info.input.width),
         image_policy=OWN_IMAGE_POLICY,
-        postprocessing=OWN_POSTPROCESSING,
+        postprocessing=f"{_SUPPRESSION[info.decode]}; masks from prototypes at the size of the image",
         device=opened.device,
         hardware=Hardware.here(),
         versions=library_versions(),

@@ -11,19 +11,22 @@ from baselines.trained import Task, Trained
 RECIPE = Path(__file__).with_name("ours.yaml")
 
 
-def train(task: Task, recipe: Path) -> Trained:
-    """As many epochs of ``recipe`` as take nearest to the limit; the last weights are used, nothing is chosen on the way."""
+def train(task: Task, recipe: Path, decode: str) -> Trained:
+    """As many epochs of ``recipe`` as take nearest to the limit; the last weights are used, nothing is chosen on the way.
+
+    A crop is half of ``task.size`` a side, whatever the recipe says: so are those of the recipes in this repository.
+    """
     folder = task.output / "fit"
     epochs, seconds = trained_within(task.limit, lambda epochs, folder: _fit(task, recipe, epochs, folder), folder)
     model = task.output / "ours.onnx"
-    words = (_program(), "export", folder / "last.pt", "-o", model, "--size", str(task.size))
+    words = (_program(), "export", folder / "last.pt", "-o", model, "--size", str(task.size), "--decode", decode)
     ran(words, task.output / "export.log", task.threads)
-    return Trained(model, model, seconds, {"epochs": epochs, "recipe": recipe.name})
+    return Trained(model, model, seconds, {"epochs": epochs, "recipe": recipe.name, "decode": decode})
 
 
 def _fit(task: Task, recipe: Path, epochs: int, folder: Path) -> float:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    wanted = {"seed": task.seed, "size": task.size, "workers": 0, "evaluate_every": epochs}
+    wanted = {"seed": task.seed, "size": task.size, "crop": task.size // 2, "workers": 0, "evaluate_every": epochs}
     words = [_program(), "fit", recipe, "--data", task.data, "--output", folder, "--epochs", str(epochs)]
     words += ["--no-report", "--threads", str(task.threads), *(["--init", task.weights] if task.weights else [])]
     words += [word for key, value in wanted.items() for word in ("--set", f"train.{key}={value}")]

@@ -57,12 +57,13 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @shared
 @click.option("--recipe", type=click.Path(exists=True, path_type=Path), help="[default: bench/baselines/ours.yaml]")
+@click.option("--decode", type=click.Choice(["topk", "nms"]), default="nms", show_default=True, help="How the graph ends.")
 @click.option("--budget", "budgets", multiple=True, default=("0.25", "1.0"), show_default=True)
-def ours(recipe: Path | None, budgets: tuple[str, ...], **asked: Any) -> None:
+def ours(recipe: Path | None, decode: str, budgets: tuple[str, ...], **asked: Any) -> None:
     """Our detector, by apex-train."""
     from baselines.ours import RECIPE, train
 
-    _run("ours", lambda task: train(task, recipe or RECIPE), budgets, **asked)
+    _run("ours", lambda task: train(task, recipe or RECIPE, decode), budgets, **asked)
 
 
 @main.command("yolo-seg")

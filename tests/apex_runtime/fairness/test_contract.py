@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from contracts import made_contract
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tiny_model import tiny_info, tiny_proto
 
-from apex_runtime.fairness.contract import Contract, Hardware, differences, images_sha256
+from apex_runtime.bundle.load import open_engine
+from apex_runtime.fairness.contract import Contract, Hardware, differences, images_sha256, of_engine
+from apex_runtime.model_info import Decode
 
 OTHER: dict[str, Any] = {
     "data": "2" * 64,
@@ -92,3 +96,11 @@ def test_images_are_their_contents_in_their_order(tmp_path: Path) -> None:
     renamed = tmp_path / "c"
     renamed.write_bytes(b"x")
     assert images_sha256([one, two]) == images_sha256([renamed, two])
+
+
+@pytest.mark.parametrize(("decode", "said"), [("topk", "no suppression"), ("nms", "NMS in the graph (IoU 0.6")])
+def test_an_engine_says_how_its_graph_ends(decode: Decode, said: str, tmp_path: Path) -> None:
+    onnx.save(tiny_proto(tiny_info().model_copy(update={"decode": decode})), tmp_path / "model.onnx")
+    terms = {"data": "1" * 64, "images": 3, "split": "val", "min_score": 0.001, "max_detections": 100, "evaluator": "a"}
+    terms |= {"precision": "fp32", "batch": 1, "threads": 1, "timed": None}
+    assert of_engine(open_engine(tmp_path / "model.onnx", 1), **terms).postprocessing.startswith(said)
