@@ -1,6 +1,6 @@
 """How fast the machine is beside a load: one fixed computation, timed once a second on the core of the client.
 
-A slow answer is the fault of the server only where the anchor was as fast as ever in that second.
+A slow anchor shows that the machine did less in that second. A fast one shows nothing of the core of the server.
 """
 
 from __future__ import annotations

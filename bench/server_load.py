@@ -9,8 +9,8 @@ capacity once more, which tells whether the machine kept its speed.
 
 ``capacity``: good answers a second. Times of good answers are counted from the moment of the plan. ``recovered_seconds``: after
 the end of the overload, the end of the last second in which a good request failed or the median was above the p99 of before.
-``tiles``: the mean that good answers spent, by the budget that was asked for; with ``--rush-budget`` some get less.
-``anchor_ms``: a fixed computation of the client, timed once a second, which tells how fast the machine was meanwhile.
+``tiles``: the mean that good answers spent, by the budget that was asked for; with ``--overload-budget`` some get less.
+``anchor_ms``: a fixed computation of the client, timed once a second, which tells when the core of the client did less.
 Exit code 1: a promise was not kept.
 """
 
@@ -34,6 +34,7 @@ from server_rows import REFUSALS, Row, recovered, row
 
 from apex_runtime.data.sources import resolve_sources
 from apex_runtime.engine import default_engine
+from apex_runtime.errors import ConfigError
 from apex_runtime.serving.mlserver_export import Ports, export_mlserver
 from apex_runtime.serving.settings import parse_settings
 
@@ -50,8 +51,8 @@ GROWTH_PERCENT = 3.0
 @click.option("--min-score", default=0.3, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Images at a time.")
 @click.option("--queue", default=16, show_default=True)
-@click.option("--rush-budget", help="At most this while many wait.  [default: no limit]")
-@click.option("--rush-waiting", default=2, show_default=True, help="Requests that must wait for --rush-budget.")
+@click.option("--overload-budget", help="At most this while many wait.  [default: no limit]")
+@click.option("--overload-waiting", default=2, show_default=True, help="Requests that must wait for --overload-budget.")
 @click.option("--timeout-ms", default=5000.0, show_default=True)
 @click.option("--probe-seconds", default=30.0, show_default=True, help="How long the capacity is measured.")
 @click.option("--seconds", default=300.0, show_default=True, help="Of the sustained load.")
@@ -65,8 +66,11 @@ GROWTH_PERCENT = 3.0
 def main(engine: Path | None, data: str, evidence: Path | None, **asked: Any) -> None:
     """Measure, print a line per phase; ``--evidence`` also writes what was seen every second."""
     images = [item.path.read_bytes() for item in resolve_sources(data)]
-    same = ("min_score", "workers", "queue", "timeout_ms", "rush_budget", "rush_waiting")
-    settings = parse_settings({name: asked[name] for name in same}, "server_load.py")
+    same = ("min_score", "workers", "queue", "timeout_ms", "overload_budget", "overload_waiting")
+    try:
+        settings = parse_settings({name: asked[name] for name in same}, "server_load.py")
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     first, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         export_mlserver(engine or default_engine(), Path(folder), MODEL, settings, Ports("127.0.0.1", *free_ports(3)))
@@ -100,9 +104,11 @@ async def phases(server: ServerProcess, images: Sequence[bytes], asked: dict[str
     budgets = asked["budgets"].split(",")
     client = Client(server.grpc, MODEL, asked["timeout_ms"])
     memory = Memory(server)
+    # The capacity is that of requests that get all they ask for: fewer wait than an overload begins with.
+    clients = asked["workers"] + (2 if asked["overload_budget"] is None else min(2, asked["overload_waiting"] - 1))
 
     async def busy() -> tuple[Row, float]:
-        found = await closed_loop(client, Mix(images, budgets, 0.0), asked["workers"] + 2, asked["probe_seconds"])
+        found = await closed_loop(client, Mix(images, budgets, 0.0), clients, asked["probe_seconds"])
         return row(found), sum(one.status == "OK" for one in found) / asked["probe_seconds"]
 
     probe, capacity = await busy()

@@ -18,7 +18,7 @@ _PORT = click.IntRange(1, 65535)
 # Options of one kind of server: name of the parameter -> its default. None on the command line means that it was not given.
 _OWN: dict[str, dict[str, Any]] = {
     "mlserver": {"host": None, "http_port": None, "grpc_port": None, "metrics_port": None}
-    | {"workers": None, "device": "cpu", "rush_budget": None, "rush_waiting": None},
+    | {"workers": None, "device": "cpu", "overload_budget": None, "overload_waiting": None},
     "triton": {"max_batch": 8, "delay_ms": 2.0, "instances": 1, "helpers": 2},
 }
 _ABOVE_0 = FiniteRange(min=0, min_open=True)
@@ -54,9 +54,11 @@ _ABOVE_0 = FiniteRange(min=0, min_open=True)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of the engine, per image.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="mlserver: images at a time.  [default: one per core]")
 @click.option("--device", help="mlserver: cpu, cuda or cuda:N.  [default: cpu]")
-@click.option("--rush-budget", help="mlserver: at most this for each request while many wait.  [default: no limit]")
+@click.option("--overload-budget", help="mlserver: at most this for each request while many wait.  [default: no limit]")
 @click.option(
-    "--rush-waiting", type=click.IntRange(1, 100_000), help="mlserver: requests that must wait for --rush-budget.  [default: 2]"
+    "--overload-waiting",
+    type=click.IntRange(1, 100_000),
+    help="mlserver: requests that must wait for --overload-budget.  [default: 2]",
 )
 @click.option("--host", help="mlserver: address to listen at; 0.0.0.0 for all.  [default: 127.0.0.1]")
 @click.option("--http-port", type=_PORT, help="mlserver.  [default: 8080]")
@@ -77,7 +79,7 @@ def export_server(bundle: str, kind: str, output: str, name: str | None, as_json
     \b
     Examples:
       apex-rt export-server bundle/ --for mlserver -o server/ --budget 0.25 --queue 32
-      apex-rt export-server bundle/ --for mlserver -o server/ --rush-budget 0.125 --rush-waiting 4
+      apex-rt export-server bundle/ --for mlserver -o server/ --overload-budget 0.125 --overload-waiting 4
       apex-rt export-server bundle/ --for triton -o repository/ --max-batch 16
     """
     own = _own_options(kind, asked)
@@ -103,16 +105,30 @@ def _settings(asked: dict[str, Any], own: dict[str, Any]) -> ServingSettings:
     from apex_runtime.routing.budget import parse_budget
     from apex_runtime.serving.settings import MEBIBYTE, parse_settings
 
-    for budget in filter(lambda given: given is not None, (asked["budget"], asked["rush_budget"])):
-        parse_budget(budget)  # a wrong one is a slip of the command line, not of a file of settings
-    if asked["rush_waiting"] is not None and asked["rush_budget"] is None:
-        raise UsageError("--rush-waiting: without --rush-budget it limits nothing.", "Give --rush-budget too, for example 25%.")
+    for name in ("budget", "overload_budget"):
+        if asked[name] is not None:
+            try:
+                parse_budget(asked[name])  # a wrong one is a slip of the command line, not of a file of settings
+            except UsageError as error:
+                raise UsageError(f"--{name.replace('_', '-')}: {error.message}", error.remedy) from error
+    _check_overload(asked["overload_budget"], asked["overload_waiting"], asked["queue"])
     same = ("budget", "min_score", "max_detections", "classes", "queue", "timeout_ms", "threads")
     raw = {name: asked[name] for name in same}
-    raw |= {name: own[name] for name in ("workers", "device", "rush_budget", "rush_waiting") if own.get(name) is not None}
+    raw |= {name: own[name] for name in ("workers", "device", "overload_budget", "overload_waiting") if own.get(name) is not None}
     raw["max_image_bytes"] = max(1, round(asked["max_image_mb"] * MEBIBYTE))
     raw["max_pixels"] = max(1, round(asked["max_megapixels"] * 1_000_000))
     return parse_settings(raw, "export-server")
+
+
+def _check_overload(budget: str | None, waiting: int | None, queue: int) -> None:
+    from apex_runtime.serving.settings import ServingSettings
+
+    if budget is None and waiting is not None:
+        raise UsageError("--overload-waiting: without --overload-budget it limits nothing.", "Give both: --overload-budget 25%.")
+    least = waiting or ServingSettings.model_fields["overload_waiting"].default
+    if budget is not None and least > queue:
+        remedy = "Give a longer --queue, or a smaller --overload-waiting."
+        raise UsageError(f"--overload-waiting {least} is above --queue {queue}: so many never wait.", remedy)
 
 
 def _write_mlserver(bundle: Path, output: Path, name: str, settings: ServingSettings, own: dict[str, Any]) -> list[Path]:

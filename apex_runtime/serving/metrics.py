@@ -26,7 +26,7 @@ class ServingMetrics:
         self.running: Gauge = Gauge("apex_running_requests", "Requests that are computed.", model)
         self.compute: Histogram = Histogram("apex_compute_seconds", "Decoding to outputs, per image.", model, buckets=_SECONDS)
         self.total: Histogram = Histogram("apex_request_seconds", "Arrival to answer, answered ones.", model, buckets=_SECONDS)
-        self.rushed: Counter = Counter("apex_rushed_requests", "Answered requests that got at most the rush budget.", model)
+        self.overload: Counter = Counter("apex_overload_requests", "Answers computed under the limit of an overload.", model)
         self.tiles: Histogram = Histogram("apex_tiles", "Tiles looked at closely, per image.", model, buckets=_TILES)
         self._loaded: Gauge = Gauge("apex_model_loaded", "1 for the bundle that serves.", [*model, "sha256"])
         self._serving: list[tuple[str, str]] = []
@@ -35,6 +35,7 @@ class ServingMetrics:
         """A bundle serves, and the gauges speak of its ``queue``; while one takes over from another there are two."""
         self._serving.append((model, digest))
         self._loaded.labels(model, digest).set(1)
+        self.overload.labels(model)  # a counter that is absent until it counts hides its first increase
         self.waiting.labels(model).set_function(lambda: queue.waiting)
         self.running.labels(model).set_function(lambda: queue.running)
 

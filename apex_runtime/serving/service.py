@@ -31,14 +31,14 @@ Answer = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """One engine for many requests. ``name`` is the label of its metrics, ``rush`` what a request gets at most in a rush."""
+    """One engine for many requests. ``name`` labels its metrics; ``overload``: what a request gets at most while many wait."""
 
     name: str
     engine: Engine
     settings: ServingSettings
     queue: WorkQueue
     metrics: ServingMetrics
-    rush: Budget | None = None
+    overload: Budget | None = None
 
     @classmethod
     async def open(cls, name: str, bundle: Path, settings: ServingSettings) -> Service:
@@ -46,9 +46,9 @@ class Service:
 
         Raises UsageError, ModelError, BundleError, BackendError.
         """
-        engine, rush = await asyncio.to_thread(_warm_engine, bundle, settings)
+        engine, overload = await asyncio.to_thread(_warm_engine, bundle, settings)
         queue = WorkQueue(settings.workers or usable_cpus(), settings.queue)
-        service = cls(name, engine, settings, queue, serving_metrics(), rush)
+        service = cls(name, engine, settings, queue, serving_metrics(), overload)
         service.metrics.began(name, service.digest, queue)
         return service
 
@@ -67,9 +67,9 @@ class Service:
         try:
             check_outputs(wanted)
             until = asyncio.get_running_loop().time() + read_timeout(timeout, self.settings.timeout_ms)
-            found, rushed = await self.queue.run(lambda: self._compute(read, wanted), until)
+            found, overloaded = await self.queue.run(lambda: self._compute(read, wanted), until)
             outcome = Outcome.OK
-            self.metrics.rushed.labels(self.name).inc(rushed)
+            self.metrics.overload.labels(self.name).inc(overloaded)
             self.metrics.total.labels(self.name).observe(perf_counter() - arrived)
             return found
         except Refusal as refusal:
@@ -87,15 +87,18 @@ class Service:
         self.metrics.ended(self.name, self.digest)
 
     def _compute(self, read: Callable[[], DetectionRequest], wanted: Collection[str]) -> tuple[Answer, bool]:
-        """The outputs, and whether the rush budget was a limit of them."""
+        """The outputs, and whether the overload budget was in force; it need not have taken tiles away.
+
+        What waits is counted when this thread begins: of a burst, those that came in between are in it.
+        """
         settings = self.settings
-        rush = self.rush if self.queue.waiting >= settings.rush_waiting else None
+        overload = self.overload if self.queue.waiting >= settings.overload_waiting else None
         request = read()
         started = perf_counter()
         try:
             result = self.engine.predict_one(
                 request.pixels(settings.max_pixels),
-                request.budget if rush is None else request.budget.at_most(rush),
+                request.budget if overload is None else request.budget.at_most(overload),
                 settings.min_score,
                 settings.max_detections,
                 settings.classes,
@@ -107,7 +110,7 @@ class Service:
             raise Refusal(Outcome.FAILED, error.message, error.remedy) from error
         self.metrics.compute.labels(self.name).observe(perf_counter() - started)
         self.metrics.tiles.labels(self.name).observe(result.budget.spent)
-        return found, rush is not None
+        return found, overload is not None
 
 
 def _of_a_client(error: UsageError) -> Refusal:
@@ -120,23 +123,34 @@ def _of_a_client(error: UsageError) -> Refusal:
 
 
 def _warm_engine(bundle: Path, settings: ServingSettings) -> tuple[Engine, Budget | None]:
-    """An engine that has answered an image of its own size under the budgets that requests get, and that of a rush.
+    """An engine that has answered an image of its own size under the budgets that requests get, and that of an overload.
 
-    The latter is planned once: what it means is not to change, or be found to mean nothing, in the middle of a rush.
+    The latter is planned once: what it means is not to change, or be found to mean nothing, in the middle of one.
     """
     from apex_runtime.engine import load
 
     engine = load(bundle, settings.threads, settings.device)
     size = engine.info.input
     image = np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)
-    budgets, rush = [parse_budget(settings.budget)], None
+    overload = _overload_budget(engine, bundle, settings)
     try:
-        if settings.rush_budget is not None:
-            rush = planned(parse_budget(settings.rush_budget), engine.opened, settings.threads, 1, settings.device, bundle)
-            budgets.append(rush)
-        for budget in budgets:
+        for budget in filter(None, (parse_budget(settings.budget), overload)):
             result = engine.predict_one(image, budget, settings.min_score, settings.max_detections, settings.classes)
             answer_of(result, engine.info)
     except ApexError as error:
         raise type(error)(f"{bundle}: the first image failed: {error.message}", error.remedy, code=error.code) from error
-    return engine, rush
+    return engine, overload
+
+
+def _overload_budget(engine: Engine, bundle: Path, settings: ServingSettings) -> Budget | None:
+    """The budget of an overload, a deadline as tiles. Raises UsageError when this engine cannot meet it."""
+    if settings.overload_budget is None:
+        return None
+    asked = parse_budget(settings.overload_budget)
+    try:
+        budget = planned(asked, engine.opened, settings.threads, 1, settings.device, bundle)
+        count = engine.info.tiles.count
+        budget.tiles_for(count, count, engine.info)
+    except UsageError as error:
+        raise UsageError(f"{bundle}: overload_budget: {error.message}", error.remedy, code=error.code) from error
+    return budget

@@ -18,7 +18,7 @@ class ServingSettings(BaseModel):
     ``max_image_bytes`` and ``max_pixels`` bound an image before it is decoded. ``queue``: requests that may wait, ``timeout_ms``:
     milliseconds from the arrival of a request to its answer, where the request does not say. ``workers``: images looked at at a
     time (None: one per usable core), each with ``threads`` threads of the engine; ``device`` as of ``apex_runtime.load``.
-    ``rush_waiting``: requests that wait when one is begun, from which on it gets at most ``rush_budget`` (None: never).
+    ``overload_waiting``: requests that wait when one is begun, from which on it gets at most ``overload_budget`` (None: never).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,10 +34,10 @@ class ServingSettings(BaseModel):
     workers: int | None = Field(default=None, ge=1, le=1024)
     threads: int = Field(default=1, ge=1, le=1024)
     device: str = "cpu"
-    rush_budget: str | None = None
-    rush_waiting: int = Field(default=2, ge=1)
+    overload_budget: str | None = None
+    overload_waiting: int = Field(default=2, ge=1)
 
-    @field_validator("budget", "rush_budget")
+    @field_validator("budget", "overload_budget")
     @classmethod
     def _means_something(cls, value: str | None) -> str | None:
         try:
@@ -46,9 +46,9 @@ class ServingSettings(BaseModel):
             raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
-    def _can_rush(self) -> Self:
-        if self.rush_budget is not None and self.rush_waiting > self.queue:
-            raise ValueError(f"rush_budget: never more than {self.queue} wait (queue), and it begins at {self.rush_waiting}")
+    def _can_be_reached(self) -> Self:
+        if self.overload_budget is not None and self.overload_waiting > self.queue:
+            raise ValueError(f"overload_waiting {self.overload_waiting} is above queue {self.queue}: so many never wait")
         return self
 
 
@@ -59,5 +59,5 @@ def parse_settings(raw: dict[str, Any], where: str) -> ServingSettings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "settings"
-        message = f"{where}: {field}: {first['msg']}."
-        raise ConfigError(message, "docs/serving.md lists the settings and what they may be.") from error
+        cause = first.get("ctx", {}).get("error", first["msg"])  # our own words, without those of pydantic before them
+        raise ConfigError(f"{where}: {field}: {cause}.", "apex-rt export-server --help says what they may be.") from error

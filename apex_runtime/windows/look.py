@@ -80,6 +80,8 @@ def plan_scene(budget: Budget, content_W: np.ndarray, info: ModelInfo) -> tuple[
     n_content, count = int(content_W.sum()), len(content_W)
     if count == 1:  # nothing to share out
         return budget.tiles_for(n_content, n_content, info), budget
+    if budget.limit is not None:
+        raise UsageError(f"budget {budget.asked}: its limit is of one image, not of {count} windows.", "Limit it for the scene.")
     if budget.levels:
         return min(n_content, int(budget.value) * count), budget
     if parse_budget(budget.asked).kind == "ms":  # tiles by now, but those of one image

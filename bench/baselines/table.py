@@ -13,7 +13,7 @@ import numpy as np
 
 from apex_runtime.evaluation.bootstrap import matches_of
 from apex_runtime.evaluation.coco_matching import run_coco_eval
-from apex_runtime.fairness.contract import Contract
+from apex_runtime.fairness.contract import Contract, differences
 from apex_runtime.fairness.rows import Row
 from apex_runtime.fairness.tabulate import as_json, tables
 from apex_runtime.frontier.choices import Line
@@ -23,6 +23,7 @@ from baselines.answers import Answer
 
 KINDS = ("segm", "bbox")
 OF_THE_DETECTOR = ("image_policy", "postprocessing")  # what belongs to a detector may differ
+OF_A_SEED = {"seed", "cpu_seconds", "model", "circumstances", "answers", "epochs", "steps"}  # what may differ within a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,17 @@ def refusals(runs: list[Run], data_sha256: str, tolerance: float) -> list[str]:
             said.append(f"{who}: {run.facts['cpu_seconds'] / 60:.2f} minutes, not within {tolerance:.0%} of {limit / 60:g}")
     if first.contract.data != data_sha256:
         said.append("--data: not the images that the runs have answered for")
+    said += [line for group in grouped(runs).values() for run in group[1:] for line in _unlike(run, group[0])]
     twice = [who for who in {row.source for row in rows} if sum(row.source == who for row in rows) > 1]
     return said + [f"{who}: given twice" for who in sorted(twice)]
+
+
+def _unlike(run: Run, first: Run) -> list[str]:
+    """In what a run is not another seed of ``first``, a line each."""
+    one, two = ({k: v for k, v in each.facts.items() if k not in OF_A_SEED} for each in (run, first))
+    changed = {name: (one.get(name), two.get(name)) for name in sorted(one | two) if one.get(name) != two.get(name)}
+    changed |= differences(run.contract, first.contract)
+    return [f"{run.name} seed {run.facts['seed']}: {name} {pair[0]}, not {pair[1]}" for name, pair in changed.items()]
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:

@@ -16,6 +16,7 @@ from apex_runtime.cli.main import main
 from apex_runtime.data.scenes import scene as scene_module
 from apex_runtime.engine import Engine
 from apex_runtime.errors import ImageError, UsageError
+from apex_runtime.routing.budget import parse_budget
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,8 @@ def test_what_it_refuses(engine: Engine, pixels: np.ndarray, tmp_path: Path) -> 
             engine.predict_scene(image)
     with pytest.raises(UsageError, match="a deadline says nothing of 12 windows"):
         engine.predict_scene(pixels, "8ms")
+    with pytest.raises(UsageError, match="its limit is of one image, not of 12 windows"):
+        engine.predict_scene(pixels, parse_budget("1.0").at_most(parse_budget("4")))
     with pytest.raises(UsageError, match="--overlap 999"):
         engine.predict_scene(pixels, overlap=999)
     with pytest.raises(UsageError, match="at least 32 pixels"):

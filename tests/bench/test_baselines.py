@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from baselines.answers import Answer, answers_of, read_run, write_run, write_yardstick
+from baselines.answers import RUN_NAME, Answer, answers_of, read_run, write_run, write_yardstick
 from baselines.budget import Cost, ran, trained_within
 from baselines.compare import main as compare
 from baselines.compare import read_times
 from baselines.detr import description
+from baselines.ours import RECIPE, crop_of
+from baselines.ours import train as train_ours
 from baselines.table import over_seeds
+from baselines.trained import Task
 from bright_cells import write_bright_cells
 from click.testing import CliRunner
 from yolo_text import write_description, write_split
@@ -23,6 +26,7 @@ from apex_runtime.errors import DataError, UsageError
 from apex_runtime.evaluation.bootstrap import bootstrap_interval, matches_of, paired_bootstrap
 from apex_runtime.evaluation.coco_matching import run_coco_eval
 from apex_runtime.yardsticks.description import Description, read_description
+from apex_train.config import load_config
 
 
 def test_epochs_end_nearest_to_the_limit() -> None:
@@ -192,6 +196,47 @@ def test_unequal_terms_are_refused(change: dict, said: str, bright: Answer, nucl
     )
     code, output = asked(nuclei_fixture, first, second, "--output", tmp_path / "table.json")
     assert code == 1 and said in output and not (tmp_path / "table.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"decode": "nms"}, "decode nms, not topk"), ({}, "postprocessing NMS, not"), ({"recipe": "b"}, "recipe b")],
+)
+def test_a_row_is_of_seeds_of_one_thing(change: dict, said: str, bright: Answer, nuclei_fixture: Path, tmp_path: Path) -> None:
+    ended = bright.contract.model_copy(update={} if change else {"postprocessing": "NMS"})
+    folders = []
+    for seed, contract in enumerate((bright.contract, ended)):
+        folder = tmp_path / str(seed)
+        write(folder, "ours", seed, Answer("1.0", bright.results, contract))
+        facts = json.loads((folder / RUN_NAME).read_text()) | {"decode": "topk", "recipe": "a"} | (change if seed else {})
+        (folder / RUN_NAME).write_text(json.dumps(facts))
+        folders.append(folder)
+    code, output = asked(nuclei_fixture, *folders)
+    assert code == 1 and said in output
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPE.parent.glob("ours*.yaml")), ids=lambda path: path.stem)
+def test_ours_is_trained_and_exported_as_it_was_asked(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of the commands, which the program itself reads: a key that there is not would end here."""
+    called: list[list[str]] = []
+
+    def remember(command: list[str], _log: Path, _threads: int) -> float:
+        called.append([str(word) for word in command])
+        return 10.0 * int(called[-1][called[-1].index("--epochs") + 1]) if "--epochs" in called[-1] else 1.0
+
+    monkeypatch.setattr("baselines.ours.ran", remember)
+    found = train_ours(Task(tmp_path, tmp_path, 50.0, 320, 7, 1), recipe, "nms")
+    fit, export = called[-2:]
+    settings = dict(word.split("=") for word in fit[fit.index("--set") + 1 :: 2])
+    config = load_config(recipe, {})
+    assert config.loss.mask_region == "box" and settings["train.crop"] == "128" and settings["train.seed"] == "7"
+    assert fit[fit.index("--epochs") + 1] == "5" == str(found.facts["epochs"]) and settings["train.evaluate_every"] == "5"
+    assert export[export.index("--decode") + 1] == "nms" == found.facts["decode"] and export[export.index("--size") + 1] == "320"
+
+
+@pytest.mark.parametrize(("size", "crop"), [(64, 64), (128, 64), (256, 128), (320, 128), (512, 256), (1000, 448)])
+def test_a_crop_is_half_of_the_side_in_whole_tiles(size: int, crop: int) -> None:
+    assert crop_of(size) == crop
 
 
 def test_what_belongs_to_a_detector_may_differ(bright: Answer, nuclei_fixture: Path, tmp_path: Path) -> None:

@@ -151,12 +151,12 @@ def test_a_broken_promise_is_noticed(place: tuple[str, ...], value: Any, promise
 def test_a_very_small_run(tmp_path: Path, repo_root: Path) -> None:
     words = ["--data", repo_root / "engines" / "samples", "--budget", "1,4", "--probe-seconds", 2, "--seconds", 3]
     words += ["--overload-seconds", 2, "--recovery-seconds", 2, "--queue", 2, "--evidence", tmp_path / "evidence.json"]
-    words += ["--rush-budget", 2, "--rush-waiting", 1]
+    words += ["--overload-budget", 2, "--overload-waiting", 1]
     done = CliRunner().invoke(main, [str(word) for word in words])
     found = json.loads((tmp_path / "evidence.json").read_text())
     assert min(found["capacity"], found["capacity_after"]) > 0 and found["sustained"]["good"]["OK"] > 3, done.output
     assert found["promises"]["stops when it is asked to"] and "RESOURCE_EXHAUSTED" in found["overload"]["good"]
     assert found["probe"]["tiles"]["1"] == found["overload"]["tiles"]["1"] == 1 and 2 <= found["overload"]["tiles"]["4"] < 4
-    assert found["asked"]["rush_budget"] == "2" and found["sustained"]["anchor_p50_ms"] > 0
+    assert found["asked"]["overload_budget"] == "2" and found["sustained"]["anchor_p50_ms"] > 0
     assert found["sustained"]["seconds"][1]["anchor_ms"] > 0 and found["probe"]["anchor_p50_ms"] is None
     assert len(done.output.splitlines()) > 18 and done.output.count("of 4; anchor p50") == 3

@@ -28,17 +28,17 @@ def test_mlserver(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
     ("words", "expected"),
     [
         ((), (None, 2)),
-        (("--rush-budget", "12.5%"), ("12.5%", 2)),
-        (("--rush-budget", 4, "--rush-waiting", 5), ("4", 5)),
+        (("--overload-budget", "12.5%"), ("12.5%", 2)),
+        (("--overload-budget", 4, "--overload-waiting", 5), ("4", 5)),
     ],
 )
-def test_a_rush_budget(
+def test_an_overload_budget(
     apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, words: tuple[object, ...], expected: tuple[Any, int]
 ) -> None:
     done = apex_rt("export-server", tiny_bundle, "--for", "mlserver", "-o", tmp_path / "server", *words)
     assert done.code == 0, done.err
     settings = json.loads((tmp_path / "server" / "bundle" / "model-settings.json").read_text())["parameters"]["extra"]
-    assert (settings["rush_budget"], settings["rush_waiting"]) == expected
+    assert (settings["overload_budget"], settings["overload_waiting"]) == expected
 
 
 def test_mlserver_again(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_triton(apex_rt: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) 
         (("--for", "mlserver", "--max-batch", "4"), "only for triton"),
         (("--for", "triton", "--grpc-port", "4"), "only for mlserver"),
         (("--for", "triton", "--workers", "4"), "only for mlserver"),
-        (("--for", "mlserver", "--rush-budget", "lots"), "budget 'lots'"),
-        (("--for", "mlserver", "--rush-budget", ""), "budget ''"),
-        (("--for", "mlserver", "--rush-waiting", "4"), "without --rush-budget"),
-        (("--for", "mlserver", "--rush-budget", "4", "--rush-waiting", "0"), "range"),
-        (("--for", "mlserver", "--rush-budget", "4", "--queue", "1"), "never more than 1 wait"),
-        (("--for", "triton", "--rush-budget", "4"), "only for mlserver"),
-        (("--for", "triton", "--rush-waiting", "4"), "only for mlserver"),
+        (("--for", "mlserver", "--overload-budget", "lots"), "--overload-budget: budget 'lots'"),
+        (("--for", "mlserver", "--overload-budget", ""), "budget ''"),
+        (("--for", "mlserver", "--overload-waiting", "4"), "without --overload-budget"),
+        (("--for", "mlserver", "--overload-budget", "4", "--overload-waiting", "0"), "range"),
+        (("--for", "mlserver", "--overload-budget", "4", "--queue", "1"), "--overload-waiting 2 is above --queue 1"),
+        (("--for", "triton", "--overload-budget", "4"), "only for mlserver"),
+        (("--for", "triton", "--overload-waiting", "4"), "only for mlserver"),
         (("--for", "mlserver", "--timeout-ms", "0"), "range"),
         (("--for", "mlserver", "--max-image-mb", "nan"), "not a number"),
         (("--for", "seldon"), "not one of"),

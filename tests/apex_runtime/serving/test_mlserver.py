@@ -205,20 +205,20 @@ def test_a_full_queue_refuses_at_once(server: Server, by_grpc: Any) -> None:
     assert server.infer(NAME, png(IMAGE))[0] == 200
 
 
-def test_in_a_rush_some_get_less_and_afterwards_all_they_ask_for(bundles: dict[int, Path], tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"queue": 8, "rush_budget": "25%"})
-    rushing = Server.start(export_blobs(bundles[1], tmp_path, settings), NAME)
-    counted = f'apex_rushed_requests_total{{model="{NAME}"}}'
+def test_in_overload_some_get_less_and_afterwards_all_they_ask_for(bundles: dict[int, Path], tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"queue": 8, "overload_budget": "25%"})
+    crowded = Server.start(export_blobs(bundles[1], tmp_path, settings), NAME)
+    counted = f'apex_overload_requests_total{{model="{NAME}"}}'
     try:
-        calls = [lambda: rushing.infer(NAME, HUGE, budget="1.0", outputs=["spent"])] * 6
+        calls = [lambda: crowded.infer(NAME, HUGE, budget="1.0", outputs=["spent"])] * 6
         answers = all_at_once(calls)
         assert [status for status, _answer in answers] == [200] * 6
         spent = [answer["outputs"][0]["data"][0] for _status, answer in answers]
-        assert set(spent) == {4, 16} and rushing.metric(counted) == spent.count(4)
-        status, answer = rushing.infer(NAME, HUGE, budget="1.0", outputs=["spent"])
-        assert status == 200 and answer["outputs"][0]["data"] == [16] and rushing.metric(counted) == spent.count(4)
+        assert set(spent) == {4, 16} and crowded.metric(counted) == spent.count(4)
+        status, answer = crowded.infer(NAME, HUGE, budget="1.0", outputs=["spent"])
+        assert status == 200 and answer["outputs"][0]["data"] == [16] and crowded.metric(counted) == spent.count(4)
     finally:
-        assert rushing.stop() == 0, rushing.log.read_text()
+        assert crowded.stop() == 0, crowded.log.read_text()
 
 
 def test_what_waits_past_its_deadline_is_never_computed(server: Server, by_grpc: Any) -> None:

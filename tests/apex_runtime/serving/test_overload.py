@@ -1,4 +1,4 @@
-"""A rush: what requests get while others wait, and what is found out before one. An engine in this process, no server."""
+"""Overload: what requests get while others wait, and what is found out before. An engine in this process, no server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ IMAGE = np.full((128, 128, 3), 20, np.uint8)
 WIDE = np.full((64, 128, 3), 20, np.uint8)  # half of it is padding: fewer tiles have content
 
 
-def rushing(budget: str | None, waiting: int = 2) -> ServingSettings:
-    return ServingSettings(workers=1, queue=8, rush_budget=budget, rush_waiting=waiting, timeout_ms=60_000)
+def crowded(budget: str | None, waiting: int = 2) -> ServingSettings:
+    return ServingSettings(workers=1, queue=8, overload_budget=budget, overload_waiting=waiting, timeout_ms=60_000)
 
 
 async def spent(service: Service, *asked: tuple[np.ndarray, str]) -> list[int]:
@@ -67,52 +67,53 @@ def served(name: str, bundle: Path, settings: ServingSettings, *asked: tuple[np.
     return asyncio.run(asyncio.wait_for(scenario(), LONG))
 
 
-def rushed(name: str) -> float:
-    return registry.get_sample_value("apex_rushed_requests_total", {"model": name}) or 0.0
+def counted(name: str) -> float:
+    return registry.get_sample_value("apex_overload_requests_total", {"model": name}) or 0.0
 
 
-def test_what_begins_while_others_wait_gets_the_rush_budget_and_later_all_again(bundles: dict[int, Path]) -> None:
-    found = served("rush-all", bundles[1], rushing("25%"), *[(IMAGE, "1.0")] * 5)
+def test_what_begins_while_others_wait_gets_the_overload_budget_and_later_all_again(bundles: dict[int, Path]) -> None:
+    found = served("overload-all", bundles[1], crowded("25%"), *[(IMAGE, "1.0")] * 5)
     assert found == [16, 4, 4, 4, 16, 16], "5 wait, and 4, 3, 2, 1, 0 when they begin"
-    assert rushed("rush-all") == 3
+    assert counted("overload-all") == 3
 
 
 def test_a_smaller_budget_of_a_request_stays(bundles: dict[int, Path]) -> None:
     asked = [(IMAGE, "2"), (IMAGE, "0.125"), (IMAGE, "1.0"), (IMAGE, "3"), (IMAGE, "1.0")]
-    assert served("rush-own", bundles[1], rushing("25%", waiting=1), *asked) == [16, 2, 2, 4, 3, 16]
+    assert served("overload-own", bundles[1], crowded("25%", waiting=1), *asked) == [16, 2, 2, 4, 3, 16]
+    assert counted("overload-own") == 4, "the limit was in force for those too that asked for less"
 
 
-def test_without_a_rush_budget_all_get_what_they_ask_for(bundles: dict[int, Path]) -> None:
-    assert served("no-rush", bundles[1], rushing(None), *[(IMAGE, "1.0")] * 4) == [16] * 5
-    assert rushed("no-rush") == 0
+def test_without_an_overload_budget_all_get_what_they_ask_for(bundles: dict[int, Path]) -> None:
+    assert served("no-overload", bundles[1], crowded(None), *[(IMAGE, "1.0")] * 4) == [16] * 5
+    assert counted("no-overload") == 0
 
 
 def test_a_share_is_of_each_image(bundles: dict[int, Path], engine: Engine) -> None:
     n_content = in_all(prepare_image(WIDE, parse_budget("1.0"), engine.info).tiles)
     assert n_content < 16
-    assert served("rush-share", bundles[1], rushing("50%", waiting=1), (WIDE, "1.0"), (WIDE, "1.0"))[1:] == [
+    assert served("overload-share", bundles[1], crowded("50%", waiting=1), (WIDE, "1.0"), (WIDE, "1.0"))[1:] == [
         n_content // 2,
         n_content,
     ]
 
 
-def test_who_is_refused_in_a_rush_is_not_counted_as_rushed(bundles: dict[int, Path]) -> None:
+def test_who_is_refused_in_overload_is_not_counted_as_overloaded(bundles: dict[int, Path]) -> None:
     with pytest.raises(Refusal, match="latency table"):
-        served("rush-bad", bundles[1], rushing("25%", waiting=1), (IMAGE, "8ms"), (IMAGE, "1.0"))
-    assert rushed("rush-bad") == 0
+        served("overload-bad", bundles[1], crowded("25%", waiting=1), (IMAGE, "8ms"), (IMAGE, "1.0"))
+    assert counted("overload-bad") == 0
 
 
 @pytest.mark.parametrize(("budget", "cause"), [("8ms", "no latency table for this engine"), ("1e-9gflops", "already costs")])
-def test_a_rush_budget_that_this_engine_cannot_mean_is_found_when_it_is_loaded(
+def test_an_overload_budget_that_this_engine_cannot_mean_is_found_when_it_is_loaded(
     bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, cause: str
 ) -> None:
     monkeypatch.setenv("APEX_CACHE_DIR", str(tmp_path))
     with pytest.raises(UsageError, match=cause) as caught:
-        asyncio.run(Service.open("never", bundles[1], rushing(budget)))
-    assert f"budget {budget}" in caught.value.message and str(bundles[1]) in caught.value.message
+        asyncio.run(Service.open("never", bundles[1], crowded(budget)))
+    assert f"overload_budget: budget {budget}" in caught.value.message and str(bundles[1]) in caught.value.message
 
 
-def test_a_deadline_for_a_rush_is_planned_once(
+def test_a_deadline_for_overload_is_planned_once(
     bundles: dict[int, Path], engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("APEX_CACHE_DIR", str(tmp_path))
@@ -121,7 +122,7 @@ def test_a_deadline_for_a_rush_is_planned_once(
     write_table(LatencyTable(key=key, points=points, created_utc="2026-01-01T00:00:00+00:00", circumstances={}))
 
     async def scenario() -> list[int]:
-        service = await Service.open("rush-deadline", bundles[1], rushing("5ms", waiting=1))
+        service = await Service.open("overload-deadline", bundles[1], crowded("5ms", waiting=1))
         for path in tmp_path.rglob("*.json"):
             path.unlink()
         try:
@@ -135,13 +136,13 @@ def test_a_deadline_for_a_rush_is_planned_once(
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        ({"rush_budget": "lots"}, "rush_budget: .*budget 'lots'"),
-        ({"rush_budget": "25%", "rush_waiting": 0}, "rush_waiting"),
-        ({"rush_budget": "25%", "rush_waiting": 17}, "never more than 16 wait"),
-        ({"rush_budget": "25%", "queue": 0}, "never more than 0 wait"),
+        ({"overload_budget": "lots"}, "overload_budget: .*budget 'lots'"),
+        ({"overload_budget": "25%", "overload_waiting": 0}, "overload_waiting"),
+        ({"overload_budget": "25%", "overload_waiting": 17}, "overload_waiting 17 is above queue 16"),
+        ({"overload_budget": "25%", "queue": 0}, "overload_waiting 2 is above queue 0"),
     ],
 )
 def test_settings_that_cannot_be_meant(raw: dict[str, Any], cause: str) -> None:
     with pytest.raises(ConfigError, match=cause):
         parse_settings(raw, "x")
-    assert parse_settings({"queue": 0}, "x").rush_budget is None, "the default asks nothing of the queue"
+    assert parse_settings({"queue": 0}, "x").overload_budget is None, "the default asks nothing of the queue"
