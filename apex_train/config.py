@@ -15,6 +15,8 @@ from apex_runtime.model_info import Category
 from apex_train.model.config import STRIDES, ModelConfig
 
 MIN_CROP = 64
+# What runs did before a key was there, where that is not its default.
+_BEFORE: dict[str, dict[str, Any]] = {"loss": {"mask_region": "wide"}}
 MaskRegion = Literal["box", "wide"]
 
 
@@ -98,7 +100,7 @@ class LossConfig(_Section):
     mask_multiscale: float = Field(default=0.0, ge=0, description="BCE and Dice in cells twice and four times as large")
     mask_quality: float = Field(default=0.0, ge=0, description="of the head model.mask_quality, which must be on")
     mask_region: MaskRegion = Field(
-        default="wide", description="cells that mask terms look at: the box, or a margin around it too"
+        default="box", description="cells that mask terms look at: those of the box, or wide: a margin around it too"
     )
     oracle: float = Field(default=0.2, ge=0)
     budget: float = Field(default=0.0, ge=0, description="of the price for meaning to look at more than routing.share")
@@ -326,3 +328,9 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             parent = parent.model_fields[str(part)].annotation
         known = f" Known keys: {', '.join(parent.model_fields)}."
     return f"{path or 'configuration'}: {field}: {first['msg']}.{known}"
+
+
+def as_recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in a checkpoint, with what its run did where a key is younger than the checkpoint."""
+    known = {section: values for section, values in _BEFORE.items() if isinstance(config.get(section), dict)}
+    return config | {section: values | config[section] for section, values in known.items()}

@@ -11,7 +11,7 @@ import torch
 
 from apex_runtime.errors import UsageError
 from apex_train.checkpoint import FORMAT_VERSION, parse_checkpoint, read_bytes, save_checkpoint
-from apex_train.config import FREE_TO_CHANGE
+from apex_train.config import FREE_TO_CHANGE, as_recorded
 
 if TYPE_CHECKING:
     from apex_train.engine.trainer import Trainer
@@ -80,7 +80,8 @@ def remove_leftovers(output: Path) -> None:
 
 def _difference(run: Trainer, content: dict[str, Any], state: dict[str, Any]) -> str:
     """What of a checkpoint is not that of this run, in words: values as the checkpoint has them, then as they are now."""
-    now, then, usual = run.config.model_dump(mode="json"), state.get("config") or {}, type(run.config)().model_dump(mode="json")
+    now, then = run.config.model_dump(mode="json"), as_recorded(state.get("config") or {})
+    usual = type(run.config)().model_dump(mode="json")
     keys = [(section, key) for section, values in now.items() for key in values if f"{section}.{key}" not in _FREE]
     # A key that is younger than the checkpoint had its default.
     old = {(section, key): then.get(section, {}).get(key, usual[section][key]) for section, key in keys}

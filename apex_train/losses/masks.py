@@ -58,7 +58,7 @@ def compare(
     image_X: Tensor,
     target_Xhw: Tensor,
     boxes_X4: Tensor,
-    region: MaskRegion = "wide",
+    region: MaskRegion = "box",
 ) -> MaskPairs:
     """The masks that the coefficients draw, beside ``target_Xhw``; boxes in pixels. ``image_X`` is ascending, as
     ``choose_instances`` gives it."""

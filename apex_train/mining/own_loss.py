@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from apex_train.checkpoint import read_checkpoint
-from apex_train.config import LossConfig
+from apex_train.config import LossConfig, as_recorded
 
 
 def own_loss(checkpoint: Path) -> LossConfig | None:
@@ -18,6 +18,6 @@ def own_loss(checkpoint: Path) -> LossConfig | None:
     if not isinstance(config, dict):
         return None
     try:
-        return LossConfig.model_validate(config.get("loss"))
+        return LossConfig.model_validate(as_recorded(config).get("loss"))
     except ValidationError:
         return None

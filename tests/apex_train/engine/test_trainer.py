@@ -25,6 +25,7 @@ from apex_train.engine.evaluate import DivergedError, evaluate_weights
 from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
 from apex_train.engine.state import keep_as, prune_epochs
 from apex_train.engine.trainer import Trainer, TrainingError
+from apex_train.mining.own_loss import own_loss
 
 SMALL = {"train.size": 128, "train.crop": 128, "train.batch": 2, "train.workers": 0, "train.epochs": 2, "train.warmup_steps": 1}
 
@@ -361,6 +362,12 @@ def test_a_key_that_is_younger_than_the_checkpoint_had_its_default(nuclei_fixtur
     trainer(nuclei_fixture, tmp_path).resume(tmp_path / "last.pt")
     with pytest.raises(UsageError, match=r"routing.share 0.25 \(now 0.5\)"):
         trainer(nuclei_fixture, tmp_path, routing__share=0.5).resume(tmp_path / "last.pt")
+    del content["training"]["config"]["loss"]["mask_region"]  # what runs did then is no default any more
+    torch.save(content, tmp_path / "last.pt")
+    trainer(nuclei_fixture, tmp_path, loss__mask_region="wide").resume(tmp_path / "last.pt")
+    with pytest.raises(UsageError, match=r'loss.mask_region "wide" \(now "box"\)'):
+        trainer(nuclei_fixture, tmp_path).resume(tmp_path / "last.pt")
+    assert own_loss(tmp_path / "last.pt").mask_region == "wide"
 
 
 def test_the_router_alone_learns_and_nothing_else_moves(nuclei_fixture: Path, tmp_path: Path) -> None:
