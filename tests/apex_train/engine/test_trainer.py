@@ -8,7 +8,6 @@ import shutil
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -17,12 +16,11 @@ from torch import nn
 from apex_runtime.data.open import open_dataset
 from apex_runtime.errors import ConfigError, ImageError, UsageError
 from apex_train.checkpoint import load_model, read_checkpoint, save_checkpoint
-from apex_train.config import RoutingConfig, load_config
+from apex_train.config import load_config
 from apex_train.engine import trainer as trainer_module
 from apex_train.engine.average import WeightAverage
 from apex_train.engine.device import Placement
 from apex_train.engine.evaluate import DivergedError, evaluate_weights
-from apex_train.engine.schedule import draw_tiles, exploration_bonus, rate_factor
 from apex_train.engine.state import keep_as, prune_epochs
 from apex_train.engine.trainer import Trainer, TrainingError
 from apex_train.mining.own_loss import own_loss
@@ -178,21 +176,6 @@ def test_the_average_is_an_exponential_mean() -> None:
         share = 1 - min(0.5, (1 + step) / (10 + step))
         expected += share * (step - expected)
     assert float(average.model.weight) == pytest.approx(expected)
-
-
-def test_the_rate_warms_up_and_falls() -> None:
-    factors = [rate_factor(step, 100, 10, 0.05) for step in range(100)]
-    assert factors[0] == 0.1 and max(factors) == factors[10] == 1.0
-    assert factors[10:] == sorted(factors[10:], reverse=True) and factors[-1] == pytest.approx(0.05, abs=0.01)
-
-
-def test_tiles_of_a_step() -> None:
-    config, rng = RoutingConfig(all_tiles=0.5, keep_all=0.3, min_share=0.25), np.random.default_rng(0)
-    assert {draw_tiles(step, 1000, 16, config, rng) for step in range(500)} == {16}
-    later = [draw_tiles(step, 1000, 16, config, rng) for step in range(500, 1000)]
-    assert set(later) == set(range(4, 17)) and 0.3 < later.count(16) / 500 < 0.45
-    bonus = exploration_bonus(3, 16, 8, 0.25, rng)
-    assert ((bonus == 24).sum(1) == 2).all() and not exploration_bonus(3, 16, 16, 0.25, rng).any()
 
 
 def test_one_poisoned_step_leaves_no_trace(nuclei_fixture: Path, tmp_path: Path) -> None:
